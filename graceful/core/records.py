@@ -275,6 +275,11 @@ def _dump(report: ShutdownReport, limit: int) -> str:
     )
 
 
+def _storable(text: str) -> str:
+    """Text as every database takes it: PostgreSQL stores no NUL, and a lone surrogate is no UTF-8."""
+    return cut(text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8"))
+
+
 class _Fields:
     """Reads one JSON object field by field, and says which field is wrong."""
 
@@ -291,9 +296,7 @@ class _Fields:
         return value
 
     def text(self, key: str) -> str:
-        # PostgreSQL stores no NUL, and a lone surrogate is no UTF-8.
-        value: str = self._get(key, (str,), "a string")
-        return cut(value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8"))
+        return _storable(self._get(key, (str,), "a string"))
 
     def text_or_none(self, key: str) -> str | None:
         return None if self.parsed.get(key) is None else self.text(key)
@@ -366,7 +369,7 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
         hostname=top.text("hostname"),
         pid=top.whole("pid"),
         release=top.text("release"),
-        queues=tuple(cut(str(name)) for name in queues),
+        queues=tuple(_storable(str(name)) for name in queues),
         worker_class=top.text("worker_class"),
         reason=top.word_or_none("reason", Reason),
         signal=top.text_or_none("signal"),

@@ -1,0 +1,134 @@
+"""The memory that a worker and its horse share: how the job is told of a shutdown, and how it went.
+
+Shared memory rather than a pipe or a signal, because it holds from the first instant of the horse's life to its last:
+what the worker writes before the horse is born, the horse reads; what the horse wrote before it was killed, the
+worker reads.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+from enum import IntEnum
+
+from graceful.core.deadline import Deadline
+from graceful.core.policy import Limits
+from graceful.core.records import TEXT_LIMIT
+
+_TIMES = struct.Struct("=ddd")
+_REQUESTED = _TIMES.size
+_INTERRUPT = _REQUESTED + 1
+_VERDICT = _REQUESTED + 2
+_STAGE = _REQUESTED + 3
+_SIZE = mmap.PAGESIZE
+
+
+class Verdict(IntEnum):
+    """What the horse says of its job."""
+
+    NONE = 0
+    FINISHED = 1
+    FAILED = 2
+    INTERRUPTED = 3
+
+
+class Stage(IntEnum):
+    """Where the horse is in the life of its job."""
+
+    STARTING = 0
+    RUNNING = 1
+    """In the job's own code: the only stage that is interrupted."""
+    STORING = 2
+    """In callbacks, or storing the result."""
+
+
+class Channel:
+    """One page of shared memory and one file for stacks, both without a name in the file system.
+
+    Args:
+        memory: descriptor of the shared page in a spawned horse; None makes a new one.
+        stacks: descriptor of the file for stacks; None makes a new one.
+    """
+
+    def __init__(self, memory: int | None = None, stacks: int | None = None) -> None:
+        self.memory = _unnamed_file(_SIZE) if memory is None else memory
+        self.stacks = _unnamed_file(0) if stacks is None else stacks
+        self._page = mmap.mmap(self.memory, _SIZE)
+
+    def reset(self) -> None:
+        """Make it ready for the next job; what was said of the shutdown stays."""
+        self._page[_INTERRUPT] = 0
+        self._page[_VERDICT] = Verdict.NONE
+        self._page[_STAGE] = Stage.STARTING
+        os.ftruncate(self.stacks, 0)
+        os.lseek(self.stacks, 0, os.SEEK_SET)
+
+    def announce(self, limits: Limits) -> None:
+        """Tell the job that a shutdown was asked for, and until when it may run."""
+        _TIMES.pack_into(self._page, 0, limits.soft.at, limits.hard.at, limits.end.at)
+        self._page[_REQUESTED] = 1
+
+    def withdraw(self) -> None:
+        """Unsay a shutdown."""
+        self._page[_REQUESTED] = 0
+
+    @property
+    def announced(self) -> bool:
+        return self._page[_REQUESTED] == 1
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of the shutdown, or None where none was asked for."""
+        if not self.announced:
+            return None
+        soft, hard, end = _TIMES.unpack_from(self._page, 0)
+        return Limits(Deadline(soft), Deadline(hard), Deadline(end))
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the job is to be interrupted now."""
+        return self._page[_INTERRUPT] == 1
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._page[_INTERRUPT] = int(value)
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self._page[_VERDICT])
+
+    @verdict.setter
+    def verdict(self, value: Verdict) -> None:
+        self._page[_VERDICT] = value
+
+    @property
+    def stage(self) -> Stage:
+        return Stage(self._page[_STAGE])
+
+    @stage.setter
+    def stage(self, value: Stage) -> None:
+        self._page[_STAGE] = value
+
+    def write_stack(self, text: str) -> None:
+        """Keep where the job stood; replaces what was kept before."""
+        os.ftruncate(self.stacks, 0)
+        os.pwrite(self.stacks, text.encode("utf-8", "replace"), 0)
+        os.lseek(self.stacks, 0, os.SEEK_END)
+
+    def read_stack(self) -> str:
+        """Where the job stood when it was interrupted, or what faulthandler wrote for it."""
+        return os.pread(self.stacks, 4 * TEXT_LIMIT, 0).decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        self._page.close()
+        os.close(self.memory)
+        os.close(self.stacks)
+
+
+def _unnamed_file(size: int) -> int:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor

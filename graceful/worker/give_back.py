@@ -1,0 +1,111 @@
+"""Putting a job back at the front of its queue, in one step that first looks whether the job needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rq.executions import Execution, ExecutionRegistry
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job
+from rq.worker import BaseWorker
+
+from graceful.worker import rq_private
+
+INTERRUPTIONS_FIELD = "graceful_interruptions"
+"""In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
+
+GIVE_BACK_SCRIPT = """
+-- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker
+-- ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that is allowed
+if ARGV[2] ~= '' then
+  redis.call('ZREM', KEYS[5], ARGV[2])
+  redis.call('ZREM', KEYS[6], ARGV[3])
+  redis.call('DEL', KEYS[7])
+  redis.call('SREM', KEYS[8], ARGV[2])
+end
+redis.call('LREM', KEYS[2], 0, ARGV[1])
+redis.call('DEL', KEYS[3])
+local status = redis.call('HGET', KEYS[4], 'status')
+if not status then
+  return {'gone', 0}
+end
+local count = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions') or 0)
+if status ~= 'started' and status ~= 'queued' then
+  return {status, count}
+end
+if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
+  return {'in its queue', count}
+end
+if ARGV[4] ~= '' then
+  count = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+  if count > tonumber(ARGV[5]) then
+    return {'too many', count}
+  end
+end
+redis.call('HSET', KEYS[4], 'status', 'queued')
+redis.call('HDEL', KEYS[4], 'worker_name')
+redis.call('PERSIST', KEYS[4])
+redis.call('LPUSH', KEYS[1], ARGV[1])
+return {'given back', count}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What the step found and did.
+
+    Args:
+        found: ``"given back"``, ``"too many"`` (nothing was pushed: fail it), ``"in its queue"`` (it already was),
+            ``"gone"`` (the job was deleted), or the status that the job had reached by itself.
+        interruptions: how often shutdowns have interrupted the job, this time included.
+    """
+
+    found: str
+    interruptions: int
+
+    @property
+    def back(self) -> bool:
+        return self.found in ("given back", "in its queue")
+
+    @property
+    def too_many(self) -> bool:
+        return self.found == "too many"
+
+
+def give_back(
+    worker: BaseWorker, job: Job, queue_key: str, execution: Execution | None, max_interruptions: int | None = None
+) -> GivenBack:
+    """Take a job out of every place that says it is being worked on, and put it at the front of its queue.
+
+    Args:
+        worker: the worker that held the job.
+        job: the job.
+        queue_key: key of the queue that it came from.
+        execution: its execution, if it got that far.
+        max_interruptions: count this as an interruption, of which so many are allowed; None does not count it.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
+    """
+    intermediate = IntermediateQueue(queue_key, worker.connection)
+    reply = worker.connection.register_script(GIVE_BACK_SCRIPT)(
+        keys=[
+            queue_key,
+            intermediate.key,
+            intermediate.get_first_seen_key(job.id),
+            job.key,
+            rq_private.started_registry_key(job, worker),
+            ExecutionRegistry(job.id, worker.connection).key,
+            rq_private.execution_key(execution) if execution else "graceful:none",
+            rq_private.worker_executions_key(execution) if execution else "graceful:none",
+        ],
+        args=[
+            job.id,
+            execution.composite_key if execution else "",
+            execution.id if execution else "",
+            INTERRUPTIONS_FIELD if max_interruptions is not None else "",
+            max_interruptions or 0,
+        ],
+    )
+    found, interruptions = reply
+    return GivenBack(found.decode() if isinstance(found, bytes) else str(found), int(interruptions))

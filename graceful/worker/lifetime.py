@@ -1,0 +1,227 @@
+"""One worker's life as the report tells it: what is known is written ahead, and sealed at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from graceful import signals
+from graceful.conf import Settings
+from graceful.core.deadline import Deadline
+from graceful.core.phases import JobOutcome, Phase, Reason, later
+from graceful.core.policy import exit_code_of, outcome_of
+from graceful.core.records import HookResult, InFlightJob, Shutdown, ShutdownReport, Spans, utc_now
+from graceful.reports import archive, spool
+from graceful.reports.journal import Journal
+from graceful.reports.line import log_line
+from graceful.worker.process import bounded
+
+log = logging.getLogger("graceful.worker")
+JOURNAL_SECONDS = 1.0
+
+
+class Lifetime:
+    """Keeps the report of one worker, from its start to its end.
+
+    The report is a frozen record; each change makes a new one under a lock, because a hook that cannot be ended
+    makes a second thread go on in the main thread's place.
+
+    Args:
+        worker: the worker's name.
+        queues: names of its queues.
+        worker_class: dotted path of its class.
+        settings: the settings that hold for it.
+        journal: where the report is written ahead.
+    """
+
+    def __init__(
+        self, worker: str, queues: tuple[str, ...], worker_class: str, settings: Settings, journal: Journal
+    ) -> None:
+        self.settings = settings
+        self.redis_away = False
+        self._journal = journal
+        self._lock = threading.RLock()
+        self._finished = False
+        self.report = ShutdownReport(
+            id=uuid4().hex,
+            worker=worker,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            queues=queues,
+            worker_class=worker_class,
+            release=settings.release,
+            started_at=utc_now(),
+        )
+
+    def change(self, **changes: Any) -> None:
+        """Replace fields of the report; a phase never goes back."""
+        with self._lock:
+            if "phase" in changes:
+                changes["phase"] = later(changes["phase"], self.report.phase)
+            self.report = replace(self.report, **changes)
+
+    def write(self, seconds: float = JOURNAL_SECONDS) -> bool:
+        """Write the report ahead into the journal; a Redis that does not answer costs at most ``seconds``."""
+        if self.redis_away and not self.report.sealed:
+            return False
+        report = self.report
+        doing = bounded(lambda: self._journal.write(report), seconds)
+        if doing.error is not None:
+            if not self.redis_away:
+                log.warning("The journal of worker %s could not be written: %s", report.worker, doing.error)
+            self.redis_away = True
+            return False
+        self.redis_away = False
+        return True
+
+    def requested(self, reason: Reason, signal: str | None, at: datetime) -> None:
+        """The shutdown was asked for."""
+        self.change(phase=Phase.REQUESTED, reason=reason, signal=signal, requested_at=at)
+        signals.shutdown_requested.send_robust(
+            sender=Lifetime, worker=self.report.worker, reason=reason, signal=signal
+        )
+
+    def job_met(self, job: InFlightJob) -> None:
+        """A job is in hand at the shutdown, or more is known of it."""
+        with self._lock:
+            others = tuple(each for each in self.report.jobs.in_flight if each.id != job.id)
+            self.change(jobs=replace(self.report.jobs, in_flight=(*others, job)))
+
+    def job_ended(self, finished: bool) -> None:
+        """Count a job that ended."""
+        with self._lock:
+            tally = self.report.jobs
+            more = {"finished": tally.finished + 1} if finished else {"failed": tally.failed + 1}
+            self.change(jobs=replace(tally, **more))
+
+    def drained(self) -> None:
+        """The last job is gone and RQ's own teardown is over."""
+        self.change(phase=Phase.DRAINED, drained_at=utc_now())
+
+    def hook_started(self, name: str) -> None:
+        self.change(phase=Phase.HOOKS, notes=f"running the exit hook {name}")
+        self.write()
+
+    def hook_ended(self, result: HookResult) -> None:
+        with self._lock:
+            self.change(hooks=(*self.report.hooks, result), notes="")
+
+    def shutdown(self, deadline: Deadline) -> Shutdown:
+        """What a hook is told, with its own deadline."""
+        report = self.report
+        return Shutdown(
+            reason=report.reason or Reason.ERROR,
+            signal=report.signal,
+            worker=report.worker,
+            queues=report.queues,
+            jobs=report.jobs,
+            deadline=deadline,
+        )
+
+    def seal(self, *, forced: str = "") -> int:
+        """Complete the report.
+
+        Args:
+            forced: why the end had to be forced; empty if it came by itself.
+
+        Returns:
+            the exit code.
+        """
+        with self._lock:
+            now = utc_now()
+            report = self.report
+            requested_at = report.requested_at or now
+            drained_at = report.drained_at
+            reason = report.reason or Reason.ERROR
+            unknown = tuple(
+                replace(job, outcome=JobOutcome.UNKNOWN) if job.outcome is JobOutcome.RUNNING else job
+                for job in report.jobs.in_flight
+            )
+            outcome = outcome_of(reason, report.hooks, unknown, forced=bool(forced))
+            self.change(
+                phase=Phase.SEALED,
+                reason=reason,
+                outcome=outcome,
+                exit_code=exit_code_of(reason, outcome, report.hooks),
+                requested_at=requested_at,
+                ended_at=now,
+                jobs=replace(report.jobs, in_flight=unknown),
+                notes=forced or report.notes,
+                seconds=Spans(
+                    drain=(drained_at - requested_at).total_seconds() if drained_at else None,
+                    hooks=(now - drained_at).total_seconds() if drained_at else None,
+                    total=(now - requested_at).total_seconds(),
+                ),
+            )
+            return self.report.exit_code or 0
+
+    def keep(self, deadline: Deadline) -> None:
+        """Bring the sealed report to where it stays: database, else Redis, else a file, else one line on stderr.
+
+        Args:
+            deadline: the instant by which this must be over.
+        """
+        with self._lock:
+            if self._finished:
+                return
+            self._finished = True
+        report = self.report
+        # A half of the time for Redis, so that a hanging one leaves the database its chance.
+        journaled = self.write(min(JOURNAL_SECONDS, deadline.left() / 2))
+        if archive.store(report, seconds=max(0.05, deadline.left() - 0.1)):
+            if journaled:
+                bounded(lambda: self._journal.remove(report.id), min(JOURNAL_SECONDS, deadline.left()))
+        elif not journaled:
+            spool.write(report, self.settings.spool_dir)
+        log_line(report)
+        signals.shutdown_finished.send_robust(sender=Lifetime, report=report)
+
+
+class Guardian:
+    """The thread that ends the process when the main thread does not come to the end by itself.
+
+    It is the last resort but one: it still needs the GIL, and still writes the report. Behind it stands
+    :mod:`graceful.hooks.watchdog`, which needs nothing and can do nothing but end the process.
+
+    Args:
+        take_over: called with the reason, in the guardian's thread; never returns.
+    """
+
+    def __init__(self, take_over: Callable[[str], object]) -> None:
+        self._take_over = take_over
+        self._changed = threading.Condition()
+        self._deadline: Deadline | None = None
+        self._thread: threading.Thread | None = None
+
+    def expect(self, deadline: Deadline) -> None:
+        """The main thread must have called :meth:`dismiss` by then."""
+        with self._changed:
+            self._deadline = deadline
+            self._changed.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="graceful-guardian", daemon=True)
+                self._thread.start()
+
+    def dismiss(self) -> None:
+        with self._changed:
+            self._deadline = None
+            self._changed.notify()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while self._deadline is None or not self._deadline.expired:
+                self._changed.wait(None if self._deadline is None else self._deadline.left())
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        self._take_over(f"the main thread did not come to its end; it stood at:\n{stack}")
+
+

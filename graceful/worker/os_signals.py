@@ -1,0 +1,151 @@
+"""Signals are recorded here, and acted upon elsewhere.
+
+The handler appends to a list and nothing more. What makes a waiting loop look at that list is the wakeup
+descriptor (``signal.set_wakeup_fd``): the interpreter writes to it from the C-level handler, so a loop that waits
+in :meth:`Inbox.wait` leaves its wait at once, whatever else it is waiting for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+QUIET_SIGNAL = signal.SIGTSTP
+STACKS_SIGNAL = signal.SIGTTIN
+INTERRUPT_SIGNAL = signal.SIGURG
+"""Sent to a horse at the soft limit. Its default is to be ignored, so it harms no horse that is still starting."""
+CAPTURED = (*STOP_SIGNALS, QUIET_SIGNAL, STACKS_SIGNAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request from outside: a signal's name or ``"shutdown"`` for RQ's command, and when it came (monotonic)."""
+
+    name: str
+    at: float
+
+
+class Inbox:
+    """What was asked of this process, in the order in which it came."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.pid = os.getpid()
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self.writer, False)
+
+    def record(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler: it only records."""
+        self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
+
+    def record_command(self, name: str) -> None:
+        """Record a request that came another way, from any thread, and wake the loop."""
+        self.received.append(Received(name, time.monotonic()))
+        try:
+            os.write(self.writer, b"\0")
+        except BlockingIOError:
+            pass  # The pipe is full of wake-ups already.
+
+    def wait(self, seconds: float, others: Sequence[Any] = ()) -> list[Any]:
+        """Wait until a signal comes, one of ``others`` (sockets) can be read, or the time is up.
+
+        Args:
+            seconds: how long to wait at most.
+            others: further objects with a ``fileno()``.
+
+        Returns:
+            Those of ``others`` that can be read; a wake-up by a signal returns early.
+        """
+        poll = select.poll()
+        by_descriptor = {other.fileno(): other for other in others}
+        for descriptor in (self._reader, *by_descriptor):
+            poll.register(descriptor, select.POLLIN)
+        # poll() counts whole milliseconds; rounding up keeps a short wait from becoming a busy loop.
+        events = poll.poll(max(0, int(seconds * 1000 + 0.999)))
+        ready = [descriptor for descriptor, _ in events]
+        if self._reader in ready:
+            try:
+                while len(os.read(self._reader, 4096)) == 4096:
+                    pass
+            except BlockingIOError:
+                pass
+        return [by_descriptor[descriptor] for descriptor in ready if descriptor in by_descriptor]
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self.writer)
+
+
+_active: Inbox | None = None
+
+
+@contextmanager
+def capture() -> Iterator[Inbox]:
+    """Record stop, quiet and stack signals for the time of the ``with`` block; the old handlers come back after it.
+
+    Inside another capture of the same process this one joins it. Main thread only (``signal.signal``'s rule).
+    """
+    global _active
+    if _active is not None and _active.pid == os.getpid():
+        yield _active
+        return
+    inbox = Inbox()
+    old_handlers = {signum: signal.signal(signum, inbox.record) for signum in CAPTURED}
+    # A handler in Python is what makes the interpreter write to the wakeup descriptor when a child ends.
+    old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)
+    old_wakeup = signal.set_wakeup_fd(inbox.writer, warn_on_full_buffer=False)
+    _active = inbox
+    try:
+        yield inbox
+    finally:
+        # A forked child that unwinds through here has nothing to put back: see _forget.
+        if inbox.pid == os.getpid():
+            _active = None
+            signal.set_wakeup_fd(old_wakeup)
+            for signum, handler in old_handlers.items():
+                signal.signal(signum, handler)
+            inbox.close()
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold back every signal that a worker or a horse handles, so that a child is born before it can be hit."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, (*CAPTURED, INTERRUPT_SIGNAL))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def unblock() -> None:
+    """In a child: let through what :func:`blocked` held back in the parent."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*CAPTURED, INTERRUPT_SIGNAL))
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _forget() -> None:
+    """In a forked child: the parent's wakeup pipe is shared, and must not hear of the child's signals."""
+    global _active
+    inbox, _active = _active, None
+    if inbox is not None:
+        signal.set_wakeup_fd(-1)
+        for signum in CAPTURED:
+            if signal.getsignal(signum) == inbox.record:
+                signal.signal(signum, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGCHLD) is _nothing:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,68 @@
+"""The private names of RQ that we cannot do without: all of them, and only here. Read in RQ 2.6.1, 2.12 and 3.0.0."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.registry import StartedJobRegistry
+
+if TYPE_CHECKING:
+    from rq.worker import BaseWorker
+
+
+def ordered_queues(worker: BaseWorker) -> list[Queue]:
+    """The queues in the order in which the dequeue strategy wants them looked at now (``reorder_queues``)."""
+    queues: list[Queue] = worker._ordered_queues
+    return queues
+
+
+def set_horse_pid(worker: BaseWorker, pid: int) -> None:
+    """What ``fork_work_horse`` has to leave behind, and ``monitor_work_horse`` sets to 0."""
+    worker._horse_pid = pid
+
+
+def stopped_by_user(worker: BaseWorker, job_id: str) -> bool:
+    """Whether the ``stop-job`` command asked for this job's end (``handle_stop_job_command`` in rq/command.py)."""
+    return bool(worker._stopped_job_id == job_id)
+
+
+def scheduler_process(worker: BaseWorker) -> Any:
+    """The child of ``--with-scheduler``, or None."""
+    scheduler = worker.scheduler
+    return scheduler._process if scheduler is not None else None
+
+
+def exception_handlers(worker: BaseWorker) -> list[Any]:
+    handlers: list[Any] = worker._exc_handlers
+    return handlers
+
+
+def execution_key(execution: Execution) -> str:
+    return str(execution.key)
+
+
+def worker_executions_key(execution: Execution) -> str:
+    """The index of a worker's executions; RQ 2.x before it keeps none, and any name will do."""
+    return str(getattr(execution, "worker_executions_key", "graceful:none"))
+
+
+def started_registry_key(job: Job, worker: BaseWorker) -> str:
+    registry = StartedJobRegistry(
+        job.origin, worker.connection, job_class=worker.job_class, serializer=worker.serializer
+    )
+    return str(registry.key)
+
+
+def fail(worker: BaseWorker, job: Job, queue: Queue, reason: str, execution: Execution | None) -> None:
+    """Fail a job on RQ's own way: retries, failed registry, dependents, rate limit slot.
+
+    ``handle_job_failure`` takes the execution as an argument in 3.x, from the worker in 2.x.
+    """
+    arguments: dict[str, Any] = {"queue": queue, "exc_string": reason}
+    if "execution" in inspect.signature(worker.handle_job_failure).parameters:
+        arguments["execution"] = execution
+    worker.handle_job_failure(job, **arguments)
