@@ -1,0 +1,53 @@
+# Needs only Python 3.11 or later and make; everything else goes into .venv.
+#   make test        all tests that need nothing installed
+#   make demo        watch a worker being stopped in the middle of its work, and read its report
+#   make demo-admin  the same report in the admin
+#   make bench       side by side with RQ's stock worker
+#   make lint        style, types, imports
+#   make clean       remove what the above have made
+
+PYTHON ?= python3
+JOBS ?= auto
+ARGS ?=
+# A pip constraints file, to test with other versions than the newest.
+CONSTRAINTS ?=
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+TIERS = tests/unit tests/db tests/integration tests/process
+
+.PHONY: test demo demo-admin bench lint clean
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
+
+demo: .venv/installed
+	$(BIN)/python -m demo_project.run_demo $(ARGS)
+
+demo-admin: .venv/installed
+	$(BIN)/python -m demo_project.serve_admin $(ARGS)
+
+bench: .venv/installed
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint: .venv/installed-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or later is needed, this is %d.%d: make PYTHON=python3.12 $(MAKECMDGOALS)' % sys.version_info[:2])"
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv; this takes a minute the first time."
+	$(PIP) --editable '.[test,demo]'
+	@touch $@
+
+.venv/installed-lint: .venv/installed
+	$(PIP) --editable '.[test,demo,postgres,prometheus,lint]'
+	@touch $@
