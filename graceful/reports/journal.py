@@ -1,0 +1,138 @@
+"""The journal: shutdown reports in Redis, while they are written and until the archive has them.
+
+One hash, ``graceful:journal``: the field is the report's id, the value its JSON (never pickle). What cannot be read is
+moved into a second hash, so that it neither gets lost nor comes up again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from graceful.core.records import ENTRY_LIMIT, ShutdownReport
+from graceful.exceptions import UnreadableReport
+
+JOURNAL_KEY = "graceful:journal"
+UNREADABLE_KEY = "graceful:journal:unreadable"
+READ_LIMIT = 4 * ENTRY_LIMIT
+"""Bytes of an entry that are read; a longer one is unreadable without being fetched."""
+BATCH = 50
+"""Entries fetched with one command, so that one answer stays below some 50 MiB."""
+
+SET_ASIDE = """
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+if not value then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], value)
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+
+logger = logging.getLogger("graceful.reports")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalContent:
+    """What the journal held when it was read.
+
+    Args:
+        sealed: reports that are complete and wait for the archive.
+        open: reports of workers that are on their way, or that died on it.
+        set_aside: how many unreadable entries were moved away by this reading.
+    """
+
+    sealed: tuple[ShutdownReport, ...]
+    open: tuple[ShutdownReport, ...]
+    set_aside: int
+
+
+class Journal:
+    """The journal on one Redis server. Every method lets ``redis.RedisError`` through.
+
+    Args:
+        connection: any connection to that server; its timeouts are the caller's.
+    """
+
+    def __init__(self, connection: Redis) -> None:
+        self.connection: Any = connection
+
+    def __str__(self) -> str:
+        return "the journal in Redis"
+
+    def write(self, report: ShutdownReport) -> None:
+        """Write a report, or write it anew: one command."""
+        self.connection.hset(JOURNAL_KEY, report.id, report.to_json())
+
+    def remove(self, *report_ids: str) -> None:
+        """Remove entries; those that are not there do no harm."""
+        if report_ids:
+            self.connection.hdel(JOURNAL_KEY, *report_ids)
+
+    def entries(self) -> list[ShutdownReport]:
+        """The sealed reports, oldest first. Unreadable entries are set aside."""
+        return list(self.read().sealed)
+
+    def open_entries(self) -> list[ShutdownReport]:
+        """The reports that are not sealed, oldest first. Unreadable entries are set aside."""
+        return list(self.read().open)
+
+    def read(self) -> JournalContent:
+        """Everything in the journal; unreadable entries are set aside, logged and counted."""
+        fields = self.connection.hkeys(JOURNAL_KEY)
+        reports: list[ShutdownReport] = []
+        unreadable: list[tuple[Any, str]] = []
+        for start in range(0, len(fields), BATCH):
+            batch, too_long = self._measured(fields[start : start + BATCH])
+            unreadable += too_long
+            values = self.connection.hmget(JOURNAL_KEY, batch) if batch else []
+            for field, value in zip(batch, values, strict=True):
+                if value is None:
+                    continue  # removed since
+                try:
+                    reports.append(_report(field, value))
+                except UnreadableReport as error:
+                    unreadable.append((field, str(error)))
+        for field, why in unreadable:
+            self.set_aside(field, why)
+        reports.sort(key=lambda report: (report.started_at, report.id))
+        return JournalContent(
+            sealed=tuple(report for report in reports if report.sealed),
+            open=tuple(report for report in reports if not report.sealed),
+            set_aside=len(unreadable),
+        )
+
+    def set_aside(self, report_id: str | bytes, why: str) -> None:
+        """Move one entry to the unreadable ones, in one step, within the server."""
+        moved = self.connection.eval(SET_ASIDE, 2, JOURNAL_KEY, UNREADABLE_KEY, report_id)
+        if moved:
+            logger.warning(
+                "Entry %.100r of the journal is no report that this version reads, it is now in %s: %s",
+                _text(report_id),
+                UNREADABLE_KEY,
+                why,
+            )
+
+    def _measured(self, fields: list[Any]) -> tuple[list[Any], list[tuple[Any, str]]]:
+        """The fields whose values may be fetched, and those whose values are too long, with the reason."""
+        pipeline = self.connection.pipeline(transaction=False)
+        for field in fields:
+            pipeline.hstrlen(JOURNAL_KEY, field)
+        lengths = dict(zip(fields, pipeline.execute(), strict=True))
+        too_long = [
+            (field, f"{length} bytes, at most {READ_LIMIT} are read")
+            for field, length in lengths.items()
+            if length > READ_LIMIT
+        ]
+        return [field for field, length in lengths.items() if length <= READ_LIMIT], too_long
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def _report(field: str | bytes, value: str | bytes) -> ShutdownReport:
+    report = ShutdownReport.from_json(value)
+    if report.id != _text(field):
+        raise UnreadableReport(f"the entry's field is not the report's id {report.id!r}")
+    return report

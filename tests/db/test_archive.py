@@ -1,0 +1,224 @@
+"""The archive: what goes in comes out, once, whatever else goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+
+from graceful.core.records import ShutdownReport
+from graceful.models import ReportedHook, ReportedJob
+from graceful.models import ShutdownReport as ArchivedReport
+from graceful.reports import archive
+from tests.db.samples import HOOKS, MIDNIGHT, a_report, reports
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(report=reports())
+def test_any_report_comes_back_as_it_was(report: ShutdownReport) -> None:
+    """A field that has no column, or a column that rounds, cuts or reorders, would change the report."""
+    with transaction.atomic():
+        archive._insert(ArchivedReport.rows_of(report), "default", archive.Deadline.after(5))
+        found = archive.read(report.id)
+        transaction.set_rollback(True)
+    assert found == report
+    assert found.to_json() == report.to_json()
+
+
+def test_times_come_back_where_django_keeps_naive_ones() -> None:
+    """With USE_TZ off Django refuses aware times: no report could be stored."""
+    with override_settings(USE_TZ=False, TIME_ZONE="Europe/Vienna"):
+        report = a_report()
+        assert archive.store(report, seconds=5)
+        assert archive.read(report.id) == report
+        assert ArchivedReport.objects.get().happened_at == datetime(2026, 3, 1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, MIDNIGHT + timedelta(hours=1)),
+        ({"requested_at": None}, MIDNIGHT + timedelta(hours=1, seconds=14.25)),
+        ({"requested_at": None, "ended_at": None}, MIDNIGHT),
+    ],
+)
+def test_every_report_has_a_time(changes: dict[str, Any], expected: datetime) -> None:
+    """A killed worker's report has no end, perhaps no request: it would fall out of every list by time."""
+    archive.store(a_report(**changes), seconds=5)
+    assert ArchivedReport.objects.get().happened_at == expected
+
+
+def test_text_that_no_database_takes_is_stored_without_it() -> None:
+    """A NUL or a lone surrogate in an error message would keep the whole report out of the database."""
+    hooks = (HOOKS[0].__class__("a\x00b", HOOKS[0].outcome, error="x\ud800y"),)
+    report = a_report(hooks=hooks, queues=("q\x00",), worker="w\x00" * 400)
+    assert archive.store(report, seconds=5)
+    row = ArchivedReport.objects.get()
+    assert row.to_record().hooks[0].name == "a\ufffdb"
+    assert row.queues == ["q\ufffd"]
+    assert len(row.worker) == 255
+
+
+def test_storing_twice_changes_nothing() -> None:
+    """Worker, next worker and admin page may all bring the same report."""
+    report = a_report()
+    assert archive.store(report, seconds=5)
+    assert archive.store(a_report(id=report.id, worker="another"), seconds=5)
+    assert archive.read(report.id) == report
+    assert (ArchivedReport.objects.count(), ReportedHook.objects.count(), ReportedJob.objects.count()) == (1, 4, 2)
+
+
+def test_storing_at_once_stores_once() -> None:
+    """Two that bring the same reports at the same instant would store one twice, or lose one to a locked database."""
+    several = [a_report() for _ in range(5)]
+    answers: list[bool] = []
+
+    def store_all() -> None:
+        answers.extend(archive.store(report, seconds=20) for report in several)
+
+    threads = [threading.Thread(target=store_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [True] * 20
+    assert (ArchivedReport.objects.count(), ReportedHook.objects.count(), ReportedJob.objects.count()) == (5, 20, 10)
+
+
+def test_the_connection_of_the_caller_does_not_matter() -> None:
+    """A hook that closed the worker's connection, or a request that is rolled back, would take the report with it."""
+    report = a_report()
+    connection.close()
+    assert archive.store(report, seconds=5)
+    assert connection.connection is None
+    with transaction.atomic():
+        second = a_report()
+        assert archive.store(second, seconds=5)
+        transaction.set_rollback(True)
+    assert archive.read(second.id) == second
+
+
+def test_a_report_is_stored_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a report would count as stored, and the rest be gone."""
+
+    def refuse(*_: object) -> None:
+        raise archive.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(ReportedJob.objects, "bulk_create", refuse)
+    monkeypatch.setattr(type(ReportedJob.objects.all()), "bulk_create", refuse)
+    with caplog.at_level(logging.WARNING, "graceful.reports"):
+        assert not archive.store(a_report(), seconds=5)
+    assert "server closed the connection" in caplog.text
+    assert not ArchivedReport.objects.exists()
+
+
+def test_a_database_that_hangs_does_not_hold_the_caller(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker would be killed at the end of its grace period, with everything that still had to be done."""
+    go_on = threading.Event()
+    monkeypatch.setattr(archive, "_fresh_connection", lambda *_: go_on.wait(30))
+    started = time.monotonic()
+    try:
+        with caplog.at_level(logging.WARNING, "graceful.reports"):
+            assert archive.store(a_report(), seconds=0.2) is False
+    finally:
+        go_on.set()
+    assert time.monotonic() - started < 5
+    assert "took longer" in caplog.text
+
+
+def test_a_database_that_is_away_is_an_answer_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a worker nobody is left to catch anything."""
+    broken = {**connection.settings_dict, "ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/at/all.sqlite3"}
+    monkeypatch.setitem(archive.connections.settings, "default", broken)
+    assert archive.store(a_report(), seconds=5) is False
+
+
+class Held:
+    """A journal of the test's own."""
+
+    def __init__(self, *waiting: ShutdownReport) -> None:
+        self.waiting = {report.id: report for report in waiting}
+        self.aside: dict[str, str] = {}
+
+    def entries(self) -> list[ShutdownReport]:
+        return list(self.waiting.values())
+
+    def remove(self, *report_ids: str) -> None:
+        for report_id in report_ids:
+            self.waiting.pop(report_id, None)
+
+    def set_aside(self, report_id: str, why: str) -> None:
+        self.aside[report_id] = why
+        self.waiting.pop(report_id)
+
+
+def test_what_waits_is_brought_home_and_removed() -> None:
+    """A report that stays in the journal is brought again and again; one that is not brought is never seen."""
+    held = Held(a_report(), a_report())
+    archive.store(next(iter(held.waiting.values())), seconds=5)
+    assert archive.bring_home(held, 5) == 2
+    assert held.waiting == {}
+    assert ArchivedReport.objects.count() == 2
+    assert archive.bring_home(held, 5) == 0
+
+
+def test_what_cannot_be_stored_does_not_block_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One report that the database refuses would stand at the head of the journal for ever."""
+    poison, good = a_report(started_at=MIDNIGHT), a_report(started_at=MIDNIGHT + timedelta(1))
+    insert = archive._insert
+
+    def refuse_poison(rows: Any, *rest: Any) -> bool:
+        if rows.report.pk == poison.id:
+            raise archive.DatabaseError("value out of range")
+        return insert(rows, *rest)
+
+    monkeypatch.setattr(archive, "_insert", refuse_poison)
+    held = Held(poison, good)
+    assert archive.bring_home(held, 5) == 1
+    assert held.waiting == {}
+    assert "value out of range" in held.aside[poison.id]
+
+
+def test_nothing_leaves_the_journal_without_being_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the database away, the journal is the only place that has the report."""
+
+    def away(*_: object) -> None:
+        raise archive.OperationalError("connection refused")
+
+    monkeypatch.setattr(archive, "_fresh_connection", away)
+    held = Held(a_report())
+    assert archive.bring_home(held, 5) == 0
+    assert len(held.waiting) == 1
+    assert not held.aside
+
+
+def test_old_reports_are_removed_in_batches() -> None:
+    """The table would grow for ever; and one huge DELETE would lock it while workers end."""
+    now = datetime.now(UTC)
+    for days in (1, 5, 91, 92, 93, 94, 95):
+        archive.store(a_report(requested_at=now - timedelta(days=days)), seconds=5)
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        assert archive.remove_old(timedelta(days=90), batch=2) == 5
+    assert sum("BEGIN" in query["sql"] for query in queries) == 3
+    assert ArchivedReport.objects.count() == 2
+    assert (ReportedHook.objects.count(), ReportedJob.objects.count()) == (8, 4)
+    assert archive.remove_old(timedelta(days=10**6)) == 0
