@@ -1,0 +1,342 @@
+"""Runs exit hooks one after the other, so that none harms another and all are over by one deadline.
+
+A hook is ended in three steps, each for what the one before cannot reach:
+
+1. the alarm raises :class:`HookTimedOut` in it, again and again (Python code, and calls that a signal interrupts);
+2. a deputy thread takes over from a main thread that does not come out of a hook, runs the remaining hooks itself
+   and then hands over to ``take_over``, which ends the process;
+3. the watchdog (:mod:`graceful.hooks.watchdog`) ends the process when the GIL is held and no Python runs at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn
+
+from graceful.core import policy
+from graceful.core.deadline import Deadline
+from graceful.core.phases import HookOutcome
+from graceful.core.records import HookResult, HookSpec, Shutdown, cut
+from graceful.exceptions import HookTimedOut
+from graceful.hooks.alarm import Alarm
+from graceful.hooks.calls import INVOKE_CODE, invoke
+from graceful.hooks.registry import load
+from graceful.hooks.skipping import HookSkipped
+from graceful.hooks.stacks import Stack, as_text, frame_stack
+from graceful.signals import hook_finished
+
+logger = logging.getLogger("graceful.hooks")
+
+PATIENCE = 0.5
+SHORTEST_PATIENCE = 0.05
+"""Seconds that a hook is given to come out of it after its alarm, before the deputy acts: a tenth of all, within."""
+DETAIL_LIMIT = 500
+"""Characters kept of the string that a hook returns."""
+
+TakeOver = Callable[[tuple[HookResult, ...]], NoReturn]
+
+
+def run_hooks(
+    specs: Sequence[HookSpec],
+    *,
+    shutdown: Callable[[Deadline], Shutdown],
+    deadline: Deadline,
+    on_start: Callable[[HookSpec, float], None],
+    on_end: Callable[[HookResult], None],
+    take_over: TakeOver | None = None,
+) -> tuple[HookResult, ...]:
+    """Run exit hooks in their order and say how each went; nothing that a hook raises comes out of here.
+
+    Call it in the main thread: the alarm works nowhere else. A child that a hook forked never returns from here.
+
+    Args:
+        specs: the hooks.
+        shutdown: makes what a hook may know of the shutdown, given the instant by which the hook must be over.
+        deadline: when all hooks must be over.
+        on_start: told before each hook, with the seconds that it may take.
+        on_end: told after each hook, also of one that was skipped.
+        take_over: ends the process, given all results, after the main thread had to be given up. Without it there
+            is no deputy, and a hook that no signal gets out of holds up the caller.
+
+    Returns:
+        one result a hook, in their order.
+    """
+    course = _Course(specs, shutdown, deadline, on_start, on_end, take_over)
+    return course.run()
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What the thread in charge does just now, and until when; ``spec`` is None between two hooks."""
+
+    limit: Deadline
+    spec: HookSpec | None = None
+    seconds: float = 0.0
+    began: float = 0.0
+
+
+class _Course:
+    """One run through the hooks, and which thread is in charge of it."""
+
+    def __init__(
+        self,
+        specs: Sequence[HookSpec],
+        shutdown: Callable[[Deadline], Shutdown],
+        deadline: Deadline,
+        on_start: Callable[[HookSpec, float], None],
+        on_end: Callable[[HookResult], None],
+        take_over: TakeOver | None,
+    ) -> None:
+        self.waiting = deque(specs)
+        self.results: list[HookResult] = []
+        self.shutdown = shutdown
+        self.on_start = on_start
+        self.on_end = on_end
+        self.take_over = take_over
+        self.patience = min(PATIENCE, max(SHORTEST_PATIENCE, deadline.left() / 10)) if take_over else 0.0
+        # The deputy needs its patience before the deadline, not behind it.
+        self.deadline = deadline.earlier(self.patience)
+        self.pid = os.getpid()
+        self.alarm = Alarm()
+        self.changed = threading.Condition(threading.Lock())
+        self.in_charge = threading.get_ident()
+        self.stage = self._between_hooks()
+        self.over = False
+
+    def run(self) -> tuple[HookResult, ...]:
+        with self.alarm:
+            deputy = self._appoint_deputy()
+            self._run_all()
+            self._close()
+        if deputy is not None:
+            deputy.join(timeout=1)
+        return tuple(self.results)
+
+    def _run_all(self) -> None:
+        while self.waiting:
+            self._run_one(self.waiting.popleft())
+
+    def _run_one(self, spec: HookSpec) -> None:
+        seconds = policy.hook_seconds(self.deadline.left(), len(self.waiting) + 1, spec.timeout)
+        if seconds <= 0:
+            self._finish(HookResult(spec.name, HookOutcome.SKIPPED, detail="no time left"))
+            return
+        _quietly(self.on_start, spec, seconds)
+        limit = self.deadline.cut_to(seconds)
+        began = time.monotonic()
+        self._enter(_Stage(limit, spec, seconds, began))
+        attempt = _Attempt(spec, seconds)
+        reason = f"the exit hook {spec.name} took longer than {seconds:.3g} s"
+        # A deputy's own thread has no alarm; the next deputy watches it.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread:
+            self.alarm.set(limit.left(), reason, attempt.note_stack)
+        attempt.make(self.shutdown(limit))
+        if os.getpid() != self.pid:
+            # A child that the hook forked and let return: it must not run its parent's end.
+            os._exit(os.EX_SOFTWARE)
+        if in_main_thread:
+            self.alarm.off()
+        self._finish(attempt.result(time.monotonic() - began), attempt.error)
+
+    def _finish(self, result: HookResult, error: BaseException | None = None) -> None:
+        """Keep a result and tell everybody; a thread that is not in charge any more ends here."""
+        self._enter(self._between_hooks(), result)
+        _quietly(_log, result, error)
+        _quietly(self.on_end, result)
+        _quietly(_send, result)
+
+    def _between_hooks(self) -> _Stage:
+        seconds = policy.hook_seconds(self.deadline.left(), len(self.waiting) + 1, None)
+        return _Stage(Deadline.after(seconds))
+
+    def _enter(self, stage: _Stage, result: HookResult | None = None) -> None:
+        with self.changed:
+            if self.in_charge == threading.get_ident():
+                if result is not None:
+                    self.results.append(result)
+                self.stage = stage
+                self.changed.notify_all()
+                return
+        _park()
+
+    def _close(self) -> None:
+        with self.changed:
+            if self.in_charge == threading.get_ident():
+                self.over = True
+                self.changed.notify_all()
+                return
+        _park()
+
+    def _appoint_deputy(self) -> threading.Thread | None:
+        if self.take_over is None:
+            return None
+        deputy = threading.Thread(target=self._watch, name="graceful-hooks-deputy", daemon=True)
+        try:
+            deputy.start()
+        except RuntimeError:  # no thread can be started any more
+            logger.warning("No deputy for the exit hooks: a hook that cannot be interrupted ends with the watchdog")
+            return None
+        return deputy
+
+    def _watch(self) -> None:
+        """Wait until all hooks have run, or take charge when the thread that runs them does not come out of one."""
+        # The alarm is for the main thread; the kernel may hand it to any thread that does not block it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        with self.changed:
+            while not self.over:
+                left = self.stage.limit.at + self.patience - time.monotonic()
+                if left <= 0:
+                    break
+                self.changed.wait(left)
+            else:
+                return
+            stuck, stage = self.in_charge, self.stage
+            self.in_charge = threading.get_ident()
+        self.alarm.off()
+        try:
+            self._take_charge(stuck, stage)
+        finally:
+            # take_over does not return; if it does, or raises, there is still nobody who could go on.
+            os._exit(os.EX_SOFTWARE)
+
+    def _take_charge(self, stuck: int, stage: _Stage) -> None:
+        stack = frame_stack(sys._current_frames().get(stuck), below=INVOKE_CODE)
+        with self.changed:
+            self.stage = self._between_hooks()
+        self._appoint_deputy()
+        if stage.spec is not None:
+            attempt = _Attempt(stage.spec, stage.seconds)
+            attempt.give_up(stack)
+            self._finish(attempt.result(time.monotonic() - stage.began))
+        self._run_all()
+        self._close()
+        assert self.take_over is not None
+        self.take_over(tuple(self.results))
+
+
+class _Attempt:
+    """One call of one hook, and how it went."""
+
+    def __init__(self, spec: HookSpec, seconds: float) -> None:
+        self.spec = spec
+        self.seconds = seconds
+        self.outcome = HookOutcome.OK
+        self.detail = ""
+        self.error: BaseException | None = None
+        self.stack: Stack | None = None
+        self.given_up = False
+
+    def note_stack(self, stack: Stack) -> None:
+        """The hook's time is up; where it stood the first time is where it hung."""
+        if self.stack is None:
+            self.stack = stack
+
+    def give_up(self, stack: Stack) -> None:
+        """The thread does not come out of the hook."""
+        self.note_stack(stack)
+        self.given_up = True
+
+    def make(self, shutdown: Shutdown) -> None:
+        """Import the hook, ask its ``when`` and call it."""
+        try:
+            invoke(self._call, shutdown, self.note_stack)
+        except HookSkipped as skipped:
+            self.outcome, self.detail = HookOutcome.SKIPPED, cut(_last_line(skipped), DETAIL_LIMIT)
+        except BaseException as error:
+            self.outcome, self.error = HookOutcome.FAILED, error.with_traceback(_without_runner(error.__traceback__))
+
+    def _call(self, shutdown: Shutdown) -> None:
+        try:
+            call = load(self.spec)
+            when = None if self.spec.when is None else load(self.spec.when)
+        except ModuleNotFoundError as error:
+            if self.spec.optional:
+                raise HookSkipped(str(error)) from error
+            raise
+        if when is not None and not invoke(when, shutdown, self.note_stack):
+            raise HookSkipped("its condition does not hold")
+        returned = invoke(call, shutdown, self.note_stack)
+        if isinstance(returned, str):
+            self.detail = cut(returned, DETAIL_LIMIT)
+
+    def result(self, took: float) -> HookResult:
+        """How it went, once it is over or given up; ``took`` in seconds."""
+        outcome, error, text = self.outcome, "", ""
+        if self.stack is not None or isinstance(self.error, HookTimedOut):
+            outcome = HookOutcome.TIMED_OUT
+            error = f"took longer than {self.seconds:.3g} s" + (" and could not be interrupted" * self.given_up)
+            text = as_text(self.stack or [])
+        elif self.error is not None:
+            error, text = cut(_last_line(self.error), DETAIL_LIMIT), _traceback(self.error)
+        return HookResult(self.spec.name, outcome, took, self.seconds, self.detail, error, cut(text))
+
+
+_OWN_CODE = {INVOKE_CODE, _Attempt.make.__code__, _Attempt._call.__code__}
+
+
+def _without_runner(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and tb.tb_frame.f_code in _OWN_CODE:
+        tb = tb.tb_next
+    return tb
+
+
+def _last_line(error: BaseException) -> str:
+    try:
+        if isinstance(error, HookSkipped):
+            return str(error)
+        return "".join(traceback.format_exception_only(error)).strip()
+    except BaseException:  # its own __str__ may be broken
+        return type(error).__name__
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:  # so may be that of its cause
+        return "".join(traceback.format_tb(error.__traceback__))
+
+
+def _log(result: HookResult, error: BaseException | None) -> None:
+    facts = {"hook": result.name, "outcome": result.outcome.value, "seconds": result.seconds}
+    if result.outcome is HookOutcome.FAILED:
+        logger.error("Exit hook %s failed: %s", result.name, result.error, exc_info=error, extra=facts)
+    elif result.outcome is HookOutcome.TIMED_OUT:
+        logger.error("Exit hook %s %s\n%s", result.name, result.error, result.traceback, extra=facts)
+    elif result.outcome is HookOutcome.SKIPPED:
+        logger.info("Exit hook %s skipped: %s", result.name, result.detail, extra=facts)
+    else:
+        logger.info("Exit hook %s ok in %.3f s %s", result.name, result.seconds, result.detail, extra=facts)
+
+
+def _send(result: HookResult) -> None:
+    for receiver, answer in hook_finished.send_robust(sender=HookResult, result=result):
+        if isinstance(answer, Exception):
+            logger.error("Receiver %r of hook_finished failed", receiver, exc_info=answer)
+
+
+def _quietly(call: Callable[..., object], *args: object) -> None:
+    """Call it, and let nothing come out: after a hook that closed the log's stream even logging may raise."""
+    try:
+        call(*args)
+    except BaseException:
+        try:
+            logger.warning("%r failed beside the exit hooks", call, exc_info=True)
+        except BaseException:
+            pass
+
+
+def _park() -> NoReturn:
+    """Wait for the end of the process, which another thread brings about."""
+    while True:
+        time.sleep(3600)
