@@ -31,20 +31,21 @@ NO_PART_OF_A_CONNECTION = frozenset(
 logger = logging.getLogger("graceful.reports")
 
 
-def journals(timeout: float) -> list[Journal]:
+def journals(seconds: float) -> list[Journal]:
     """The journal of each server that ``RQ_QUEUES`` names, once per server.
 
     Args:
-        timeout: seconds that connecting and each command may take; there is no second try.
+        seconds: for all servers; connecting and each command may take an equal share, and there is no second try.
     """
-    found: list[Journal] = []
+    queue_of: list[str] = []
     seen: list[dict[str, Any]] = []
     for name, config in sorted(getattr(django_settings, "RQ_QUEUES", {}).items()):
         server = {key: value for key, value in config.items() if key not in NO_PART_OF_A_CONNECTION}
         if server not in seen:
             seen.append(server)
-            found.append(Journal(_impatient(get_connection(name), timeout)))
-    return found
+            queue_of.append(name)
+    share = max(0.01, seconds / (len(queue_of) + 1))
+    return [Journal(_impatient(get_connection(name), share)) for name in queue_of]
 
 
 def bring_all_home(seconds: float) -> int:

@@ -1,0 +1,192 @@
+"""The journal on a real server, and the way from there into the archive."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings as django_settings
+
+from graceful.core.phases import Phase
+from graceful.core.records import ENTRY_LIMIT, HookResult
+from graceful.models import ShutdownReport as ArchivedReport
+from graceful.reports import archive, sources
+from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY, Journal
+from tests.db.samples import HOOKS, a_report
+from tests.support.server import Server
+
+
+def test_what_is_written_is_read(connection: redis.Redis) -> None:
+    """A report of a worker whose database was away would be lost."""
+    journal = Journal(connection)
+    report = a_report()
+    journal.write(report)
+    assert journal.entries() == [report]
+    journal.remove(report.id, "not there")
+    journal.remove()
+    assert journal.entries() == []
+
+
+def test_writing_is_one_command(connection: redis.Redis) -> None:
+    """The journal is written between signal and draining, and around each hook: every round trip counts."""
+    before = connection.info("stats")["total_commands_processed"]
+    Journal(connection).write(a_report())
+    # INFO counts itself.
+    assert connection.info("stats")["total_commands_processed"] - before == 2
+
+
+def test_open_and_sealed_are_told_apart(connection: redis.Redis) -> None:
+    """An open report that went to the archive would hide how its worker really ended."""
+    journal = Journal(connection)
+    still_open = a_report(phase=Phase.HOOKS, outcome=None, ended_at=None)
+    sealed = a_report()
+    journal.write(still_open)
+    journal.write(sealed)
+    assert journal.entries() == [sealed]
+    assert journal.open_entries() == [still_open]
+
+
+def test_a_client_that_decodes_reads_the_same(valkey: Server, connection: redis.Redis) -> None:
+    """A cache's client that django-rq shares may decode its answers."""
+    report = a_report()
+    Journal(connection).write(report)
+    decoding = valkey.client(decode_responses=True)
+    assert Journal(decoding).entries() == [report]
+
+
+UNREADABLE = {
+    "not JSON": b"\x80\x04\x95pickle",
+    "no object": b"[1, 2]",
+    "another version": json.dumps({**a_report(id="x").to_dict(), "version": 99}).encode(),
+    "a wrong type": json.dumps({**a_report(id="x").to_dict(), "pid": "many"}).encode(),
+    "another report's": a_report().to_json().encode(),
+    "deeply nested": b"[" * 100_000,
+    "huge": b'"' + b"x" * (4 * ENTRY_LIMIT) + b'"',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_unreadable_entries_are_set_aside(
+    connection: redis.Redis, caplog: pytest.LogCaptureFixture, value: bytes
+) -> None:
+    """One bad entry would keep all others from being read, for ever, or be thrown away unseen."""
+    journal = Journal(connection)
+    good = a_report()
+    journal.write(good)
+    connection.hset(JOURNAL_KEY, "x", value)
+    with caplog.at_level(logging.WARNING, "graceful.reports"):
+        content = journal.read()
+    assert content.sealed == (good,)
+    assert content.set_aside == 1
+    assert connection.hgetall(UNREADABLE_KEY) == {b"x": value}
+    assert connection.hkeys(JOURNAL_KEY) == [good.id.encode()]
+    assert UNREADABLE_KEY in caplog.text
+    assert len(caplog.text) < 2000
+    assert journal.read().set_aside == 0
+
+
+def test_a_field_that_is_no_text_is_set_aside(connection: redis.Redis) -> None:
+    """Whoever can write to the journal could break it for all with one odd field name."""
+    connection.hset(JOURNAL_KEY, b"\xff\xfe\x00", a_report().to_json())
+    assert Journal(connection).entries() == []
+    assert connection.hkeys(UNREADABLE_KEY) == [b"\xff\xfe\x00"]
+
+
+def test_a_report_of_any_size_can_be_read_back(connection: redis.Redis) -> None:
+    """A thousand hooks that failed with long tracebacks would make an entry that nobody reads."""
+    hooks = tuple(HookResult(f"hook {n}", HOOKS[1].outcome, traceback="\u00e4" * 100_000) for n in range(1000))
+    journal = Journal(connection)
+    journal.write(a_report(hooks=hooks))
+    assert connection.hstrlen(JOURNAL_KEY, journal.entries()[0].id) <= ENTRY_LIMIT
+
+
+def test_more_entries_than_fit_one_answer(connection: redis.Redis) -> None:
+    """After a long night without a database there are many."""
+    journal = Journal(connection)
+    for _ in range(120):
+        journal.write(a_report())
+    assert len(journal.entries()) == 120
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sealed_entries_come_home(connection: redis.Redis) -> None:
+    """The next worker or the admin page stores what a worker could not; an open entry is still its worker's."""
+    journal = Journal(connection)
+    sealed, still_open = a_report(), a_report(phase=Phase.DRAINING, outcome=None)
+    journal.write(sealed)
+    journal.write(still_open)
+    assert archive.bring_home(journal, 5) == 1
+    assert archive.read(sealed.id) == sealed
+    assert connection.hkeys(JOURNAL_KEY) == [still_open.id.encode()]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_server_of_the_queues_is_visited_once(
+    connection: redis.Redis, own_valkey: Server, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With queues on two servers the journal of the second would never be read."""
+    queues: dict[str, dict[str, Any]] = {
+        "default": {"URL": valkey.url, "DEFAULT_TIMEOUT": 1},
+        "high": {"URL": valkey.url, "ASYNC": False},
+        "other": {"URL": own_valkey.url},
+    }
+    monkeypatch.setattr(django_settings, "RQ_QUEUES", queues)
+    assert len(sources.journals(1)) == 2
+    first, second = a_report(), a_report()
+    Journal(connection).write(first)
+    Journal(own_valkey.client()).write(second)
+    assert sources.bring_all_home(5) == 2
+    assert ArchivedReport.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_hangs_does_not_keep_the_others_waiting(
+    connection: redis.Redis, own_valkey: Server, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An admin page would hang for minutes because of one server that nobody asked about."""
+    monkeypatch.setattr(django_settings, "RQ_QUEUES", {"a": {"URL": own_valkey.url}, "b": {"URL": valkey.url}})
+    report = a_report()
+    Journal(connection).write(report)
+    own_valkey.pause()
+    started = time.monotonic()
+    assert sources.bring_all_home(2) == 1
+    assert time.monotonic() - started < 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_is_away_is_logged_not_raised(own_valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """An admin page would be an error page whenever Redis restarts."""
+    own_valkey.stop()
+    started = time.monotonic()
+    with caplog.at_level(logging.WARNING, "graceful.reports"):
+        assert sources.bring_all_home(2) == 0
+    assert time.monotonic() - started < 2
+    assert "could not be brought home" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_page_waits_for_a_hanging_server_once_and_briefly(own_valkey: Server) -> None:
+    """With a hanging Redis every admin page would take its timeout, and each would leave a thread behind."""
+    own_valkey.pause()
+    visits = sources.Visits()
+    started = time.monotonic()
+    assert visits.pay(0.3) is False
+    assert time.monotonic() - started < 2
+    started = time.monotonic()
+    for _ in range(50):
+        assert visits.pay(0.3) is False
+    assert time.monotonic() - started < 0.5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_page_brings_reports_home(connection: redis.Redis) -> None:
+    """The newest report would be missing from the page that is opened to see it."""
+    report = a_report()
+    Journal(connection).write(report)
+    assert sources.Visits().pay(5) is True
+    assert archive.read(report.id) == report
