@@ -92,14 +92,14 @@ def settings() -> Settings:
     Raises:
         InvalidSettings: one or more settings are wrong; the message names key, rule and value of each.
     """
-    read, found = _read()
+    valid, found = read()
     _raise_errors(found)
-    return read
+    return valid
 
 
 def problems() -> list[Problem]:
     """Everything that is wrong or doubtful in the settings; ids that begin with W are warnings."""
-    return _read()[1]
+    return read()[1]
 
 
 def clear() -> None:
@@ -124,7 +124,7 @@ def _raise_errors(found: Iterable[Problem]) -> None:
 _SECONDS_HINT = "Give the seconds as a number, for instance 25 or 2.5."
 
 
-def _read() -> tuple[Settings, list[Problem]]:
+def read() -> tuple[Settings, list[Problem]]:
     """The settings and their problems; where a value is wrong its default stands in for it."""
     reader = _Reader()
     reader.refuse_unknown_names()
@@ -136,7 +136,7 @@ def _read() -> tuple[Settings, list[Problem]]:
     exit_hooks = read_hooks("GRACEFUL_EXIT_HOOKS", reader.value("GRACEFUL_EXIT_HOOKS"), reader.found)
     horse_hooks = read_hooks("GRACEFUL_HORSE_EXIT_HOOKS", reader.value("GRACEFUL_HORSE_EXIT_HOOKS"), reader.found)
     reader.warn_of_long_hooks("GRACEFUL_EXIT_HOOKS", exit_hooks, hooks_timeout)
-    read = Settings(
+    read_settings = Settings(
         exit_hooks=exit_hooks,
         horse_exit_hooks=horse_hooks,
         timeout=timeout,
@@ -148,7 +148,7 @@ def _read() -> tuple[Settings, list[Problem]]:
         reports_keep=reader.reports_keep(),
         spool_dir=reader.spool_dir(),
     )
-    return read, reader.found
+    return read_settings, reader.found
 
 
 def _shares(key: str, timeout: float, hooks_timeout: float, interrupt_timeout: float) -> list[Problem]:

@@ -32,7 +32,7 @@ def wants_shutdown(call: Callable[..., object]) -> bool:
     if not _binds(signature):
         if _binds(signature, None) or _binds(signature, shutdown=None):
             return True
-        raise TypeError(f"a hook takes no argument, or one (the Shutdown); this one takes {signature}")
+        raise TypeError(f"a hook takes no argument, or one (the Shutdown), got: {signature}")
     named = signature.parameters.get("shutdown")
     return named is not None and named.kind not in (named.VAR_POSITIONAL, named.VAR_KEYWORD)
 

@@ -19,6 +19,11 @@ from graceful.hook_entries import Problem, read_hooks
 
 Hook = TypeVar("Hook", bound=Callable[..., object])
 
+
+class NotCallable(TypeError):
+    """What stands at a hook's dotted path cannot be called."""
+
+
 _exit_hooks: list[HookSpec] = []
 _horse_exit_hooks: list[HookSpec] = []
 
@@ -114,12 +119,12 @@ def load(target: HookSpec | str | Callable[..., object]) -> Callable[..., object
     Raises:
         ModuleNotFoundError: a module on the way is not installed.
         ImportError: the module has no such name.
-        TypeError: what is there cannot be called.
+        NotCallable: what is there cannot be called.
     """
     path = target.call if isinstance(target, HookSpec) else target
     call = import_string(path) if isinstance(path, str) else path
     if not callable(call):
-        raise TypeError(f"{path} cannot be called, it is of type {type(call).__name__}")
+        raise NotCallable(f"{path}, of type {type(call).__name__}")
     return call
 
 

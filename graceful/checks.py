@@ -1,0 +1,114 @@
+"""System checks: everything that is wrong with the settings and the exit hooks, before a shutdown shows it.
+
+====  =========================================================================
+id    found
+====  =========================================================================
+E001  a ``GRACEFUL_*`` name that is no setting
+E002  a time that is not a positive number of seconds
+E003  ``GRACEFUL_HOOKS_TIMEOUT`` not below ``GRACEFUL_TIMEOUT``
+E004  ``GRACEFUL_INTERRUPTED_JOBS`` neither "requeue" nor "fail"
+E005  ``GRACEFUL_MAX_INTERRUPTIONS`` not a whole number from 0
+E006  ``GRACEFUL_RELEASE`` not a short string
+E007  ``GRACEFUL_REPORTS_KEEP`` neither days nor a timedelta
+E008  ``GRACEFUL_SPOOL_DIR`` not an absolute path
+E009  a list of hooks that is no list
+E010  a hook that is neither path, callable nor dict
+E011  an unknown key in a hook's dict
+E012  a wrong value in a hook's dict
+E013  two hooks of one name
+E014  a hook, or its ``when``, that cannot be imported
+E015  a hook, or its ``when``, that cannot be called
+E016  a hook, or its ``when``, that needs more than one argument
+E017  a hook, or its ``when``, that is a generator: calling it runs nothing
+W001  hooks and interruption leave a running job no time
+W002  a hook's timeout above that of all hooks
+====  =========================================================================
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from graceful.conf import read
+from graceful.core.records import HookSpec
+from graceful.hook_entries import default_name
+from graceful.hooks.calls import wants_shutdown
+from graceful.hooks.registry import NotCallable, load, registered_exit_hooks, registered_horse_exit_hooks
+
+
+def register_checks() -> None:
+    """Make Django run the checks; a second time does nothing."""
+    register(check_settings)
+    register(check_hooks)
+
+
+def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:
+    """The ``GRACEFUL_*`` settings: unknown names, types, ranges, and whether they fit together."""
+    return [
+        (Error if problem.is_error else Warning)(problem.message, hint=problem.hint, id=f"graceful.{problem.id}")
+        for problem in read()[1]
+    ]
+
+
+def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
+    """The exit hooks: whether each can be imported, and called with none or one argument."""
+    found = read()[0]
+    lists = (
+        ("GRACEFUL_EXIT_HOOKS", found.exit_hooks, "exit_hook", registered_exit_hooks()),
+        ("GRACEFUL_HORSE_EXIT_HOOKS", found.horse_exit_hooks, "horse_exit_hook", registered_horse_exit_hooks()),
+    )
+    messages: list[CheckMessage] = []
+    for key, from_settings, decorator, registered in lists:
+        messages.extend(_same_names(key, from_settings, decorator, registered))
+        for where, specs in ((key, from_settings), (decorator, registered)):
+            for spec in specs:
+                messages.extend(_check_hook(where, spec))
+    return messages
+
+
+def _same_names(
+    key: str, from_settings: Sequence[HookSpec], decorator: str, registered: Sequence[HookSpec]
+) -> Iterator[CheckMessage]:
+    for name in sorted({spec.name for spec in from_settings} & {spec.name for spec in registered}):
+        message = f"{key} must not name a hook that is registered in code, got: {name!r}"
+        hint = f"It would run twice: remove it from {key}, or the decorator @{decorator} from the function."
+        yield Error(message, hint=hint, id="graceful.E013")
+
+
+def _check_hook(where: str, spec: HookSpec) -> Iterator[CheckMessage]:
+    targets = [(f"{where}: the hook {spec.name}", spec.call)]
+    if spec.when is not None:
+        targets.append((f"{where}: the condition (when) of the hook {spec.name}", spec.when))
+    for subject, target in targets:
+        try:
+            call = load(target)
+        except ModuleNotFoundError as error:
+            if not spec.optional:
+                hint = 'Correct the path, install the module, or set "optional": True to skip the hook without it.'
+                yield Error(f"{subject} must be importable, got: {error}", hint=hint, id="graceful.E014")
+            return
+        except NotCallable as error:
+            hint = "The path must lead to a function, a method, a class or another callable."
+            yield Error(f"{subject} must be callable, got: {error}", hint=hint, id="graceful.E015")
+        except (Exception, SystemExit) as error:
+            hint = "Importing its module must work; run the import in a shell to see the whole traceback."
+            what = f"{type(error).__name__}: {error}"
+            yield Error(f"{subject} must be importable, got: {what}", hint=hint, id="graceful.E014")
+        else:
+            yield from _check_call(subject, call)
+
+
+def _check_call(subject: str, call: Callable[..., object]) -> Iterator[CheckMessage]:
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        message = f"{subject} must be a plain or async function, got a generator: {default_name(call)}"
+        yield Error(message, hint="Calling a generator runs nothing of it: remove the yield.", id="graceful.E017")
+        return
+    try:
+        wants_shutdown(call)
+    except TypeError as error:
+        hint = "Give further parameters defaults, or wrap it with functools.partial."
+        yield Error(f"{subject} cannot be called: {error}", hint=hint, id="graceful.E016")
