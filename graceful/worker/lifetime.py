@@ -20,9 +20,10 @@ from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Phase, Reason, later
 from graceful.core.policy import exit_code_of, outcome_of
 from graceful.core.records import HookResult, InFlightJob, Shutdown, ShutdownReport, Spans, utc_now
-from graceful.reports import archive, spool
+from graceful.reports import archive
 from graceful.reports.journal import Journal
-from graceful.reports.line import log_line
+from graceful.reports.line import log_shutdown
+from graceful.reports.spool import Spool
 from graceful.worker.process import bounded
 
 log = logging.getLogger("graceful.worker")
@@ -181,8 +182,8 @@ class Lifetime:
             if journaled:
                 bounded(lambda: self._journal.remove(report.id), min(JOURNAL_SECONDS, deadline.left()))
         elif not journaled:
-            spool.write(report, self.settings.spool_dir)
-        log_line(report)
+            Spool(self.settings.spool_dir).write(report)
+        log_shutdown(report)
         signals.shutdown_finished.send_robust(sender=Lifetime, report=report)
 
 

@@ -50,6 +50,10 @@ class Inbox:
     def record_command(self, name: str) -> None:
         """Record a request that came another way, from any thread, and wake the loop."""
         self.received.append(Received(name, time.monotonic()))
+        self.wake()
+
+    def wake(self) -> None:
+        """Make a :meth:`wait` return early, from any thread."""
         try:
             os.write(self.writer, b"\0")
         except BlockingIOError:

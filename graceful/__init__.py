@@ -1,0 +1,23 @@
+"""Graceful shutdown for Django projects that run RQ. These are the public names; see the README.
+
+Importing this package loads neither RQ nor models, so settings may do it.
+"""
+
+from __future__ import annotations
+
+from graceful.core.records import Shutdown, ShutdownReport
+from graceful.exceptions import JobInterrupted, TooManyInterruptions
+from graceful.hooks.registry import exit_hook, horse_exit_hook
+from graceful.jobs import shutdown_requested, time_left, uninterruptible
+
+__all__ = [
+    "JobInterrupted",
+    "Shutdown",
+    "ShutdownReport",
+    "TooManyInterruptions",
+    "exit_hook",
+    "horse_exit_hook",
+    "shutdown_requested",
+    "time_left",
+    "uninterruptible",
+]

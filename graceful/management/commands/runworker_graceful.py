@@ -1,0 +1,127 @@
+"""``manage.py runworker_graceful``: django-rq's ``rqworker`` with a graceful end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from django.core import checks
+from django.core.management.base import SystemCheckError
+from django_rq.management.commands.rqworker import Command as RQWorkerCommand
+from django_rq.workers import get_worker, get_worker_class
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq.logutils import setup_loghandlers
+
+from graceful import conf
+from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
+from graceful.worker import os_signals
+from graceful.worker.classes import make_graceful
+from graceful.worker.process import close_database_connections, leave
+
+HELPS = {
+    "worker_class": "dotted path of an RQ worker class; it is made graceful (default: RQ['WORKER_CLASS'], or rq.Worker)",
+    "pid": "file to write the worker's process id into",
+    "burst": "do the jobs that are there, then end",
+    "with_scheduler": "run RQ's scheduler in a child process as well",
+    "name": "the worker's name (default: a random one)",
+    "queue_class": "dotted path of the queue class",
+    "job_class": "dotted path of the job class",
+    "worker_ttl": "seconds after which a worker without heartbeat counts as gone (default: 420)",
+    "max_jobs": "end after so many jobs",
+    "max_idle_time": "end after so many seconds without a job",
+    "serializer": "dotted path of the serializer of jobs and results",
+    "args": "names of the queues, the most urgent one first (default: default)",
+}
+LEVELS = {0: "WARNING", 1: "INFO"}
+
+
+class Command(RQWorkerCommand):  # type: ignore[misc]
+    help = (
+        "Runs an RQ worker that ends gracefully at SIGTERM: no job is lost, exit hooks run after the last job, "
+        "and a report tells how it went. Takes every option of rqworker."
+    )
+    # Run in handle(), which ends with EX_CONFIG where our own settings are wrong.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        for action in parser._actions:
+            action.help = HELPS.get(action.dest, action.help)
+        parser.add_argument(
+            "--timeout",
+            type=float,
+            metavar="SECONDS",
+            help="the grace period, from the signal to the end of the process (default: GRACEFUL_TIMEOUT)",
+        )
+
+    def handle(self, *queues: str, **options: Any) -> None:
+        """Run the worker. Ends the process with the exit code of the shutdown."""
+        with os_signals.capture():
+            try:
+                code = self._run(queues, options)
+            except (InvalidSettings, UnsupportedWorkerClass) as error:
+                self.stderr.write(self.style.ERROR(str(error)))
+                code = os.EX_CONFIG
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                self.stderr.write(self.style.ERROR(f"Redis cannot be reached: {error}"))
+                code = os.EX_UNAVAILABLE
+        leave(code)
+
+    def _run(self, queues: tuple[str, ...], options: dict[str, Any]) -> int:
+        _check()
+        seconds = options["timeout"]
+        if seconds is not None:
+            conf.settings().with_timeout(seconds)
+        given = get_worker_class(options["worker_class"])
+        graceful_class = make_graceful(given)
+        level = LEVELS.get(options["verbosity"], "DEBUG")
+        setup_loghandlers(level)
+        setup_loghandlers(level, name="graceful")
+        worker = get_worker(
+            *queues,
+            worker_class=graceful_class,
+            queue_class=options["queue_class"],
+            job_class=options["job_class"],
+            name=options["name"],
+            worker_ttl=options["worker_ttl"],
+            serializer=options["serializer"],
+        )
+        worker.grace_seconds = seconds
+        if options["pid"]:
+            with open(os.path.expanduser(options["pid"]), "w") as file:
+                file.write(str(os.getpid()))
+        close_database_connections()
+        try:
+            worker.work(
+                burst=options["burst"],
+                with_scheduler=options["with_scheduler"],
+                logging_level=level,
+                max_jobs=options["max_jobs"],
+                max_idle_time=options["max_idle_time"],
+            )
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return os.EX_OK
+
+
+def _check() -> None:
+    """Run all system checks.
+
+    Raises:
+        InvalidSettings: one of ours found an error; the message has all of them.
+        SystemCheckError: another one did.
+    """
+    conf.settings()
+    found = checks.run_checks()
+    errors = [message for message in found if message.is_serious() and not message.is_silenced()]
+    ours = [message for message in errors if (message.id or "").startswith("graceful.")]
+    if ours:
+        raise InvalidSettings("\n".join(str(message) for message in ours))
+    if errors:
+        raise SystemCheckError("\n".join(str(message) for message in errors))
+    for message in found:
+        if not message.is_silenced():
+            sys.stderr.write(f"{message}\n")

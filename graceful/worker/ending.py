@@ -1,0 +1,93 @@
+"""The end of a worker, once its loop is left: exit hooks, report, exit code; and what happens if that gets stuck."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NoReturn
+
+from graceful.core.deadline import Deadline
+from graceful.core.policy import hooks_deadline
+from graceful.core.records import HookResult
+from graceful.hooks import once, registry, runner, watchdog
+from graceful.worker.drain import Drain
+from graceful.worker.lifetime import Guardian, Lifetime
+from graceful.worker.process import bounded, leave
+
+log = logging.getLogger("graceful.worker")
+GUARDIAN_SECONDS = 0.4
+"""How long before the end of the grace period the guardian takes over; a tenth of a shorter one."""
+
+
+class Ending:
+    """Runs the end once, in the main thread, or in another where the main thread is stuck.
+
+    Args:
+        lifetime: the report.
+        drain: what was asked for, and the limits.
+        kill_horse: kills a horse that is still there.
+    """
+
+    def __init__(self, lifetime: Lifetime, drain: Drain, kill_horse: Callable[[], None]) -> None:
+        self._lifetime = lifetime
+        self._drain = drain
+        self._kill_horse = kill_horse
+        self._guardian = Guardian(self._take_over)
+        self._end: Deadline | None = None
+
+    def guard(self, end: Deadline) -> None:
+        """Make sure that the process is over by ``end``, whatever the main thread does."""
+        self._end = end
+        margin = min(GUARDIAN_SECONDS, end.left() / 10)
+        self._guardian.expect(end.earlier(margin))
+        watchdog.arm(end)
+
+    def run(self, give_back_leftover: Callable[[], None]) -> int:
+        """Run exit hooks, seal and keep the report.
+
+        Args:
+            give_back_leftover: asks Redis for what the worker may still hold, and gives it back.
+
+        Returns:
+            the exit code.
+        """
+        settings = self._lifetime.settings
+        end = self._drain.end().cut_to(settings.hooks_timeout)
+        self.guard(end)
+        leftover = bounded(give_back_leftover, end.left() / 8)
+        if leftover.error is not None:
+            log.warning("Redis could not be asked for what this worker held: %s", leftover.error)
+        self._lifetime.drained()
+        specs = registry.exit_hooks() if once.claim() else ()
+        if not specs:
+            return self._finish(())
+        results = runner.run_hooks(
+            specs,
+            shutdown=self._lifetime.shutdown,
+            deadline=hooks_deadline(end, settings.hooks_timeout),
+            on_start=lambda spec, seconds: self._lifetime.hook_started(spec.name),
+            on_end=self._lifetime.hook_ended,
+            take_over=self._leave,
+        )
+        return self._finish(results)
+
+    def _finish(self, results: tuple[HookResult, ...]) -> int:
+        assert self._end is not None
+        code = self._lifetime.seal()
+        self._lifetime.keep(self._end)
+        self._guardian.dismiss()
+        watchdog.disarm()
+        return code
+
+    def _leave(self, results: tuple[HookResult, ...]) -> NoReturn:
+        """In a second thread, after the hooks: the main thread is lost in one of them."""
+        leave(self._finish(results))
+
+    def _take_over(self, why: str) -> None:
+        """In the guardian's thread: the main thread is lost somewhere else."""
+        log.error("The shutdown has to be forced: %s", why)
+        self._kill_horse()
+        assert self._end is not None
+        code = self._lifetime.seal(forced=why)
+        self._lifetime.keep(self._end)
+        leave(code)

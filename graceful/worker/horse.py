@@ -1,0 +1,119 @@
+"""The horse's side: its signals, its job, its exit hooks. Also used by a worker that runs jobs itself."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from rq.job import Job
+
+from graceful import conf
+from graceful.core.deadline import Deadline
+from graceful.core.phases import Reason
+from graceful.core.records import JobTally, Shutdown
+from graceful.exceptions import JobInterrupted
+from graceful.hooks import registry, runner
+from graceful.jobs import interruption
+from graceful.jobs.channel import Channel, Verdict
+from graceful.worker import os_signals
+
+log = logging.getLogger("graceful.worker")
+
+
+def settle(channel: Channel) -> None:
+    """Take up the signals of a newborn horse, which its parent held back until now.
+
+    SIGTERM gets a handler that does nothing rather than being ignored: what is ignored stays ignored in the programs
+    that a job starts (``execve(2)``), and ``Popen.terminate`` would have no effect on them.
+    """
+    signal.signal(signal.SIGTERM, _ignore)
+    signal.signal(os_signals.QUIET_SIGNAL, _ignore)
+    signal.signal(os_signals.INTERRUPT_SIGNAL, interrupt)
+    faulthandler.register(os_signals.STACKS_SIGNAL, file=channel.stacks, all_threads=True, chain=False)
+    os.register_at_fork(after_in_child=_let_go)
+    os_signals.unblock()
+
+
+def perform(channel: Channel, job: Job, rq_perform: Callable[[], bool]) -> bool:
+    """Run RQ's ``perform_job`` so that the job can be interrupted; then the horse exit hooks.
+
+    Args:
+        channel: the memory shared with the worker; what became of the job is written there.
+        job: the job.
+        rq_perform: RQ's ``perform_job`` of this job.
+
+    Returns:
+        as RQ's: whether the job finished.
+    """
+    guard = interruption.install(channel)
+    assert guard is not None
+    job_perform = job.perform
+    # RQ calls job.perform() under the job's own timeout (BaseWorker.perform_job): just there it may be interrupted.
+    job.perform = lambda: guard.run(job_perform)
+    try:
+        finished = rq_perform()
+        channel.verdict = Verdict.FINISHED if finished else Verdict.FAILED
+        return finished
+    except JobInterrupted:
+        channel.verdict = Verdict.INTERRUPTED
+        return False
+    finally:
+        del job.perform
+        interruption.install(None)
+        _run_exit_hooks(channel)
+
+
+def raise_if_interrupted() -> None:
+    """Leave RQ's ``perform_job`` if the job was interrupted.
+
+    Raises:
+        JobInterrupted: it was.
+    """
+    guard = interruption.guard
+    if guard is not None and guard.interrupted:
+        raise JobInterrupted(interruption.REASON)
+
+
+def _run_exit_hooks(channel: Channel) -> None:
+    specs = registry.horse_exit_hooks()
+    if not specs:
+        return
+    deadline = Deadline.after(conf.settings().hooks_timeout)
+    limits = channel.limits
+    if limits is not None:
+        deadline = min(deadline, limits.hard)
+
+    def shutdown(until: Deadline) -> Shutdown:
+        return Shutdown(Reason.EXIT, None, "", (), JobTally(), until)
+
+    try:
+        runner.run_hooks(
+            specs,
+            shutdown=shutdown,
+            deadline=deadline,
+            on_start=lambda spec, seconds: None,
+            on_end=lambda result: None,
+        )
+    except Exception:
+        log.exception("The horse exit hooks failed")
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """The worker decides about its job's end, whoever else sends a signal."""
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """Handler of the interrupt signal: raises in the job, where that is allowed."""
+    if interruption.guard is not None:
+        interruption.guard.on_signal(signum, frame)
+
+
+def _let_go() -> None:
+    """In a child that the job forked: it is no horse, and a SIGTERM ends it as ever."""
+    for signum in (signal.SIGTERM, os_signals.QUIET_SIGNAL):
+        if signal.getsignal(signum) is _ignore:
+            signal.signal(signum, signal.SIG_DFL)

@@ -1,0 +1,103 @@
+"""A worker that runs jobs in its own process: a second thread sees to the shutdown while a job has the main thread."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+
+from graceful.worker import horse, os_signals
+from graceful.worker.mixin import LOOK_SECONDS, GracefulMixin
+from graceful.worker.process import leave
+
+log = logging.getLogger("graceful.worker")
+
+
+class SimpleMixin(GracefulMixin):
+    """:class:`GracefulMixin` for worker classes without a horse.
+
+    A job that does not end by the hard limit cannot be killed alone. Its fate is then decided under a lock: either
+    its result is being stored, and that is waited for, or the job goes back to its queue and the process ends.
+    """
+
+    runs_jobs_itself = True
+
+    def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
+        """As RQ's, with the attendant thread beside it."""
+        self._fate = threading.Lock()
+        with self._attended(job, queue):
+            return super().perform_job(job, queue, *execution)
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        with self._fate:
+            super().prepare_job_execution(job, remove_from_intermediate_queue)
+
+    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
+        with self._fate:
+            super().handle_job_success(*args, **kwargs)
+
+    def handle_job_retry(self, *args: Any, **kwargs: Any) -> None:
+        with self._fate:
+            super().handle_job_retry(*args, **kwargs)
+
+    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
+        if getattr(self, "_fate", None) is None:  # RQ's maintenance also fails jobs, before any was run here.
+            super().handle_job_failure(*args, **kwargs)
+            return
+        with self._fate:
+            super().handle_job_failure(*args, **kwargs)
+
+    @contextmanager
+    def _attended(self, job: Job, queue: Queue) -> Iterator[None]:
+        over = threading.Event()
+        old = signal.signal(os_signals.INTERRUPT_SIGNAL, horse.interrupt)
+        attendant = threading.Thread(
+            target=self._attend_job, args=(over, job, queue), name="graceful-attendant", daemon=True
+        )
+        attendant.start()
+        try:
+            yield
+        finally:
+            over.set()
+            self._inbox.wake()
+            attendant.join()
+            signal.signal(os_signals.INTERRUPT_SIGNAL, old)
+
+    def _attend_job(self, over: threading.Event, job: Job, queue: Queue) -> None:
+        while not over.is_set():
+            self.attend()
+            limits = self._drain.limits
+            seconds = LOOK_SECONDS
+            if limits is not None and limits.hard.expired:
+                if self._fate.acquire(blocking=False):
+                    self._give_up(job, queue)
+                seconds = 0.05
+            elif limits is not None and limits.soft.expired:
+                if not self._channel.interrupt:
+                    log.warning("Worker %s: no time left for the job, interrupting it", self.name)
+                    self._channel.interrupt = True
+                    signal.pthread_kill(threading.main_thread().ident or 0, os_signals.INTERRUPT_SIGNAL)
+                seconds = limits.hard.left()
+            elif limits is not None:
+                seconds = limits.soft.left()
+            self._inbox.wait(min(LOOK_SECONDS, seconds))
+
+    def _give_up(self, job: Job, queue: Queue) -> None:
+        """The job holds the main thread and does not let go of it: put it back, end the worker from here."""
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        self._channel.write_stack("".join(traceback.format_stack(frame)) if frame else "")
+        self._hard_limit_hit = True
+        log.warning("Worker %s: the job did not end, ending the worker", self.name)
+        self._put_back(job, queue)
+        self._account(job)
+        self.teardown()
+        leave(self._ending.run(self._give_back_leftover))

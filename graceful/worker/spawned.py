@@ -1,0 +1,49 @@
+"""The other side of :mod:`graceful.worker.spawn`: what a newly started horse does."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import Any
+
+from rq.executions import Execution
+
+from graceful.jobs.channel import Channel
+from graceful.worker.classes import make_graceful
+from graceful.worker.spawn import connect
+
+
+def main(descriptor: int) -> None:
+    """Read from the descriptor who we are, and do the job; never returns."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        letter: dict[str, Any] = pickle.load(file)
+    attributes = letter["attributes"]
+    connection = connect(letter["connection"])
+    worker: Any = make_graceful(letter["worker_class"]).find_by_key(
+        letter["worker_key"],
+        connection=connection,
+        job_class=attributes["job_class"],
+        queue_class=attributes["queue_class"],
+        serializer=letter["serializer"],
+    )
+    if worker is None:
+        sys.exit(1)
+    for name, value in attributes.items():
+        setattr(worker, name, value)
+    for handler in letter["exception_handlers"]:
+        worker.push_exc_handler(handler)
+    worker.join_channel(Channel(letter["memory"], letter["stacks"]))
+    job = worker.job_class.fetch(letter["job"], connection=connection, serializer=worker.serializer)
+    queue = worker.queue_class(
+        letter["queue"],
+        connection=connection,
+        job_class=worker.job_class,
+        serializer=worker.serializer,
+        death_penalty_class=worker.death_penalty_class,
+    )
+    execution = Execution.fetch(letter["execution"], job.id, connection=connection)
+    execution._job = job
+    worker.execution = execution
+    worker.main_work_horse(job, queue)
