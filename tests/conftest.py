@@ -15,7 +15,7 @@ from django.db import connections
 from django_rq import get_queue
 from rq import Queue
 
-from tests.support.databases import url_of_database
+from demo_project.database_url import url_of_database
 from tests.support.processes import Leftovers, WorkerProcess
 from tests.support.server import Server
 

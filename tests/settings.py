@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.support.databases import database_from_url
+from demo_project.database_url import database_from_url
 
 # Several runs may go on in one checkout, each of them in several processes: everything on disk has a place per process.
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")[:12]
