@@ -66,20 +66,30 @@ def bring_home(holder: Holder, seconds: float) -> int:
     Returns:
         How many reports were brought home.
     """
-    deadline = Deadline.after(seconds)
     try:
-        reports = holder.entries()
-        if not reports:
-            return 0
-        errand = _Errand(reports, deadline)
-        errand.run_for(deadline.left())
-        stored, refused = list(errand.stored), dict(errand.refused)
-        holder.remove(*stored)
-        for report_id, why in refused.items():
-            holder.set_aside(report_id, why)
+        return fetch_home(holder, seconds)
     except (RedisError, OSError) as error:
         logger.warning("Shutdown reports in %s could not be brought home: %s", holder, error)
         return 0
+
+
+def fetch_home(holder: Holder, seconds: float) -> int:
+    """As :func:`bring_home`.
+
+    Raises:
+        redis.RedisError, OSError: what ``holder`` raises when it cannot be reached.
+    """
+    deadline = Deadline.after(seconds)
+    reports = holder.entries()
+    if not reports:
+        return 0
+    errand = _Errand(reports, deadline)
+    errand.run_for(deadline.left())
+    # Left behind, the errand may still go on: what counts is what it had done by now.
+    stored, refused = list(errand.stored), dict(errand.refused)
+    holder.remove(*stored)
+    for report_id, why in refused.items():
+        holder.set_aside(report_id, why)
     return len(stored)
 
 

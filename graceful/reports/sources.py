@@ -10,18 +10,18 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django_rq import get_connection
-from redis import ConnectionPool, Redis
+from redis import ConnectionPool, Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from graceful.conf import settings
 from graceful.core.deadline import Deadline
-from graceful.reports.archive import Holder, bring_home
+from graceful.reports.archive import Holder, fetch_home
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
 
 REST_SECONDS = 30.0
-"""A page does not try again for so long after a visit that was not over in its time."""
+"""A page does not try again for so long after a visit that found a server away or took too long."""
 
 NO_PART_OF_A_CONNECTION = frozenset(
     {"DEFAULT_TIMEOUT", "DEFAULT_RESULT_TTL", "ASYNC", "AUTOCOMMIT", "COMMIT_MODE", "QUEUE_CLASS", "SERIALIZER"}
@@ -48,42 +48,52 @@ def journals(seconds: float) -> list[Journal]:
     return [Journal(_impatient(get_connection(name), share)) for name in queue_of]
 
 
-def bring_all_home(seconds: float) -> int:
+@dataclass(frozen=True, slots=True)
+class Homecoming:
+    """What came of bringing reports home.
+
+    Args:
+        brought: how many reports are in the archive now.
+        failures: in words, each place that could not be reached and why.
+    """
+
+    brought: int
+    failures: tuple[str, ...]
+
+
+def bring_all_home(seconds: float) -> Homecoming:
     """Archive what waits in all journals and in the spool. Never raises.
 
     Args:
         seconds: for all of them; a server that does not answer takes at most an equal share.
-
-    Returns:
-        How many reports were brought home.
     """
     deadline = Deadline.after(seconds)
     brought = 0
+    failures: list[str] = []
     try:
         holders: list[Holder] = [Spool(settings().spool_dir), *journals(seconds)]
-    except Exception as error:
-        # Wrong settings of queues or of ours raise anything; whoever called us has something else to do.
-        logger.warning("Shutdown reports could not be brought home: %s", error)
-        return 0
+    except Exception as error:  # wrong settings of queues or of ours raise anything
+        return Homecoming(0, (f"the settings: {error}",))
     for place, holder in enumerate(holders):
-        share = deadline.left() / (len(holders) - place)
-        brought += bring_home(holder, share)
-        if isinstance(holder, Journal):
-            holder.connection.close()
-    return brought
+        try:
+            brought += fetch_home(holder, deadline.left() / (len(holders) - place))
+        except (RedisError, OSError) as error:
+            failures.append(f"{holder}: {error}")
+        finally:
+            if isinstance(holder, Journal):
+                holder.connection.close()
+    return Homecoming(brought, tuple(failures))
 
 
-@dataclass
 class Visits:
-    """Bringing reports home while somebody waits for a page: one at a time, and none for a while after a slow one."""
+    """Bringing reports home while somebody waits for a page: one at a time, and none for a while after a bad one."""
 
-    rest_until: float = 0.0
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.rest_until = 0.0
         self._under_way = Lock()
 
     def pay(self, seconds: float) -> bool:
-        """Bring reports home, for at most ``seconds``; returns whether that was done in time. Never raises."""
+        """Bring reports home, for at most ``seconds``; returns whether all was reached in time. Never raises."""
         if time.monotonic() < self.rest_until or not self._under_way.acquire(blocking=False):
             return False
         visit = Thread(target=self._visit, args=(seconds,), name="graceful-visit", daemon=True)
@@ -98,10 +108,12 @@ class Visits:
     def _visit(self, seconds: float) -> None:
         started = time.monotonic()
         try:
-            bring_all_home(seconds)
-        finally:
-            if time.monotonic() - started > seconds / 2:
+            failures = bring_all_home(seconds).failures
+            if failures or time.monotonic() - started > seconds:
                 self.rest_until = time.monotonic() + REST_SECONDS
+                # Not a warning: whoever depends on what is away says so, and says it louder.
+                logger.info("Waiting shutdown reports were not reached: %s", "; ".join(failures) or "too slow")
+        finally:
             self._under_way.release()
 
 

@@ -140,7 +140,7 @@ def test_every_server_of_the_queues_is_visited_once(
     first, second = a_report(), a_report()
     Journal(connection).write(first)
     Journal(own_valkey.client()).write(second)
-    assert sources.bring_all_home(5) == 2
+    assert sources.bring_all_home(5) == sources.Homecoming(2, ())
     assert ArchivedReport.objects.count() == 2
 
 
@@ -154,18 +154,23 @@ def test_a_server_that_hangs_does_not_keep_the_others_waiting(
     Journal(connection).write(report)
     own_valkey.pause()
     started = time.monotonic()
-    assert sources.bring_all_home(2) == 1
+    home = sources.bring_all_home(2)
     assert time.monotonic() - started < 4
+    assert home.brought == 1
+    assert len(home.failures) == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_server_that_is_away_is_logged_not_raised(own_valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_is_away_is_told_not_raised(own_valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
     """An admin page would be an error page whenever Redis restarts."""
     own_valkey.stop()
     started = time.monotonic()
-    with caplog.at_level(logging.WARNING, "graceful.reports"):
-        assert sources.bring_all_home(2) == 0
+    home = sources.bring_all_home(2)
     assert time.monotonic() - started < 2
+    assert home.brought == 0
+    assert home.failures[0].startswith("the journal in Redis: ")
+    with caplog.at_level(logging.WARNING, "graceful.reports"):
+        assert archive.bring_home(Journal(own_valkey.client()), 2) == 0
     assert "could not be brought home" in caplog.text
 
 

@@ -1,0 +1,81 @@
+"""``manage.py shutdown_report``: how workers came to their end, from the newest on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from graceful.models import ID_LENGTH, ShutdownReport
+from graceful.reports.sources import bring_all_home
+from graceful.reports.text import report_text
+
+HOME_SECONDS = 1.0
+"""Spent at most on reports that still wait in Redis or in the spool."""
+LIMIT = 10
+RULE = "-" * 72
+
+
+def positive_number(text: str) -> int:
+    """An argument that must be a whole number above zero."""
+    if not (text.isdecimal() and 0 < len(text) < 7 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to 999999 was expected, got: {text!r}")
+    return int(text)
+
+
+def report_id(text: str) -> str:
+    """An argument that may be the id of a report."""
+    if not 1 <= len(text) <= ID_LENGTH:
+        raise argparse.ArgumentTypeError(f"an id has 1 to {ID_LENGTH} characters, got: {len(text)}")
+    return text
+
+
+class Command(BaseCommand):
+    help = "Shows shutdown reports: how a worker's end went, what became of its job, and how its exit hooks did."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--last", action="store_true", help="the newest report alone")
+        which.add_argument("--worker", metavar="NAME", help="the reports of workers of that name")
+        which.add_argument("--id", type=report_id, metavar="ID", help="the report of that id alone")
+        parser.add_argument(
+            "--format",
+            choices=("text", "json"),
+            default="text",
+            help="text for people, the newest report at the bottom; or json for programs, the newest first: "
+            "a list, or one object with --last and --id (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--limit",
+            type=positive_number,
+            default=LIMIT,
+            metavar="N",
+            help="at most so many reports (default: %(default)s)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        bring_all_home(HOME_SECONDS)
+        alone = options["last"] or options["id"] is not None
+        found = ShutdownReport.objects.order_by("-happened_at", "-id").prefetch_related("hooks", "jobs")
+        if options["id"] is not None:
+            found = found.filter(pk=options["id"])
+        if options["worker"] is not None:
+            found = found.filter(worker=options["worker"])
+        reports = [row.to_record() for row in found[: 1 if alone else options["limit"]]]
+        if not reports:
+            raise CommandError(_none_found(options))
+        if options["format"] == "json":
+            dicts = [report.to_dict() for report in reports]
+            self.stdout.write(json.dumps(dicts[0] if alone else dicts, indent=2))
+        else:
+            self.stdout.write(f"\n\n{RULE}\n\n".join(report_text(report) for report in reversed(reports)))
+
+
+def _none_found(options: dict[str, Any]) -> str:
+    if options["id"] is not None:
+        return f"There is no shutdown report with the id {options['id']!a}."
+    if options["worker"] is not None:
+        return f"There is no shutdown report of a worker named {options['worker']!a}."
+    return "There is no shutdown report yet: one is written whenever a worker ends."

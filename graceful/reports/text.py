@@ -1,0 +1,139 @@
+"""A shutdown report as plain text, for a terminal: ASCII only, whatever names and errors hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from graceful.core.phases import Phase
+from graceful.core.records import HookResult, InFlightJob, ShutdownReport
+
+LABEL = 10
+"""Width of the left column."""
+
+
+def report_text(report: ShutdownReport) -> str:
+    """The whole report, to be read from top to bottom by somebody in a hurry.
+
+    Every character that is not printable ASCII stands escaped, so that a name cannot move the cursor of a terminal.
+    """
+    parts = [_head(report), _timeline(report), _jobs(report), _hooks(report)]
+    if report.notes:
+        parts.append(["Notes", *_indented(report.notes, 2)])
+    return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts)
+
+
+def one_line(text: str) -> str:
+    """``text`` with every control and format character escaped, line breaks and direction marks among them."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def plain(text: str) -> str:
+    """``text`` in printable ASCII: everything else is escaped, and line breaks too."""
+    return "".join(char if " " <= char <= "~" else _escape(char) for char in text)
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A length of time as people say it: ``0.04 s``, ``2.31 s``, ``3 min 5 s``, or ``-``."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.0095:
+        return f"{seconds * 1000:.1f} ms" if seconds > 0 else "0 s"
+    if seconds < 99.995:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _head(report: ShutdownReport) -> list[str]:
+    outcome = (report.outcome or f"not sealed, last phase {report.phase}").replace("_", " ").upper()
+    code = "not seen" if report.exit_code is None else str(report.exit_code)
+    why = (report.reason or "unknown").replace("_", " ")
+    rows = [
+        ("outcome", f"{outcome}, exit code {code}"),
+        ("reason", f"{why} ({report.signal})" if report.signal else why),
+        ("worker", f"{report.worker} (pid {report.pid})"),
+        ("host", report.hostname),
+        ("queues", ", ".join(report.queues)),
+        ("release", report.release),
+        ("class", report.worker_class),
+        ("report", report.id),
+    ]
+    return [f"Shutdown of worker {plain(report.worker)}", *_labelled(rows)]
+
+
+def _timeline(report: ShutdownReport) -> list[str]:
+    moments = [
+        ("started", report.started_at, ""),
+        ("requested", report.requested_at, ""),
+        ("drained", report.drained_at, f"drain {seconds_text(report.seconds.drain)}"),
+        ("ended", report.ended_at, f"hooks {seconds_text(report.seconds.hooks)}"),
+    ]
+    lines = [f"  {label:<{LABEL}}{_moment(at)}  {note}" for label, at, note in moments if at is not None]
+    lines.append(f"  {'total':<{LABEL}}{seconds_text(report.seconds.total)}")
+    if report.phase is not Phase.SEALED:
+        lines.append(f"  {'reached':<{LABEL}}{report.phase}")
+    return ["Phases", *lines]
+
+
+def _jobs(report: ShutdownReport) -> list[str]:
+    jobs = report.jobs
+    lines = [f"Jobs: {jobs.finished} finished, {jobs.failed} failed, {len(jobs.in_flight)} in hand at the shutdown"]
+    table = [
+        (job.outcome.replace("_", " "), seconds_text(job.seconds), job.id, _job_words(job)) for job in jobs.in_flight
+    ]
+    for row, job in zip(_aligned(table), jobs.in_flight, strict=True):
+        lines += [f"  {row}", *_indented(job.stack, 6)]
+    return lines
+
+
+def _job_words(job: InFlightJob) -> str:
+    times = ", interrupted once so far" if job.interruptions == 1 else ""
+    if job.interruptions > 1:
+        times = f", interrupted {job.interruptions} times so far"
+    return f"{job.function} from {job.queue}{times}"
+
+
+def _hooks(report: ShutdownReport) -> list[str]:
+    if not report.hooks:
+        return ["Hooks: none"]
+    lines = ["Hooks"]
+    table = [
+        (hook.outcome.replace("_", " "), seconds_text(hook.seconds), hook.name, _hook_words(hook))
+        for hook in report.hooks
+    ]
+    for row, hook in zip(_aligned(table), report.hooks, strict=True):
+        lines += [f"  {row}", *_indented(hook.traceback, 6)]
+    return lines
+
+
+def _hook_words(hook: HookResult) -> str:
+    words = [each for each in (hook.detail, hook.error) if each]
+    if hook.outcome == "timed_out":
+        words.append(f"allowed {seconds_text(hook.timeout)}")
+    return "; ".join(words)
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
+
+
+def _labelled(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"  {label:<{LABEL}}{plain(value)}" for label, value in rows if value]
+
+
+def _aligned(table: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows with all columns but the last as wide as their widest cell, within reason."""
+    cells = [[plain(cell) for cell in row] for row in table]
+    widths = [min(40, max(len(cell) for cell in column)) for column in zip(*cells, strict=True)][:-1]
+    return [
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in cells
+    ]
+
+
+def _indented(text: str, spaces: int) -> list[str]:
+    return [" " * spaces + plain(line.expandtabs()) for line in text.splitlines()]

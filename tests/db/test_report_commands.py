@@ -1,0 +1,163 @@
+"""``shutdown_report`` and ``archive_reports``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from graceful.core.records import ShutdownReport
+from graceful.models import ShutdownReport as ArchivedReport
+from graceful.reports import archive
+from graceful.reports.spool import Spool
+from tests.db.samples import MIDNIGHT, a_clean_report, a_report
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def command(name: str, *arguments: str, **options: Any) -> str:
+    out = StringIO()
+    call_command(name, *arguments, stdout=out, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def stored() -> list[ShutdownReport]:
+    """Three reports, the newest first."""
+    found = [
+        a_report(worker="b.1", requested_at=MIDNIGHT + timedelta(hours=3)),
+        a_clean_report(worker="a.1", requested_at=MIDNIGHT + timedelta(hours=2)),
+        a_report(worker="b.1", requested_at=MIDNIGHT + timedelta(hours=1)),
+    ]
+    for report in found:
+        assert archive.store(report, seconds=5)
+    return found
+
+
+def test_last_as_json_is_the_report_itself(stored: list[ShutdownReport]) -> None:
+    """A program that reads the journal, the command and the admin's export would need three readers."""
+    assert json.loads(command("shutdown_report", "--last", "--format", "json")) == stored[0].to_dict()
+
+
+def test_several_as_json_are_a_list(stored: list[ShutdownReport]) -> None:
+    """A program would have to look at the number of reports to know what it got."""
+    everything = json.loads(command("shutdown_report", "--format", "json"))
+    assert everything == [report.to_dict() for report in stored]
+    assert json.loads(command("shutdown_report", "--format=json", "--limit=1")) == [stored[0].to_dict()]
+
+
+def test_by_worker_and_by_id(stored: list[ShutdownReport]) -> None:
+    """Somebody who asks for one worker would read about another."""
+    of_worker = json.loads(command("shutdown_report", "--worker", "b.1", "--format", "json"))
+    assert [each["id"] for each in of_worker] == [stored[0].id, stored[2].id]
+    of_id = json.loads(command("shutdown_report", "--id", stored[1].id, "--format", "json"))
+    assert of_id == stored[1].to_dict()
+
+
+def test_text_says_everything(stored: list[ShutdownReport]) -> None:
+    """Somebody at three in the morning would have to go and look elsewhere."""
+    text = command("shutdown_report", "--last")
+    for fact in (
+        "HOOKS FAILED, exit code 70",
+        "signal (SIGTERM)",
+        "b.1 (pid 4242)",
+        "drain 12.50 s",
+        "41 finished, 1 failed, 2 in hand",
+        "interrupted  12.50 s  job-1  shop.jobs.rebuild_index from default, interrupted 2 times so far",
+        "flushed 312 counters",
+        "OSError: [Errno 5] Input/output error",
+        '  File "shop/hooks.py", line 7, in close',
+        "timed out  1.00 s",
+        "sentry_sdk is not installed",
+        "The scheduler had to be killed.",
+    ):
+        assert fact in text
+
+
+def test_text_of_several_ends_with_the_newest(stored: list[ShutdownReport]) -> None:
+    """The newest report would have scrolled out of the terminal."""
+    text = command("shutdown_report")
+    places = [text.index(report.id) for report in stored]
+    assert places == sorted(places, reverse=True)
+
+
+def test_text_cannot_harm_a_terminal(stored: list[ShutdownReport]) -> None:
+    """A job's name could clear the screen, or forge lines of a report."""
+    odd = a_report(worker="w\x1b[2J\r\n\u202e\u00e4", notes="n\x1b]0;title\x07", requested_at=MIDNIGHT + timedelta(9))
+    archive.store(odd, seconds=5)
+    text = command("shutdown_report", "--last")
+    assert text.isascii()
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert r"w\x1b[2J\r\n\u202e\xe4" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "There is no shutdown report yet"),
+        (("--last",), "There is no shutdown report yet"),
+        (("--worker", "nobody\x1b"), r"of a worker named 'nobody\x1b'"),
+        (("--id", "none"), "with the id 'none'"),
+    ],
+)
+def test_none_is_exit_code_1(arguments: tuple[str, ...], words: str) -> None:
+    """A script could not tell an empty archive from a clean shutdown."""
+    with pytest.raises(CommandError) as caught:
+        command("shutdown_report", *arguments)
+    assert words in str(caught.value)
+    assert caught.value.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--limit", "0"),
+        ("--limit", "-1"),
+        ("--limit", "many"),
+        ("--limit", "\u0663"),
+        ("--limit", "9" * 5000),
+        ("--id", ""),
+        ("--id", "x" * 65),
+        ("--format", "xml"),
+        ("--last", "--worker", "w"),
+    ],
+)
+def test_wrong_options_are_refused(arguments: tuple[str, ...]) -> None:
+    """A mistyped option would show something else than was asked for, or a traceback."""
+    with pytest.raises(CommandError):
+        command("shutdown_report", *arguments)
+
+
+def test_waiting_reports_are_shown(tmp_path: Path, settings: Any) -> None:
+    """The report of a worker that ended while the database was away is the one that is asked for."""
+    settings.GRACEFUL_SPOOL_DIR = str(tmp_path / "spool")
+    settings.RQ_QUEUES = {"default": {"URL": "redis://127.0.0.1:1/0"}}
+    report = a_report()
+    Spool(tmp_path / "spool").write(report)
+    err = StringIO()
+    assert json.loads(command("shutdown_report", "--last", "--format=json", stderr=err)) == report.to_dict()
+    assert err.getvalue() == ""
+
+
+def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings: Any) -> None:
+    """A cron job that did only one of both would fill Redis or the database."""
+    settings.GRACEFUL_SPOOL_DIR = str(tmp_path / "spool")
+    settings.GRACEFUL_REPORTS_KEEP = timedelta(days=30)
+    settings.RQ_QUEUES = {"default": {"URL": "redis://127.0.0.1:1/0"}}
+    now = datetime.now(UTC)
+    fresh = a_report(requested_at=now)
+    Spool(tmp_path / "spool").write(fresh)
+    archive.store(a_report(requested_at=now - timedelta(days=31)), seconds=5)
+    err = StringIO()
+    said = command("archive_reports", stderr=err)
+    assert said == "Reports archived: 1, old reports removed: 1\n"
+    assert "Not reached: the journal in Redis" in err.getvalue()
+    assert list(ArchivedReport.objects.values_list("pk", flat=True)) == [fresh.id]
+    assert timedelta(days=30) == django_settings.GRACEFUL_REPORTS_KEEP
