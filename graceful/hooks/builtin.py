@@ -43,7 +43,7 @@ def close_database_connections() -> str:
     """
     closed, pools = 0, 0
     failed: list[str] = []
-    opened: list[Any] = connections.all(initialized_only=True)
+    opened: Iterable[Any] = connections.all(initialized_only=True)
     for connection in opened:
         was_open = connection.connection is not None
         # A connection to an SQLite database in memory stays open, Django sees to that.
