@@ -381,7 +381,8 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's; not sent any more once the worker is about to go."""
-        if self._drain.requested and pipeline is None and self._in_hand is None:
+        # The horse has another life than the worker: it always sends, and only in pipelines.
+        if pipeline is None and not self.is_horse and self._drain.requested and self._in_hand is None:
             return
         super().heartbeat(timeout, pipeline)
 
@@ -480,14 +481,15 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
 
     def _horse_stacks(self) -> str:
         """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code."""
-        before = len(self._channel.read_stack())
+        before = size = len(self._channel.read_stack())
         _send(self.horse_pid, os_signals.STACKS_SIGNAL)
         until = time.monotonic() + STACK_SECONDS
         while time.monotonic() < until:
-            text = self._channel.read_stack()
-            if len(text) > before and text.endswith(tuple("0123456789") + (")", ">")):
-                return text
             time.sleep(0.01)
+            text = self._channel.read_stack()
+            if len(text) == size > before:
+                return text  # Nothing came in the last 10 ms: it is complete.
+            size = len(text)
         return self._channel.read_stack()
 
     def kill_horse_for_good(self) -> None:
