@@ -22,10 +22,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
 
 demo: .venv/installed
-	$(BIN)/python -m demo_project.run_demo $(ARGS)
+	$(BIN)/python -m demo_project demo
 
 demo-admin: .venv/installed
-	$(BIN)/python -m demo_project.serve_admin $(ARGS)
+	$(BIN)/python -m demo_project demo_admin
 
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -12,17 +12,23 @@ from rq import get_current_job
 from demo_project import buffer
 
 SOURCE = Path(django.__file__).parent
+TOP = "django"
 FILES_BETWEEN_NOTES = 5
 
 
-def packages() -> dict[str, list[Path]]:
-    """The files of Django by package, named by the first two directories: ``db/models``, ``contrib/admin``, ..."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        directories = path.relative_to(SOURCE).parts[:-1]
-        if "locale" not in directories:
-            found.setdefault("/".join(directories[:2]) or "django", []).append(path)
-    return found
+def packages() -> list[str]:
+    """Django's packages by their first two directories: ``db/models``, ``contrib/admin``, ..."""
+    found = {"/".join(path.relative_to(SOURCE).parts[:-1][:2]) or TOP for path in SOURCE.rglob("*.py")}
+    return sorted(package for package in found if "locale" not in package)
+
+
+def files_of(package: str) -> list[Path]:
+    """The files of one package, in order; a package of two directories holds those below it too."""
+    if package == TOP:
+        return sorted(SOURCE.glob("*.py"))
+    directory = SOURCE / package
+    found = directory.rglob("*.py") if "/" in package else directory.glob("*.py")
+    return sorted(path for path in found if "locale" not in path.parts)
 
 
 def identifiers_of(path: Path) -> tuple[Counter[str], int]:
@@ -40,7 +46,7 @@ def identifiers_of(path: Path) -> tuple[Counter[str], int]:
 def count_identifiers(package: str) -> str:
     """Read one package and leave its counts in the buffer; the horse exit hook writes them to the database."""
     job = get_current_job()
-    paths = packages()[package]
+    paths = files_of(package)
     names: Counter[str] = Counter()
     tokens = 0
     for done, path in enumerate(paths, start=1):

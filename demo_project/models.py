@@ -1,4 +1,4 @@
-"""What the jobs find out, and what the sampler saw."""
+"""What the jobs find out."""
 
 from __future__ import annotations
 
@@ -28,13 +28,3 @@ class IdentifierCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.identifier}: {self.count}"
-
-
-class Sample(models.Model):
-    """The worker's memory at one moment, written by a thread of it."""
-
-    at = models.FloatField(help_text="Seconds since 1970")
-    peak_memory = models.BigIntegerField(help_text="Bytes")
-
-    def __str__(self) -> str:
-        return f"{self.peak_memory} bytes at {self.at}"

@@ -77,9 +77,9 @@ GRACEFUL_RELEASE = "demo-1"
 GRACEFUL_HORSE_EXIT_HOOKS = ["demo_project.buffer.flush"]
 GRACEFUL_EXIT_HOOKS = [
     "graceful.hooks.builtin.stop_threads",
-    {"call": "demo_project.pool.close_pool", "name": "close the samples' pool", "timeout": 2},
+    {"call": "demo_project.pool.close_pool", "name": "samples.close_pool", "timeout": 2},
     "graceful.hooks.builtin.save_worker_statistics",
     "graceful.hooks.builtin.close_caches",
     {"call": "graceful.hooks.builtin.flush_sentry", "optional": True},
-    "graceful.hooks.builtin.close_databases",
+    "graceful.hooks.builtin.close_database_connections",
 ]

@@ -1,0 +1,158 @@
+"""``make demo``: a worker is stopped in the middle of its work, and says how that went."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Sum
+from django_rq import get_queue
+
+from demo_project.jobs import count_identifiers, files_of, packages
+from demo_project.models import IdentifierCount, Package
+from demo_project.pool import SAMPLES_KEY, close_pool, samples
+
+STOPPED_IN = "db/models"
+"""The package during whose job the worker is stopped: the largest in the middle of the queue."""
+WORKER_LOG: Path = settings.STATE_DIR / "worker.log"
+
+
+@contextmanager
+def worker(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process, in a session of its own so that Ctrl-C reaches it through us; ended with the block."""
+    command = [sys.executable, "manage.py", "runworker_graceful", settings.QUEUE]
+    command += ["--worker-class", "demo_project.worker.SamplingWorker", *options]
+    with WORKER_LOG.open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=settings.BASE_DIR, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(settings.GRACEFUL_TIMEOUT + 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Command(BaseCommand):
+    help = "Shows how a worker ends in the middle of its work. Needs a Redis; `make demo` brings one."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the demo.
+
+        Raises:
+            CommandError: something did not come about, or the books do not balance.
+        """
+        try:
+            self.prepare()
+            self.stop_in_the_middle()
+            self.do_the_rest()
+        except KeyboardInterrupt:
+            raise CommandError("stopped; nothing is left running") from None
+        finally:
+            close_pool()
+
+    def prepare(self) -> None:
+        self.headline("1. Database and jobs")
+        call_command("migrate", verbosity=0)
+        Package.objects.all().delete()
+        samples().delete(SAMPLES_KEY)
+        self.queue = get_queue(settings.QUEUE)
+        for registry in (self.queue.finished_job_registry, self.queue.failed_job_registry):
+            for job_id in registry.get_job_ids():
+                registry.remove(job_id, delete_job=True)
+        self.queue.empty()
+        self.files = {package: files_of(package) for package in packages()}
+        self.jobs = {name: self.queue.enqueue(count_identifiers, name, result_ttl=86400) for name in self.files}
+        self.total_files = sum(map(len, self.files.values()))
+        self.say(f"{len(self.jobs)} jobs: to count the identifiers in the {self.total_files} files of Django's source")
+
+    def stop_in_the_middle(self) -> None:
+        self.headline("2. A worker takes them, with a thread, a connection pool and a write-behind buffer of its own")
+        job, files = self.jobs[STOPPED_IN], len(self.files[STOPPED_IN])
+        with worker() as process:
+            deadline = time.monotonic() + 60
+            while (read := job.get_meta(refresh=True).get("files_read", 0)) < files // 4:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise CommandError(f"The worker ended, or did not get to {STOPPED_IN}; see {WORKER_LOG}")
+                self.show_progress()
+                time.sleep(0.005)
+            self.end_progress()
+            self.headline(f"3. A deploy: SIGTERM, while a job is at file {read} of {files} of django/{STOPPED_IN}")
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            exit_code = process.wait(settings.GRACEFUL_TIMEOUT + 5)
+            self.say(f"gone after {time.monotonic() - began:.2f} s, exit code {exit_code}")
+        self.headline("4. What it says of its end: manage.py shutdown_report --last")
+        call_command("shutdown_report", "--last", stdout=self.stdout)
+        self.headline("5. The books")
+        self.balance()
+
+    def do_the_rest(self) -> None:
+        self.headline("6. The worker of the next release does the rest, and ends when nothing is left (--burst)")
+        with worker("--burst") as process:
+            while process.poll() is None:
+                self.show_progress()
+                time.sleep(0.05)
+        self.show_progress()
+        self.end_progress()
+        self.balance()
+        read = Package.objects.aggregate(files=Sum("files"), tokens=Sum("tokens"))
+        common = IdentifierCount.objects.values_list("identifier").annotate(times=Sum("count")).order_by("-times")[:5]
+        self.say(
+            f"{read['files']} files, {read['tokens']:,} tokens; {samples().llen(SAMPLES_KEY)} samples of the thread"
+        )
+        self.say("most common: " + ", ".join(f"{name} {times:,}" for name, times in common))
+        if read["files"] != self.total_files:
+            raise CommandError(f"{self.total_files} files were to be read, but {read['files']} were.")
+        self.headline("The report in the admin: make demo-admin")
+        self.say(f"the log of the workers: {WORKER_LOG.relative_to(settings.BASE_DIR)}")
+
+    def balance(self) -> None:
+        """Show where the jobs are.
+
+        Raises:
+            CommandError: one of them is nowhere.
+        """
+        done, failed = self.queue.finished_job_registry.count, self.queue.failed_job_registry.count
+        queued = self.queue.count
+        lost = len(self.jobs) - done - failed - queued
+        self.say(f"{done} done + {queued} still queued + {failed} failed + {lost} lost = {len(self.jobs)} jobs")
+        if lost:
+            raise CommandError("The books do not balance.")
+
+    def headline(self, text: str) -> None:
+        self.stdout.write("\n" + self.style.MIGRATE_HEADING(text))
+        self.shown = -1
+
+    def say(self, text: str) -> None:
+        self.stdout.write(f"  {text}")
+        self.stdout.flush()
+
+    def show_progress(self) -> None:
+        """One line that is written over on a terminal, and now and then a new one elsewhere."""
+        done, total, width = self.queue.finished_job_registry.count, len(self.jobs), 40
+        line = f"  [{'#' * (width * done // total):{width}}] {done} of {total} jobs"
+        if self.stdout.isatty():
+            self.stdout.write(f"\r{line}", ending="")
+        elif self.shown < 0 or done - self.shown >= total // 5 or (done == total != self.shown):
+            self.stdout.write(line)
+            self.shown = done
+        self.stdout.flush()
+
+    def end_progress(self) -> None:
+        if self.stdout.isatty():
+            self.stdout.write("")
