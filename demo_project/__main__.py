@@ -36,7 +36,7 @@ def main(command: str) -> int:
             try:
                 return process.wait(1)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 return process.wait()
 
 

@@ -56,6 +56,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: something did not come about, or the books do not balance.
         """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self.prepare()
             self.stop_in_the_middle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 from typing import Any
 
@@ -36,6 +37,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until Ctrl-C."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         call_command("migrate", verbosity=0)
         password = secrets.token_urlsafe(9)
         user, _ = get_user_model().objects.get_or_create(
