@@ -1,0 +1,341 @@
+"""The settings: defaults, every rule, caching."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from datetime import timedelta
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from graceful.conf import Settings, problems, settings
+from graceful.core.records import HookSpec
+from graceful.exceptions import InvalidSettings
+
+
+def some_hook() -> None:
+    """Stands in for a hook."""
+
+
+class Pool:
+    """Something with a method to be called at exit."""
+
+    def __call__(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def found(**overridden: Any) -> list[tuple[str, str]]:
+    """Ids and messages of the problems that these settings have."""
+    with override_settings(**overridden):
+        return [(problem.id, problem.message) for problem in problems()]
+
+
+def only_problem(**overridden: Any) -> tuple[str, str]:
+    """The one problem that these settings have, with a hint."""
+    with override_settings(**overridden):
+        (problem,) = problems()
+        assert problem.hint
+        return problem.id, problem.message
+
+
+@override_settings(GRACEFUL_SPOOL_DIR=None)
+def test_defaults() -> None:
+    """A project without settings would get other values than the documentation says."""
+    read = settings()
+    assert read == Settings(
+        exit_hooks=(),
+        horse_exit_hooks=(),
+        timeout=25.0,
+        hooks_timeout=5.0,
+        interrupt_timeout=3.0,
+        interrupted_jobs="requeue",
+        max_interruptions=3,
+        release="",
+        reports_keep=timedelta(days=90),
+        spool_dir=read.spool_dir,
+    )
+    assert read.spool_dir.is_absolute()
+    assert read.spool_dir.name.startswith("django-rq-graceful-")
+    assert problems() == []
+
+
+def test_values_are_taken_over() -> None:
+    """A setting would have no effect."""
+    with override_settings(
+        GRACEFUL_EXIT_HOOKS=["a.b"],
+        GRACEFUL_HORSE_EXIT_HOOKS=("c.d",),
+        GRACEFUL_TIMEOUT=60,
+        GRACEFUL_HOOKS_TIMEOUT=10,
+        GRACEFUL_INTERRUPT_TIMEOUT=1.5,
+        GRACEFUL_INTERRUPTED_JOBS="fail",
+        GRACEFUL_MAX_INTERRUPTIONS=0,
+        GRACEFUL_RELEASE="v7",
+        GRACEFUL_REPORTS_KEEP=timedelta(hours=1),
+        GRACEFUL_SPOOL_DIR=pathlib.Path("/var/spool/x"),
+    ):
+        assert settings() == Settings(
+            exit_hooks=(HookSpec("a.b", "a.b"),),
+            horse_exit_hooks=(HookSpec("c.d", "c.d"),),
+            timeout=60.0,
+            hooks_timeout=10.0,
+            interrupt_timeout=1.5,
+            interrupted_jobs="fail",
+            max_interruptions=0,
+            release="v7",
+            reports_keep=timedelta(hours=1),
+            spool_dir=pathlib.Path("/var/spool/x"),
+        )
+
+
+def test_cached_until_a_setting_changes() -> None:
+    """Every look at a setting would validate all of them, or an overridden one would not be seen."""
+    assert settings() is settings()
+    with override_settings(GRACEFUL_RELEASE="inner"):
+        assert settings().release == "inner"
+    assert settings().release == ""
+
+
+def test_another_setting_leaves_the_cache_alone() -> None:
+    """The cache would be cleared for settings that are none of ours."""
+    before = settings()
+    with override_settings(DEBUG=True):
+        assert settings() is before
+
+
+@pytest.mark.parametrize("key", ["GRACEFUL_TIMEOUT", "GRACEFUL_HOOKS_TIMEOUT", "GRACEFUL_INTERRUPT_TIMEOUT"])
+@pytest.mark.parametrize(
+    "value", [-5, 0, 0.0, True, "5", None, math.nan, math.inf, -math.inf, 10**400, 604801, Fraction(1, 2), []]
+)
+def test_seconds_that_are_none(key: str, value: object) -> None:
+    """A wrong time would show at the shutdown, or make a timer that never rings."""
+    number, message = only_problem(**{key: value})
+    assert number == "E002"
+    too_long = isinstance(value, (int, float)) and value > 604800
+    rule = "at most 604800 seconds" if too_long else "a positive number of seconds"
+    assert message.startswith(f"{key} must be {rule}, got: ")
+
+
+def test_message_has_key_rule_and_value() -> None:
+    """The message would not say what to change."""
+    assert only_problem(GRACEFUL_TIMEOUT=-5) == (
+        "E002",
+        "GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5",
+    )
+
+
+@pytest.mark.parametrize(("timeout", "hooks_timeout"), [(5, 5), (4, 5)])
+def test_hooks_timeout_not_below_the_whole(timeout: float, hooks_timeout: float) -> None:
+    """The hooks would be promised time that the whole does not have."""
+    assert only_problem(GRACEFUL_TIMEOUT=timeout, GRACEFUL_HOOKS_TIMEOUT=hooks_timeout) == (
+        "E003",
+        f"GRACEFUL_HOOKS_TIMEOUT must be below GRACEFUL_TIMEOUT ({timeout}), got: {hooks_timeout}",
+    )
+
+
+def test_no_time_for_a_running_job_is_a_warning() -> None:
+    """Every running job would be interrupted at once without anybody knowing why; the worker starts all the same."""
+    number, message = only_problem(GRACEFUL_TIMEOUT=8, GRACEFUL_HOOKS_TIMEOUT=5, GRACEFUL_INTERRUPT_TIMEOUT=3)
+    assert number == "W001"
+    assert message.endswith("together should be below GRACEFUL_TIMEOUT (8), got: 8")
+    with override_settings(GRACEFUL_TIMEOUT=8):
+        assert settings().timeout == 8.0
+
+
+@pytest.mark.parametrize("value", ["drop", "", None, True, ["requeue"], "Requeue"])
+def test_interrupted_jobs_is_one_of_two_words(value: object) -> None:
+    """A misspelt word would be taken for one of the two."""
+    assert only_problem(GRACEFUL_INTERRUPTED_JOBS=value) == (
+        "E004",
+        f'GRACEFUL_INTERRUPTED_JOBS must be "requeue" or "fail", got: {value!r}',
+    )
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True, "3", None, 1_000_001])
+def test_max_interruptions_is_a_whole_number(value: object) -> None:
+    """A job would be interrupted for ever, or fail at the first time."""
+    number, message = only_problem(GRACEFUL_MAX_INTERRUPTIONS=value)
+    assert number == "E005"
+    assert message.endswith(f"got: {value!r}")
+
+
+@pytest.mark.parametrize("value", [7, None, b"v7", "x" * 201])
+def test_release_is_a_short_string(value: object) -> None:
+    """A label that cannot be stored would cost the report."""
+    assert only_problem(GRACEFUL_RELEASE=value)[0] == "E006"
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, True, "90", None, math.nan, math.inf, 36501, timedelta(0), timedelta(days=-1), timedelta.max]
+)
+def test_reports_keep_is_a_time(value: object) -> None:
+    """All reports would be removed, or none, or their age could not be computed."""
+    assert only_problem(GRACEFUL_REPORTS_KEEP=value)[0] == "E007"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(7, timedelta(days=7)), (0.5, timedelta(hours=12))])
+def test_reports_keep_takes_days(value: float, expected: timedelta) -> None:
+    """Days would be taken for something else."""
+    with override_settings(GRACEFUL_REPORTS_KEEP=value):
+        assert settings().reports_keep == expected
+
+
+@pytest.mark.parametrize("value", ["spool", "", 7, pathlib.Path("spool")])
+def test_spool_dir_is_absolute(value: object) -> None:
+    """Reports would be written wherever the worker was started."""
+    assert only_problem(GRACEFUL_SPOOL_DIR=value)[0] == "E008"
+
+
+def test_unknown_name_with_a_close_one() -> None:
+    """A misspelt setting would be ignored without a word."""
+    with override_settings(GRACEFUL_TIMOUT=3):
+        (problem,) = problems()
+    assert (problem.id, problem.key) == ("E001", "GRACEFUL_TIMOUT")
+    assert problem.message == "GRACEFUL_TIMOUT is not a setting of django-rq-graceful"
+    assert problem.hint == "Did you mean GRACEFUL_TIMEOUT?"
+
+
+def test_unknown_name_with_no_close_one() -> None:
+    """The hint would guess wildly."""
+    with override_settings(GRACEFUL_XQJ_9=3):
+        (problem,) = problems()
+    assert problem.hint.startswith("Known are: GRACEFUL_EXIT_HOOKS")
+
+
+def test_all_problems_are_raised_at_once() -> None:
+    """Somebody would have to start the worker once per mistake."""
+    with override_settings(GRACEFUL_TIMEOUT=0, GRACEFUL_RELEASE=7), pytest.raises(InvalidSettings) as caught:
+        settings()
+    assert str(caught.value).splitlines() == [
+        "GRACEFUL_TIMEOUT must be a positive number of seconds, got: 0",
+        "GRACEFUL_RELEASE must be a string of at most 200 characters, got: 7",
+    ]
+
+
+@pytest.mark.parametrize("value", [None, "a.b", {"call": "a.b"}, {"a.b"}, 7])
+@pytest.mark.parametrize("key", ["GRACEFUL_EXIT_HOOKS", "GRACEFUL_HORSE_EXIT_HOOKS"])
+def test_hooks_are_a_list(key: str, value: object) -> None:
+    """A string would be taken for a list of letters."""
+    number, message = only_problem(**{key: value})
+    assert number == "E009"
+    assert message.startswith(f"{key} must be a list of hooks, got: ")
+
+
+@pytest.mark.parametrize("value", [7, None, "", "nodots", "a..b", "a.b c", ".a", "a.", ["a.b"], {}, {"call": 7}])
+def test_hook_of_no_known_form(value: object) -> None:
+    """The hook would be dropped without a word."""
+    number, message = only_problem(GRACEFUL_EXIT_HOOKS=["x.y", value])
+    assert number == "E010"
+    assert message.startswith("GRACEFUL_EXIT_HOOKS[1] must be a dotted path, a callable, or a dict with the key call")
+
+
+def test_unknown_key_of_a_hook() -> None:
+    """A misspelt option would be ignored without a word."""
+    with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", "time_out": 3}]):
+        (problem,) = problems()
+    assert (problem.id, problem.hint) == ("E011", "Did you mean 'timeout'?")
+    assert problem.message == "GRACEFUL_EXIT_HOOKS[0] has an unknown key, got: 'time_out'"
+
+
+@pytest.mark.parametrize("key", ["zzz", 7, None])
+def test_unknown_key_of_a_hook_like_none_of_ours(key: object) -> None:
+    """The hint would guess wildly, or a key that is no string break the check."""
+    with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", key: 3}]):
+        (problem,) = problems()
+    assert problem.hint == "Known are: call, name, timeout, optional, when."
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("name", 7),
+        ("name", ""),
+        ("name", "x" * 201),
+        ("timeout", 0),
+        ("timeout", True),
+        ("timeout", math.inf),
+        ("timeout", "3"),
+        ("optional", 1),
+        ("optional", "yes"),
+        ("when", "nodots"),
+        ("when", True),
+    ],
+)
+def test_wrong_value_in_a_hook(part: str, value: object) -> None:
+    """The option would do something else than it says."""
+    number, message = only_problem(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", part: value}])
+    assert number == "E012"
+    assert message.startswith(f"GRACEFUL_EXIT_HOOKS[0][{part!r}] must be ")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [["a.b", "a.b"], ["a.b", {"call": "c.d", "name": "a.b"}], [lambda: None, lambda: None], [Pool(), Pool()]],
+)
+def test_two_hooks_of_one_name(entries: list[object]) -> None:
+    """The report would not tell the two apart."""
+    number, message = only_problem(GRACEFUL_EXIT_HOOKS=entries)
+    assert number == "E013"
+    assert message.startswith("GRACEFUL_EXIT_HOOKS[1] must have a name of its own, got: ")
+
+
+def test_the_same_name_in_both_lists_is_fine() -> None:
+    """One hook could not be run in the worker and in the horse."""
+    assert found(GRACEFUL_EXIT_HOOKS=["a.b"], GRACEFUL_HORSE_EXIT_HOOKS=["a.b"]) == []
+
+
+def test_hook_with_more_time_than_all_have_is_a_warning() -> None:
+    """Somebody would wonder why the hook has less time than it was given."""
+    number, message = only_problem(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", "timeout": 6}])
+    assert number == "W002"
+    assert message == "GRACEFUL_EXIT_HOOKS: the timeout of a.b should be at most GRACEFUL_HOOKS_TIMEOUT (5), got: 6"
+
+
+def test_every_form_of_a_hook() -> None:
+    """A documented form would be refused or read wrongly."""
+    pool = Pool()
+    parted = partial(some_hook)
+    entries = [
+        "a.b",
+        some_hook,
+        pool.close,
+        pool,
+        {"call": parted, "name": "parted", "timeout": 2, "optional": True, "when": "c.d"},
+        {"call": "e.f", "name": None, "timeout": None, "when": None},
+    ]
+    with override_settings(GRACEFUL_EXIT_HOOKS=entries):
+        assert settings().exit_hooks == (
+            HookSpec("a.b", "a.b"),
+            HookSpec(some_hook, f"{__name__}.some_hook"),
+            HookSpec(pool.close, f"{__name__}.Pool.close"),
+            HookSpec(pool, f"{__name__}.Pool"),
+            HookSpec(parted, "parted", timeout=2.0, optional=True, when="c.d"),
+            HookSpec("e.f", "e.f"),
+        )
+
+
+def test_name_of_a_partial_is_that_of_its_function() -> None:
+    """The report would speak of functools."""
+    with override_settings(GRACEFUL_EXIT_HOOKS=[partial(partial(some_hook))]):
+        assert settings().exit_hooks[0].name == f"{__name__}.some_hook"
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    """A check would print pages."""
+    assert len(only_problem(GRACEFUL_RELEASE=["x" * 10_000])[1]) < 400
+
+
+def test_with_timeout() -> None:
+    """The command's option would not be held against the other settings."""
+    read = settings()
+    assert read.with_timeout(10).timeout == 10.0
+    assert read.with_timeout(10).hooks_timeout == read.hooks_timeout
+    assert read.with_timeout(6).timeout == 6.0
+    with pytest.raises(InvalidSettings, match=r"GRACEFUL_HOOKS_TIMEOUT must be below --timeout \(5\), got: 5"):
+        read.with_timeout(5)
+    with pytest.raises(InvalidSettings, match="--timeout must be a positive number of seconds, got: nan"):
+        read.with_timeout(math.nan)
