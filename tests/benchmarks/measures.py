@@ -1,0 +1,200 @@
+"""What is measured, each on a fresh server and with real worker processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+from rq import Queue
+
+from tests.benchmarks.jobs import ENDS, STARTS, stamped
+from tests.support.books import balance
+from tests.support.jobs import STARTED, quick
+from tests.support.processes import ROOT, WorkerProcess
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+STOCK, GRACEFUL = "rqworker", "runworker_graceful"
+COMMANDS = (STOCK, GRACEFUL)
+BUSY_SECONDS = 0.4
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass
+class Ended:
+    """How a worker process ended: when, and with how much memory at most (its horses' counted, one by one)."""
+
+    at: float
+    exit_code: int
+    peak_bytes: int
+
+
+@dataclass
+class Losses:
+    """What became of the jobs of many stopped workers."""
+
+    jobs: int = 0
+    gone: int = 0
+    stuck: int = 0
+    twice: int = 0
+
+    @property
+    def lost(self) -> int:
+        return self.gone + self.stuck
+
+
+@dataclass
+class Backlog:
+    """Jobs a second, and peak memory, of each run over a backlog."""
+
+    rates: list[float] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+
+
+class Bench:
+    """Starts workers of either kind on one server, with a database of its own.
+
+    Args:
+        directory: where logs and databases go.
+    """
+
+    def __init__(self, directory: Path, server: Server) -> None:
+        self.directory = directory
+        self.server = server
+        self.connection = redis.Redis.from_url(server.url)
+        self.environment = {
+            "DATABASE_URL": f"sqlite:///{directory / 'bench.sqlite3'}",
+            "TEST_REDIS_URL": server.url,
+            "TEST_RUN_DIR": str(directory),
+        }
+        environ = {**os.environ, **self.environment, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+        migrate = [sys.executable, "-m", "django", "migrate", "--verbosity", "0"]
+        subprocess.run(migrate, check=True, env=environ, cwd=ROOT)
+
+    def queue(self, name: str = "default") -> Queue:
+        return Queue(name, connection=self.connection)
+
+    @contextmanager
+    def worker(self, command: str, queues: Sequence[str] = ("default",)) -> Iterator[WorkerProcess]:
+        """A worker in its queues, which is killed with the block if it has not ended."""
+        settings = {"GRACEFUL_EXIT_HOOKS": ["tests.benchmarks.jobs.hook"]} if command == GRACEFUL else {}
+        worker = WorkerProcess(
+            self.connection,
+            queues,
+            command=command,
+            output=self.directory / "worker.log",
+            environment=self.environment,
+            settings=settings,
+        )
+        try:
+            worker.wait_started(30)
+            yield worker
+        finally:
+            worker.clear()
+
+    def stop(self, worker: WorkerProcess) -> Ended:
+        """SIGTERM it and see it end."""
+        worker.signal()
+        return self.end(worker)
+
+    def reports(self) -> int:
+        """How many shutdown reports are in the database."""
+        with closing(sqlite3.connect(self.directory / "bench.sqlite3")) as database:
+            return int(database.execute("SELECT count(*) FROM graceful_shutdownreport").fetchone()[0])
+
+    def end(self, worker: WorkerProcess) -> Ended:
+        """Block in ``wait4`` until it ends: ``Popen.wait`` with a timeout looks only every 50 ms."""
+        killer = threading.Timer(PATIENCE_SECONDS, worker.process.kill)
+        killer.start()
+        _, status, usage = os.wait4(worker.pid, 0)
+        at = time.monotonic()
+        killer.cancel()
+        worker.process.returncode = os.waitstatus_to_exitcode(status)
+        if at and worker.process.returncode == -9:
+            raise AssertionError(f"{worker!r} did not end within {PATIENCE_SECONDS} s:\n{worker.output}")
+        return Ended(at, worker.process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """A bench with a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="graceful-bench-") as directory, Server() as server:
+        yield Bench(Path(directory), server)
+
+
+def losses(command: str, queues: Sequence[str], signals: int, rng: random.Random) -> Losses:
+    """SIGTERM at random instants over a backlog, each time of a fresh worker, and look every job up.
+
+    Args:
+        signals: how many workers are stopped.
+        rng: chooses the instants.
+    """
+    found = Losses()
+    with bench() as on:
+        for _ in range(signals):
+            on.connection.flushall()
+            ids = [on.queue(queues[turn % len(queues)]).enqueue(quick).id for turn in range(60)]
+            with on.worker(command, queues) as worker:
+                wait_until(lambda: on.connection.hlen(STARTED), 20, lambda output=worker: f"a job: {output.output}")
+                time.sleep(rng.uniform(0, 0.25))
+                on.stop(worker)
+            books = balance(on.connection, ids, queues)
+            found.jobs += len(ids)
+            found.gone += len(books.lost)
+            found.stuck += len(books.stuck)
+            found.twice += len(books.run_twice)
+    return found
+
+
+def idle_stops(on: Bench, stops: int, rng: random.Random) -> Iterator[tuple[str, float]]:
+    """Seconds from SIGTERM to the end of an idle worker; the two kinds take turns."""
+    for _ in range(stops):
+        for command in COMMANDS:
+            on.connection.flushall()
+            with on.worker(command) as worker:
+                # It is in its queue's blocking call by now, or about to enter it: both happen.
+                time.sleep(rng.uniform(0.05, 0.5))
+                asked = time.monotonic()
+                yield command, on.stop(worker).at - asked
+
+
+def busy_stops(on: Bench, stops: int, rng: random.Random) -> Iterator[tuple[str, float]]:
+    """Seconds from the end of the running job to the end of the worker, SIGTERM being sent during the job."""
+    for _ in range(stops):
+        for command in COMMANDS:
+            on.connection.flushall()
+            on.queue().enqueue(stamped, BUSY_SECONDS)
+            with on.worker(command) as worker:
+                wait_until(lambda: on.connection.llen(STARTS), 20)
+                time.sleep(rng.uniform(0, BUSY_SECONDS / 2))
+                ended = on.stop(worker)
+                yield command, ended.at - float(on.connection.lindex(ENDS, 0))
+
+
+def backlog(on: Bench, command: str, queues: Sequence[str], jobs: int, into: Backlog) -> None:
+    """Jobs a second from the first to the last job of a backlog, and the worker's peak memory."""
+    on.connection.flushall()
+    for turn in range(jobs):
+        on.queue(queues[turn % len(queues)]).enqueue(stamped)
+    with on.worker(command, queues) as worker:
+        wait_until(lambda: on.connection.llen(ENDS) == jobs, 120, interval=0.1)
+        into.peaks.append(on.stop(worker).peak_bytes)
+    stamps = sorted(float(stamp) for stamp in on.connection.lrange(ENDS, 0, -1))
+    into.rates.append((jobs - 1) / (stamps[-1] - stamps[0]))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The percentile by interpolation; the largest value where there are few."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
