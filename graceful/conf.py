@@ -187,8 +187,10 @@ class _Reader:
     def refuse_unknown_names(self) -> None:
         for key in sorted(set(dir(django_settings)) - DEFAULTS.keys()):
             if key.startswith(PREFIX):
-                close = difflib.get_close_matches(key, DEFAULTS, n=1)
-                hint = f"Did you mean {close[0]}?" if close else f"Known are: {', '.join(DEFAULTS)}."
+                # Without the prefix, which alone would make any two names alike.
+                known = [name.removeprefix(PREFIX) for name in DEFAULTS]
+                close = difflib.get_close_matches(key.removeprefix(PREFIX), known, n=1)
+                hint = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are: {', '.join(DEFAULTS)}."
                 self.found.append(Problem("E001", key, f"{key} is not a setting of django-rq-graceful", hint))
 
     def seconds(self, key: str) -> float:

@@ -232,9 +232,7 @@ def _log(result: HookResult, error: BaseException | None) -> None:
 
 
 def _send(result: HookResult) -> None:
-    for receiver, answer in hook_finished.send_robust(sender=HookResult, result=result):
-        if isinstance(answer, Exception):
-            logger.error("Receiver %r of hook_finished failed", receiver, exc_info=answer)
+    hook_finished.send_robust(sender=HookResult, result=result)  # Django logs what a receiver raises
 
 
 def _quietly(call: Callable[..., object], *args: object) -> None:
