@@ -42,7 +42,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or later is needed, this is %d.%d: make PYTHON=python3.12 $(MAKECMDGOALS)' % sys.version_info[:2])"
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or later is needed, this is %d.%d: make PYTHON=python3.12 $(MAKECMDGOALS)' % sys.version_info[:2])"
 	$(PYTHON) -m venv .venv
 	@echo "Installing into .venv; this takes a minute the first time."
 	$(PIP) --editable '.[test,demo]'

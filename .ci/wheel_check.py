@@ -98,7 +98,7 @@ def main(wheel: Path, checkout: Path) -> None:
         python("-m", "django", "migrate", "--verbosity", "0")
         python("-m", "django", "makemigrations", "--check", "--dry-run")
         python("-m", "django", "runworker_graceful", "--help")
-        python("-m", "django", "shutdown_report")
+        python("-m", "django", "shutdown_report", "--help")
         python("-c", PAGES_ARE_SERVED)
 
 
