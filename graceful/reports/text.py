@@ -28,6 +28,11 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
+def printable_text(text: str) -> str:
+    """``text`` with its line breaks, and every other control and format character escaped."""
+    return "\n".join(one_line(line.expandtabs()) for line in text.splitlines())
+
+
 def plain(text: str) -> str:
     """``text`` in printable ASCII: everything else is escaped, and line breaks too."""
     return "".join(char if " " <= char <= "~" else _escape(char) for char in text)

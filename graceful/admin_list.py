@@ -1,0 +1,170 @@
+"""The admin's list of reports, made for a table of a million rows: nothing in it reads more than it shows.
+
+Django's own change list counts all rows, and its date hierarchy groups them all. Ours counts up to a limit, and
+offers every year, month or day between the first report and the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db import connections
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import formats, timezone
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+from graceful.models import ReportedJob, ShutdownReport
+
+TIME = "happened_at"
+COUNT_LIMIT = 10_000
+"""So many reports are counted and paged; further back one goes by filter, search or date."""
+MOST_WORDS = 5
+MOST_REPORTS_OF_A_JOB = 1000
+LAST_CHARACTER = "\U0010ffff"
+
+if TYPE_CHECKING:
+    ReportPaginator = Paginator[ShutdownReport]
+else:
+    ReportPaginator = Paginator
+
+
+class CappedPaginator(ReportPaginator):
+    """A paginator that counts no further than ``COUNT_LIMIT``."""
+
+    @cached_property
+    def counted(self) -> int:
+        """How many there are, at most ``COUNT_LIMIT`` + 1."""
+        # Without the order, so that any index will do.
+        rows: Any = self.object_list
+        return int(rows.order_by()[: COUNT_LIMIT + 1].count())
+
+    @property
+    def capped(self) -> bool:
+        return self.counted > COUNT_LIMIT
+
+    @cached_property
+    def count(self) -> int:
+        return min(self.counted, COUNT_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class DateLink:
+    """One step to take in time; the one that was taken has no link."""
+
+    title: str
+    link: str = ""
+
+
+class ReportChangeList(ChangeList):
+    """The change list, with dates that cost two look-ups in an index."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[ShutdownReport]:
+        return super().get_queryset(request, exclude_parameters).defer("notes", "worker_class")
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        try:
+            return super().get_filters(request)
+        except (ValueError, OverflowError) as error:  # the year 9999 has no next one
+            raise IncorrectLookupParameters(error) from error
+
+    @cached_property
+    def dates(self) -> dict[str, Any]:
+        """What the template ``admin/date_hierarchy.html`` shows."""
+        bounds = self._bounds()
+        if bounds is None:
+            return {"show": False}
+        first, last = bounds
+        year, month, day = (self._chosen(unit) for unit in ("year", "month", "day"))
+        chosen = year is not None
+        if year is None and first.year == last.year:
+            year = first.year
+            month = first.month if first.month == last.month else None
+        shown: dict[str, Any] = {"show": True, "back": None, "field_name": _("time")}
+        if year is None:
+            years = range(max(first.year, last.year - 50), last.year + 1)
+            return {**shown, "choices": [DateLink(str(each), self._link(each)) for each in years]}
+        if month is None:
+            back = DateLink(_("All dates"), self._link()) if chosen else None
+            months = _months(year, first, last)
+            return {**shown, "back": back, "choices": [DateLink(_month(each), self._link_to(each)) for each in months]}
+        if day is None:
+            back = DateLink(str(year), self._link(year)) if chosen else None
+            days = _days(year, month, first, last)
+            links = [DateLink(_day(each), self._link_to(each, with_day=True)) for each in days]
+            return {**shown, "back": back, "choices": links}
+        there = date(year, month, day)
+        return {**shown, "back": DateLink(_month(there), self._link_to(there)), "choices": [DateLink(_day(there))]}
+
+    def _bounds(self) -> tuple[date, date] | None:
+        """The first and the last day that has a report, whatever the filters say."""
+        moments = self.root_queryset.values_list(TIME, flat=True)
+        first, last = moments.order_by(TIME).first(), moments.order_by(f"-{TIME}").first()
+        return None if first is None or last is None else (_local_day(first), _local_day(last))
+
+    def _chosen(self, unit: str) -> int | None:
+        # Nothing but whole numbers gets here: get_filters() has refused the rest.
+        value = self.params.get(f"{TIME}__{unit}")
+        return None if value is None else int(value)
+
+    def _link_to(self, there: date, *, with_day: bool = False) -> str:
+        return self._link(there.year, there.month, there.day if with_day else None)
+
+    def _link(self, year: int | None = None, month: int | None = None, day: int | None = None) -> str:
+        units = {"year": year, "month": month, "day": day}
+        chosen = {f"{TIME}__{unit}": number for unit, number in units.items() if number is not None}
+        return self.get_query_string(chosen, [f"{TIME}__"])
+
+
+def search(queryset: QuerySet[ShutdownReport], text: str) -> QuerySet[ShutdownReport]:
+    """Reports for which each word of ``text`` begins worker, host or release, or is the id of a job or the report."""
+    for word in text.split()[:MOST_WORDS]:
+        # Looked up first: a subquery under OR would keep PostgreSQL from using any index.
+        of_job = ReportedJob.objects.filter(job_id=word).order_by("-id").values_list("report_id", flat=True)
+        found = Q(pk=word) | Q(pk__in=list(of_job[:MOST_REPORTS_OF_A_JOB]))
+        for field in ("worker", "hostname", "release"):
+            found |= _begins(queryset, field, word)
+        queryset = queryset.filter(found)
+    return queryset
+
+
+def _begins(queryset: QuerySet[ShutdownReport], field: str, word: str) -> Q:
+    if connections[queryset.db].vendor == "sqlite":
+        # SQLite's LIKE ignores case, and so cannot use the index; it compares text by code points.
+        return Q(**{f"{field}__gte": word, f"{field}__lt": word + LAST_CHARACTER})
+    return Q(**{f"{field}__startswith": word})
+
+
+def _local_day(moment: datetime) -> date:
+    return (timezone.localtime(moment) if timezone.is_aware(moment) else moment).date()
+
+
+def _months(year: int, first: date, last: date) -> Iterator[date]:
+    for month in range(1, 13):
+        start = date(year, month, 1)
+        if first.replace(day=1) <= start <= last:
+            yield start
+
+
+def _days(year: int, month: int, first: date, last: date) -> Iterator[date]:
+    day = date(year, month, 1)
+    while day.month == month:
+        if first <= day <= last:
+            yield day
+        day += timedelta(days=1)
+
+
+def _month(there: date) -> str:
+    return str(capfirst(formats.date_format(there, "YEAR_MONTH_FORMAT")))
+
+
+def _day(there: date) -> str:
+    return str(capfirst(formats.date_format(there, "MONTH_DAY_FORMAT")))
