@@ -341,6 +341,29 @@ def test_what_a_hook_leaves_behind_does_not_harm_the_next(what: str, tmp_path: P
     assert (ending.handler, ending.timer) == ("default", [0.0, 0.0])
 
 
+def test_alarm_at_the_very_end_of_a_hook(tmp_path: Path) -> None:
+    """An alarm that comes just as a hook returns would come out of the runner, or end the next hook."""
+    hooks = """
+from graceful.hooks import alarm
+alarm.REPEAT_SECONDS = 0.0001
+def races(offset):
+    def hook():
+        end = time.monotonic() + 0.002 + offset
+        while time.monotonic() < end:
+            pass
+    return hook
+for number in range(400):
+    globals()[f"race{number}"] = races((number % 20 - 10) / 50_000)
+import logging
+logging.disable()
+"""
+    races = [(f"race{number}", 0.002) for number in range(400)]
+    ending = run_script(tmp_path, hooks, *races, ("after", None), seconds=30.0)
+    assert ending.way == "returned"
+    assert ending.ended == [*(name for name, _ in races), "after"]
+    assert {row["outcome"] for row in ending.hooks.values()} == {"ok", "timed_out"}
+
+
 @pytest.mark.parametrize(
     "hold", ["ctypes.PyDLL(None).sleep(60)", "[ctypes.PyDLL(None).usleep(900000) for _ in range(60)]"]
 )
