@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from graceful.core.records import Shutdown, ShutdownReport
 from graceful.exceptions import JobInterrupted, TooManyInterruptions
+from graceful.hooks.at_exit import run_at_exit
 from graceful.hooks.registry import exit_hook, horse_exit_hook
+from graceful.hooks.threads import register_thread
 from graceful.jobs import shutdown_requested, time_left, uninterruptible
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "TooManyInterruptions",
     "exit_hook",
     "horse_exit_hook",
+    "register_thread",
+    "run_at_exit",
     "shutdown_requested",
     "time_left",
     "uninterruptible",

@@ -25,6 +25,10 @@ class TooManyInterruptions(GracefulError):
     """A job was interrupted more often than ``GRACEFUL_MAX_INTERRUPTIONS`` allows."""
 
 
+class StoppedByShutdown(GracefulError):
+    """What a job fails with that was interrupted by a shutdown and asked to be failed for it."""
+
+
 class Interruption(BaseException):
     """Base of what ends code from outside; a ``BaseException``, so that ``except Exception`` lets it pass.
 

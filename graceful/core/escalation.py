@@ -20,9 +20,7 @@ def distinct(instants: Sequence[float]) -> tuple[float, ...]:
     return tuple(counted)
 
 
-def limits_of(
-    instants: Sequence[float], *, timeout: float, hooks_timeout: float, interrupt_timeout: float
-) -> Limits:
+def limits_of(instants: Sequence[float], *, timeout: float, hooks_timeout: float, interrupt_timeout: float) -> Limits:
     """The limits of a shutdown that was asked for at these instants.
 
     The first request starts the grace period; the second makes the soft limit now; the third the hard limit.

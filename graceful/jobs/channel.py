@@ -22,6 +22,9 @@ _REQUESTED = _TIMES.size
 _INTERRUPT = _REQUESTED + 1
 _VERDICT = _REQUESTED + 2
 _STAGE = _REQUESTED + 3
+_POLICY = _REQUESTED + 4
+_WORKER = struct.Struct("=q")
+_WORKER_AT = 64
 _SIZE = mmap.PAGESIZE
 
 
@@ -32,6 +35,10 @@ class Verdict(IntEnum):
     FINISHED = 1
     FAILED = 2
     INTERRUPTED = 3
+    UNSTARTED = 4
+    """It could not be started, because Redis was away; nothing of it was done."""
+    TAKEN = 5
+    """It was not started, because it was not this worker's any more."""
 
 
 class Stage(IntEnum):
@@ -62,6 +69,7 @@ class Channel:
         self._page[_INTERRUPT] = 0
         self._page[_VERDICT] = Verdict.NONE
         self._page[_STAGE] = Stage.STARTING
+        self._page[_POLICY] = 0
         os.ftruncate(self.stacks, 0)
         os.lseek(self.stacks, 0, os.SEEK_SET)
 
@@ -110,6 +118,25 @@ class Channel:
     @stage.setter
     def stage(self, value: Stage) -> None:
         self._page[_STAGE] = value
+
+    @property
+    def policy(self) -> str | None:
+        """What the job itself says of its interruption: ``"requeue"``, ``"fail"``, or None."""
+        return (None, "requeue", "fail")[self._page[_POLICY]]
+
+    @policy.setter
+    def policy(self, value: str | None) -> None:
+        self._page[_POLICY] = (None, "requeue", "fail").index(value)
+
+    @property
+    def worker_pid(self) -> int:
+        """The worker's pid."""
+        pid: int = _WORKER.unpack_from(self._page, _WORKER_AT)[0]
+        return pid
+
+    @worker_pid.setter
+    def worker_pid(self, pid: int) -> None:
+        _WORKER.pack_into(self._page, _WORKER_AT, pid)
 
     def write_stack(self, text: str) -> None:
         """Keep where the job stood; replaces what was kept before."""

@@ -12,15 +12,15 @@ from graceful.worker.simple import SimpleMixin
 from graceful.worker.spawn import SpawnMixin
 
 
-class GracefulWorker(GracefulMixin, Worker):  # type: ignore[misc]
+class GracefulWorker(GracefulMixin, Worker):
     """RQ's ``Worker``: a forked horse for each job."""
 
 
-class GracefulSimpleWorker(SimpleMixin, SimpleWorker):  # type: ignore[misc]
+class GracefulSimpleWorker(SimpleMixin, SimpleWorker):
     """RQ's ``SimpleWorker``: jobs run in the worker's own process."""
 
 
-class GracefulSpawnWorker(SpawnMixin, SpawnWorker):  # type: ignore[misc]
+class GracefulSpawnWorker(SpawnMixin, SpawnWorker):
     """RQ's ``SpawnWorker``: a newly started interpreter for each job."""
 
 
@@ -37,7 +37,9 @@ def make_graceful(worker_class: Any) -> type[GracefulMixin]:
         UnsupportedWorkerClass: it is no RQ worker class, or cannot be derived from.
     """
     if not isinstance(worker_class, type) or not issubclass(worker_class, BaseWorker):
-        raise UnsupportedWorkerClass(f"The worker class must be derived from rq.worker.BaseWorker, got: {worker_class!r}")
+        raise UnsupportedWorkerClass(
+            f"The worker class must be derived from rq.worker.BaseWorker, got: {worker_class!r}"
+        )
     if issubclass(worker_class, GracefulMixin):
         return worker_class
     ours: dict[type, type[GracefulMixin]] = {

@@ -12,6 +12,7 @@ from graceful.core.records import HookResult
 from graceful.hooks import once, registry, runner, watchdog
 from graceful.worker.drain import Drain
 from graceful.worker.lifetime import Guardian, Lifetime
+from graceful.worker.presence import Presence
 from graceful.worker.process import bounded, leave
 
 log = logging.getLogger("graceful.worker")
@@ -25,12 +26,15 @@ class Ending:
     Args:
         lifetime: the report.
         drain: what was asked for, and the limits.
+        presence: what Redis knows of the worker.
         kill_horse: kills a horse that is still there.
     """
 
-    def __init__(self, lifetime: Lifetime, drain: Drain, kill_horse: Callable[[], None]) -> None:
+    def __init__(self, lifetime: Lifetime, drain: Drain, presence: Presence, kill_horse: Callable[[], None]) -> None:
         self._lifetime = lifetime
         self._drain = drain
+        self._presence = presence
+        self._empty_handed = False
         self._kill_horse = kill_horse
         self._guardian = Guardian(self._take_over)
         self._end: Deadline | None = None
@@ -42,11 +46,12 @@ class Ending:
         self._guardian.expect(end.earlier(margin))
         watchdog.arm(end)
 
-    def run(self, give_back_leftover: Callable[[], None]) -> int:
+    def run(self, give_back_leftover: Callable[[], bool]) -> int:
         """Run exit hooks, seal and keep the report.
 
         Args:
-            give_back_leftover: asks Redis for what the worker may still hold, and gives it back.
+            give_back_leftover: asks Redis for what the worker may still hold, and gives it back;
+                false if something is left.
 
         Returns:
             the exit code.
@@ -57,6 +62,7 @@ class Ending:
         leftover = bounded(give_back_leftover, end.left() / 8)
         if leftover.error is not None:
             log.warning("Redis could not be asked for what this worker held: %s", leftover.error)
+        self._empty_handed = bool(leftover.value)
         self._lifetime.drained()
         specs = registry.exit_hooks() if once.claim() else ()
         if not specs:
@@ -72,12 +78,15 @@ class Ending:
         return self._finish(results)
 
     def _finish(self, results: tuple[HookResult, ...]) -> int:
-        assert self._end is not None
         code = self._lifetime.seal()
-        self._lifetime.keep(self._end)
+        self._keep()
         self._guardian.dismiss()
         watchdog.disarm()
         return code
+
+    def _keep(self) -> None:
+        assert self._end is not None
+        self._lifetime.keep(self._end, self._presence, empty_handed=self._empty_handed)
 
     def _leave(self, results: tuple[HookResult, ...]) -> NoReturn:
         """In a second thread, after the hooks: the main thread is lost in one of them."""
@@ -87,7 +96,6 @@ class Ending:
         """In the guardian's thread: the main thread is lost somewhere else."""
         log.error("The shutdown has to be forced: %s", why)
         self._kill_horse()
-        assert self._end is not None
         code = self._lifetime.seal(forced=why)
-        self._lifetime.keep(self._end)
+        self._keep()
         leave(code)

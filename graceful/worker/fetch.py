@@ -20,30 +20,47 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
+from graceful.worker.raw import RawConnection
 
 MAX_WATCHED_QUEUES = 16
 """Each watched queue costs a connection; those beyond are polled."""
 POLL_SECONDS = 0.25
 HELD_KEY = "graceful:held:{}"
+HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
-REPLY_SECONDS = 1.0
 
 FETCH_SCRIPT = """
--- KEYS: held, then queue and intermediate queue in turn. ARGV: number of this fetch, seconds to keep it.
+-- KEYS: held, holders, then queue and intermediate queue in turn.
+-- ARGV: number of this fetch, life of the worker, seconds to keep what it holds.
 local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 if held[1] == ARGV[1] then
   return {held[2], held[3]}
 end
-for i = 2, #KEYS, 2 do
+for i = 3, #KEYS, 2 do
   local job = redis.call('LMOVE', KEYS[i], KEYS[i + 1], 'LEFT', 'RIGHT')
   if job then
+    if held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] then
+      redis.call('HDEL', KEYS[2], held[3])
+    end
+    redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[i], 'job', job)
-    redis.call('EXPIRE', KEYS[1], ARGV[2])
+    redis.call('EXPIRE', KEYS[1], ARGV[3])
+    redis.call('HSET', KEYS[2], job, ARGV[2])
     return {KEYS[i], job}
   end
 end
 return false
+"""
+
+CLAIM_SCRIPT = """
+-- KEYS: held, holders. ARGV: life of the worker, job, pid of the horse, start time of the horse.
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'horse', ARGV[3], 'horse_started', ARGV[4])
+return 1
 """
 
 
@@ -60,16 +77,16 @@ class Fetcher:
 
     Args:
         connection: the worker's Redis connection.
-        worker_name: under which it is written down what the worker holds.
         life: a name of this life of the worker, different at each start.
     """
 
-    def __init__(self, connection: redis.Redis, worker_name: str, life: str) -> None:
+    def __init__(self, connection: redis.Redis, life: str) -> None:
         self._script = connection.register_script(FETCH_SCRIPT)
         self._connection = connection
-        self._held_key = HELD_KEY.format(worker_name)
         self._life = life
         self._count = 0
+        self.unsure = False
+        """Whether the last fetch had no reply: it may have moved a job all the same."""
 
     def fetch(self, queue_keys: Sequence[tuple[str, str]]) -> Fetched | None:
         """Move the first job of the first queue that has one; may be repeated after an error without loss.
@@ -80,8 +97,10 @@ class Fetcher:
         Raises:
             redis.exceptions.RedisError: Redis did not answer, or refused.
         """
-        keys = [self._held_key, *(key for pair in queue_keys for key in pair)]
-        reply: Any = self._script(keys=keys, args=[f"{self._life}:{self._count}", HELD_SECONDS])
+        keys = [HELD_KEY.format(self._life), HOLDERS_KEY, *(key for pair in queue_keys for key in pair)]
+        self.unsure = True
+        reply: Any = self._script(keys=keys, args=[f"{self._life}:{self._count}", self._life, HELD_SECONDS])
+        self.unsure = False
         if not reply:
             return None
         # Only now that the reply is here may the next fetch have another number.
@@ -93,15 +112,22 @@ class Fetcher:
         """The job that was moved for a fetch whose reply never arrived, if there is one."""
         fetch, queue_key, job_id = (
             part.decode() if isinstance(part, bytes) else part
-            for part in self._connection.hmget(self._held_key, "fetch", "queue", "job")
+            for part in self._connection.hmget(HELD_KEY.format(self._life), "fetch", "queue", "job")
         )
         if fetch != f"{self._life}:{self._count}" or queue_key is None or job_id is None:
             return None
         return Fetched(queue_key, job_id)
 
-    def forget(self) -> None:
-        """Remove what was written down for this worker: it holds nothing any more."""
-        self._connection.delete(self._held_key)
+
+def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bool:
+    """The horse's first word: it is about to run this job.
+
+    Returns:
+        False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
+        job is in its queue again, or another worker's.
+    """
+    script = connection.register_script(CLAIM_SCRIPT)
+    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, horse.pid, horse.started]))
 
 
 class QueueWatch:
@@ -133,7 +159,7 @@ class QueueWatch:
         began = time.monotonic()
         while True:
             left = began + seconds - time.monotonic()
-            sockets = {waiting.socket: waiting for waiting in self._waiting.values()}
+            sockets = {waiting.raw.socket: waiting for waiting in self._waiting.values()}
             ready = self._inbox.wait(max(0.0, left), list(sockets))
             if self._inbox.received:
                 return True
@@ -160,7 +186,7 @@ class QueueWatch:
     def close(self) -> None:
         """Cut the waiting connections. Nothing is lost by it: they only looked."""
         for waiting in self._waiting.values():
-            waiting.close()
+            waiting.raw.close()
         self._waiting = {}
 
 
@@ -168,39 +194,27 @@ class _Waiting:
     """One connection with a blocking look at one queue under way."""
 
     def __init__(self, connection: redis.Redis, queue_key: str) -> None:
-        # Of the same pool, so made of the same settings: TLS, unix socket, Sentinel, password.
-        self._client = redis.Redis(connection_pool=connection.connection_pool, single_connection_client=True)
-        self._raw: Any = self._client.connection
+        self.raw = RawConnection(connection)
         self._queue_key = queue_key
         self._asked_until = 0.0
 
-    @property
-    def socket(self) -> Any:
-        # redis-py offers no public way to its socket; read in redis 5.0 to 8.1, redis/connection.py.
-        return self._raw._sock
-
     def ask(self, seconds: float) -> None:
         now = time.monotonic()
-        if self._asked_until > now and self.socket is not None:
+        if self._asked_until > now and self.raw.socket is not None:
             return
         if self._asked_until:
-            # The server's own time-out is due, or the connection is half dead: a new one is cheap and certain.
-            self._raw.disconnect()
-        self._raw.send_command("BLMOVE", self._queue_key, self._queue_key, "LEFT", "LEFT", 0)
+            # No answer for long: the connection may be half dead, and a new one is cheap and certain.
+            self.raw.disconnect()
+        self.raw.send("BLMOVE", self._queue_key, self._queue_key, "LEFT", "LEFT", 0)
         self._asked_until = now + seconds
-        self.socket.settimeout(REPLY_SECONDS)
 
     def answered(self) -> bool:
         """Read what came. True if it means: look at the queue."""
         try:
-            if not self._raw.can_read(timeout=0):
-                return False  # Something of TLS, not an answer.
-            self._raw.read_response()
+            if not self.raw.readable():
+                return False
+            self.raw.read()
         except (RedisConnectionError, redis.exceptions.TimeoutError, ResponseError):
-            self._raw.disconnect()
+            self.raw.disconnect()
         self._asked_until = 0.0
         return True
-
-    def close(self) -> None:
-        self._raw.disconnect()
-        self._client.close()

@@ -10,13 +10,27 @@ from rq.job import Job
 from rq.worker import BaseWorker
 
 from graceful.worker import rq_private
+from graceful.worker.fetch import HOLDERS_KEY
 
 INTERRUPTIONS_FIELD = "graceful_interruptions"
 """In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
 
+NOT_ONCE = -1
+"""As the most interruptions that are allowed: the job is taken out of all places, and not put back."""
+
 GIVE_BACK_SCRIPT = """
 -- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker
--- ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that is allowed
+-- and holders. ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that
+-- is allowed, life of the worker that holds it.
+local status = redis.call('HGET', KEYS[4], 'status')
+local count = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions') or 0)
+if redis.call('HGET', KEYS[9], ARGV[1]) ~= ARGV[6] then
+  -- Also what a second try finds, if the first one worked and its reply was lost.
+  if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
+    return {'in its queue', count}
+  end
+  return {'not held', count}
+end
 if ARGV[2] ~= '' then
   redis.call('ZREM', KEYS[5], ARGV[2])
   redis.call('ZREM', KEYS[6], ARGV[3])
@@ -25,15 +39,16 @@ if ARGV[2] ~= '' then
 end
 redis.call('LREM', KEYS[2], 0, ARGV[1])
 redis.call('DEL', KEYS[3])
-local status = redis.call('HGET', KEYS[4], 'status')
 if not status then
+  redis.call('HDEL', KEYS[9], ARGV[1])
   return {'gone', 0}
 end
-local count = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions') or 0)
 if status ~= 'started' and status ~= 'queued' then
+  redis.call('HDEL', KEYS[9], ARGV[1])
   return {status, count}
 end
 if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
+  redis.call('HDEL', KEYS[9], ARGV[1])
   return {'in its queue', count}
 end
 if ARGV[4] ~= '' then
@@ -42,6 +57,7 @@ if ARGV[4] ~= '' then
     return {'too many', count}
   end
 end
+redis.call('HDEL', KEYS[9], ARGV[1])
 redis.call('HSET', KEYS[4], 'status', 'queued')
 redis.call('HDEL', KEYS[4], 'worker_name')
 redis.call('PERSIST', KEYS[4])
@@ -55,8 +71,9 @@ class GivenBack:
     """What the step found and did.
 
     Args:
-        found: ``"given back"``, ``"too many"`` (nothing was pushed: fail it), ``"in its queue"`` (it already was),
-            ``"gone"`` (the job was deleted), or the status that the job had reached by itself.
+        found: ``"not held"`` (it is not, or no more, in the hands of this life), ``"given back"``, ``"too many"``
+            (nothing was pushed: fail it), ``"in its queue"`` (it already was), ``"gone"`` (the job was deleted), or
+            the status that the job had reached by itself.
         interruptions: how often shutdowns have interrupted the job, this time included.
     """
 
@@ -73,16 +90,23 @@ class GivenBack:
 
 
 def give_back(
-    worker: BaseWorker, job: Job, queue_key: str, execution: Execution | None, max_interruptions: int | None = None
+    worker: BaseWorker,
+    life: str,
+    job: Job,
+    queue_key: str,
+    execution: Execution | None,
+    max_interruptions: int | None = None,
 ) -> GivenBack:
     """Take a job out of every place that says it is being worked on, and put it at the front of its queue.
 
     Args:
-        worker: the worker that held the job.
+        worker: the worker that does it.
+        life: the life of the worker that holds the job; nothing happens if that one holds it no more.
         job: the job.
         queue_key: key of the queue that it came from.
         execution: its execution, if it got that far.
-        max_interruptions: count this as an interruption, of which so many are allowed; None does not count it.
+        max_interruptions: count this as an interruption, of which so many are allowed (:data:`NOT_ONCE`: none);
+            None does not count it.
 
     Raises:
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
@@ -98,6 +122,7 @@ def give_back(
             ExecutionRegistry(job.id, worker.connection).key,
             rq_private.execution_key(execution) if execution else "graceful:none",
             rq_private.worker_executions_key(execution) if execution else "graceful:none",
+            HOLDERS_KEY,
         ],
         args=[
             job.id,
@@ -105,6 +130,7 @@ def give_back(
             execution.id if execution else "",
             INTERRUPTIONS_FIELD if max_interruptions is not None else "",
             max_interruptions or 0,
+            life,
         ],
     )
     found, interruptions = reply

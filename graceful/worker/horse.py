@@ -8,7 +8,9 @@ import os
 import signal
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
+import redis
 from rq.job import Job
 
 from graceful import conf
@@ -19,9 +21,15 @@ from graceful.exceptions import JobInterrupted
 from graceful.hooks import registry, runner
 from graceful.jobs import interruption
 from graceful.jobs.channel import Channel, Verdict
-from graceful.worker import os_signals
+from graceful.jobs.on_interrupt import policy_of
+from graceful.worker import failing, orphan, os_signals
+from graceful.worker.fetch import claim
+from graceful.worker.machine import Process
 
 log = logging.getLogger("graceful.worker")
+
+
+_channel: Channel | None = None
 
 
 def settle(channel: Channel) -> None:
@@ -30,36 +38,66 @@ def settle(channel: Channel) -> None:
     SIGTERM gets a handler that does nothing rather than being ignored: what is ignored stays ignored in the programs
     that a job starts (``execve(2)``), and ``Popen.terminate`` would have no effect on them.
     """
+    global _channel
+    _channel = channel
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(os_signals.QUIET_SIGNAL, _ignore)
     signal.signal(os_signals.INTERRUPT_SIGNAL, interrupt)
     faulthandler.register(os_signals.STACKS_SIGNAL, file=channel.stacks, all_threads=True, chain=False)
     os.register_at_fork(after_in_child=_let_go)
     os_signals.unblock()
+    orphan.watch(channel.worker_pid)
 
 
-def perform(channel: Channel, job: Job, rq_perform: Callable[[], bool]) -> bool:
+def perform(
+    channel: Channel,
+    connection: redis.Redis,
+    life: str,
+    job: Job,
+    rq_perform: Callable[[], bool],
+    give_back: Callable[[], Any],
+) -> bool:
     """Run RQ's ``perform_job`` so that the job can be interrupted; then the horse exit hooks.
 
     Args:
         channel: the memory shared with the worker; what became of the job is written there.
+        connection: a Redis client.
+        life: the worker's life, under which the job is held.
         job: the job.
         rq_perform: RQ's ``perform_job`` of this job.
+        give_back: puts the interrupted job back into its queue, where there is no worker any more that could.
 
     Returns:
         as RQ's: whether the job finished.
     """
+    try:
+        if not claim(connection, life, job.id, Process.here()):
+            log.warning("Job %s is not this worker's any more, and is not started", job.id)
+            channel.verdict = Verdict.TAKEN
+            return False
+    except redis.exceptions.RedisError as error:
+        log.warning("Job %s is not started, Redis is away: %s", job.id, error)
+        channel.verdict = Verdict.UNSTARTED
+        return False
     guard = interruption.install(channel)
     assert guard is not None
     job_perform = job.perform
+
+    def perform_with_policy() -> Any:
+        channel.policy = policy_of(failing.function(job), job.meta)
+        return job_perform()
+
     # RQ calls job.perform() under the job's own timeout (BaseWorker.perform_job): just there it may be interrupted.
-    job.perform = lambda: guard.run(job_perform)
+    job.perform = lambda: guard.run(perform_with_policy)  # type: ignore[method-assign]
     try:
         finished = rq_perform()
         channel.verdict = Verdict.FINISHED if finished else Verdict.FAILED
         return finished
     except JobInterrupted:
         channel.verdict = Verdict.INTERRUPTED
+        if _orphaned(channel):
+            log.warning("Job %s was interrupted, because its worker is gone", job.id)
+            give_back()
         return False
     finally:
         del job.perform
@@ -108,8 +146,16 @@ def _ignore(signum: int, frame: FrameType | None) -> None:
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
     """Handler of the interrupt signal: raises in the job, where that is allowed."""
+    if _channel is not None and _orphaned(_channel) and not _channel.interrupt:
+        _channel.interrupt = True
+        # Nobody is there to kill a job that does not stop.
+        faulthandler.dump_traceback_later(conf.settings().interrupt_timeout, exit=True, file=_channel.stacks)
     if interruption.guard is not None:
         interruption.guard.on_signal(signum, frame)
+
+
+def _orphaned(channel: Channel) -> bool:
+    return os.getpid() != channel.worker_pid != os.getppid()
 
 
 def _let_go() -> None:

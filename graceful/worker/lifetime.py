@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import RedisError
+
 from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
@@ -21,13 +23,16 @@ from graceful.core.phases import JobOutcome, Phase, Reason, later
 from graceful.core.policy import exit_code_of, outcome_of
 from graceful.core.records import HookResult, InFlightJob, Shutdown, ShutdownReport, Spans, utc_now
 from graceful.reports import archive
-from graceful.reports.journal import Journal
 from graceful.reports.line import log_shutdown
 from graceful.reports.spool import Spool
+from graceful.worker.pen import Pen
+from graceful.worker.presence import Presence
 from graceful.worker.process import bounded
 
 log = logging.getLogger("graceful.worker")
 JOURNAL_SECONDS = 1.0
+RESERVE_SECONDS = 0.15
+"""Kept behind the database, for the log line and the way out."""
 
 
 class Lifetime:
@@ -41,15 +46,13 @@ class Lifetime:
         queues: names of its queues.
         worker_class: dotted path of its class.
         settings: the settings that hold for it.
-        journal: where the report is written ahead.
+        pen: writes the report ahead.
     """
 
-    def __init__(
-        self, worker: str, queues: tuple[str, ...], worker_class: str, settings: Settings, journal: Journal
-    ) -> None:
+    def __init__(self, worker: str, queues: tuple[str, ...], worker_class: str, settings: Settings, pen: Pen) -> None:
         self.settings = settings
         self.redis_away = False
-        self._journal = journal
+        self._pen = pen
         self._lock = threading.RLock()
         self._finished = False
         self.report = ShutdownReport(
@@ -70,26 +73,36 @@ class Lifetime:
                 changes["phase"] = later(changes["phase"], self.report.phase)
             self.report = replace(self.report, **changes)
 
-    def write(self, seconds: float = JOURNAL_SECONDS) -> bool:
-        """Write the report ahead into the journal; a Redis that does not answer costs at most ``seconds``."""
-        if self.redis_away and not self.report.sealed:
-            return False
-        report = self.report
-        doing = bounded(lambda: self._journal.write(report), seconds)
-        if doing.error is not None:
-            if not self.redis_away:
-                log.warning("The journal of worker %s could not be written: %s", report.worker, doing.error)
+    def open(self) -> None:
+        """Write the entry of a worker that is about to start.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not take it.
+        """
+        self._pen.write(self.report)
+
+    def post(self) -> None:
+        """Write the report ahead, without waiting for Redis."""
+        if self.redis_away:
+            return
+        try:
+            self._pen.post(self.report)
+        except RedisError as error:
+            log.warning("The journal of worker %s could not be written: %s", self.report.worker, error)
             self.redis_away = True
-            return False
-        self.redis_away = False
-        return True
+
+    def _write(self, seconds: float) -> bool:
+        """Write the report, and wait at most so many seconds until Redis has it."""
+        report = self.report
+        doing = bounded(lambda: self._pen.write(report), seconds)
+        if doing.error is not None:
+            log.warning("The journal of worker %s could not be written: %s", report.worker, doing.error)
+        return doing.error is None
 
     def requested(self, reason: Reason, signal: str | None, at: datetime) -> None:
         """The shutdown was asked for."""
         self.change(phase=Phase.REQUESTED, reason=reason, signal=signal, requested_at=at)
-        signals.shutdown_requested.send_robust(
-            sender=Lifetime, worker=self.report.worker, reason=reason, signal=signal
-        )
+        signals.shutdown_requested.send_robust(sender=Lifetime, worker=self.report.worker, reason=reason, signal=signal)
 
     def job_met(self, job: InFlightJob) -> None:
         """A job is in hand at the shutdown, or more is known of it."""
@@ -101,16 +114,19 @@ class Lifetime:
         """Count a job that ended."""
         with self._lock:
             tally = self.report.jobs
-            more = {"finished": tally.finished + 1} if finished else {"failed": tally.failed + 1}
-            self.change(jobs=replace(tally, **more))
+            if finished:
+                self.change(jobs=replace(tally, finished=tally.finished + 1))
+            else:
+                self.change(jobs=replace(tally, failed=tally.failed + 1))
 
     def drained(self) -> None:
         """The last job is gone and RQ's own teardown is over."""
         self.change(phase=Phase.DRAINED, drained_at=utc_now())
+        self.post()
 
     def hook_started(self, name: str) -> None:
         self.change(phase=Phase.HOOKS, notes=f"running the exit hook {name}")
-        self.write()
+        self.post()
 
     def hook_ended(self, result: HookResult) -> None:
         with self._lock:
@@ -165,23 +181,26 @@ class Lifetime:
             )
             return self.report.exit_code or 0
 
-    def keep(self, deadline: Deadline) -> None:
+    def keep(self, deadline: Deadline, presence: Presence, *, empty_handed: bool) -> None:
         """Bring the sealed report to where it stays: database, else Redis, else a file, else one line on stderr.
 
         Args:
             deadline: the instant by which this must be over.
+            presence: what Redis knows of the worker; it is taken back.
+            empty_handed: whether nothing is left in the worker's hands. Otherwise its presence stays, and a successor
+                gives back what it held.
         """
         with self._lock:
             if self._finished:
                 return
             self._finished = True
         report = self.report
-        # A half of the time for Redis, so that a hanging one leaves the database its chance.
-        journaled = self.write(min(JOURNAL_SECONDS, deadline.left() / 2))
-        if archive.store(report, seconds=max(0.05, deadline.left() - 0.1)):
-            if journaled:
-                bounded(lambda: self._journal.remove(report.id), min(JOURNAL_SECONDS, deadline.left()))
-        elif not journaled:
+        # Half of the time for Redis, so that a hanging one leaves the database its chance.
+        journaled = self._write(min(JOURNAL_SECONDS, deadline.left() / 2))
+        archived = archive.store(report, seconds=max(0.05, deadline.left() - RESERVE_SECONDS))
+        if journaled and empty_handed:
+            bounded(lambda: presence.leave(archived=archived), min(JOURNAL_SECONDS, deadline.left()))
+        elif not journaled and not archived:
             Spool(self.settings.spool_dir).write(report)
         log_shutdown(report)
         signals.shutdown_finished.send_robust(sender=Lifetime, report=report)
@@ -224,5 +243,3 @@ class Guardian:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         self._take_over(f"the main thread did not come to its end; it stood at:\n{stack}")
-
-

@@ -29,29 +29,31 @@ from rq.timeouts import HorseMonitorTimeoutException
 from rq.worker import BaseWorker, WorkerStatus
 
 from graceful import conf
+from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Phase, Reason
-from graceful.core.records import InFlightJob, cut, utc_now
+from graceful.core.records import ShutdownReport, utc_now
 from graceful.jobs.channel import Channel, Verdict
-from graceful.reports.journal import Journal
 from graceful.worker import horse, os_signals, rq_private
 from graceful.worker.drain import STOPS, Drain
 from graceful.worker.ending import Ending
 from graceful.worker.fetch import Fetched, Fetcher, QueueWatch
-from graceful.worker.give_back import GivenBack, give_back
+from graceful.worker.give_back import give_back
+from graceful.worker.in_hand import InHand
 from graceful.worker.lifetime import Lifetime
+from graceful.worker.pen import Pen
+from graceful.worker.presence import BEAT_SECONDS, Presence, Registration
 from graceful.worker.process import bounded, close_database_connections
+from graceful.worker.successor import Successor
 
 log = logging.getLogger("graceful.worker")
-HEARTBEAT_SECONDS = 60.0
 SUSPENDED_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 TIGHT_SECONDS = 2.0
 """How long one Redis command may take once the shutdown was asked for."""
 TEARDOWN_SECONDS = 1.5
-STACK_SECONDS = 0.5
 
 
-class GracefulMixin(BaseWorker):  # type: ignore[misc]
+class GracefulMixin(BaseWorker):
     """Goes over an RQ worker class; see :func:`graceful.worker.make_graceful`.
 
     After :meth:`work` the attributes ``exit_code`` and ``report`` say how the shutdown went.
@@ -81,21 +83,25 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
             self._settings = settings
             self._drain = Drain(settings)
             self._channel = Channel()
+            self._channel.worker_pid = os.getpid()
+            queues = tuple(self.queue_names())
             self._lifetime = Lifetime(
                 self.name,
-                tuple(self.queue_names()),
+                queues,
                 f"{type(self).__module__}.{type(self).__qualname__}",
                 settings,
-                Journal(self.connection),
+                Pen(self.connection),
             )
-            self._ending = Ending(self._lifetime, self._drain, self.kill_horse_for_good)
-            self._fetcher = Fetcher(self.connection, self.name, self._lifetime.report.id)
+            self.life = self._lifetime.report.id
+            self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
+            self._successor = Successor(self, self.life, settings)
+            self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
+            self._fetcher = Fetcher(self.connection, self.life)
             self._watch = QueueWatch(self.connection, inbox)
             self._error: BaseException | None = None
             self._executed = 0
-            self._in_hand: InFlightJob | None = None
-            self._execution: Execution | None = None
-            self._hard_limit_hit = False
+            self._in_hand: InHand | None = None
+            self._beat_at = 0.0
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -110,9 +116,29 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         return self._lifetime.report.exit_code
 
     @property
-    def report(self) -> Any:
+    def report(self) -> ShutdownReport:
         """The shutdown report, as far as it is known."""
         return self._lifetime.report
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """As RQ's; before it our entry in the journal, and the reports of those who died here without a word."""
+        self._lifetime.open()
+        self._successor.look(self._presence.beat())
+        self._successor.free_name(self.name, self._lifetime.report.hostname)
+        super().bootstrap(*args, **kwargs)
+
+    def _beat(self) -> None:
+        """Every few seconds: say that we live, look after those that do not."""
+        now = time.monotonic()
+        if now < self._beat_at:
+            return
+        self._beat_at = now + (BEAT_SECONDS if not self._drain.requested else LOOK_SECONDS)
+        try:
+            heard = self._presence.beat()
+            if not self._drain.requested:
+                self._successor.look(heard)
+        except RedisError as error:
+            log.warning("Worker %s: no beat, Redis is away: %s", self.name, error)
 
     # Signals and what follows from them.
 
@@ -160,8 +186,8 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         self._lifetime.requested(self._drain.reason or Reason.SIGNAL, self._drain.signal, asked_at)
         if self._in_hand is not None:
             self._lifetime.change(phase=Phase.DRAINING)
-            self._lifetime.job_met(self._in_hand)
-        self._lifetime.write()
+            self._lifetime.job_met(self._in_hand.record)
+        self._lifetime.post()
         process = rq_private.scheduler_process(self)
         if process is not None and process.is_alive():
             process.terminate()
@@ -179,7 +205,8 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         text = "\n".join(f"Thread {ident}:\n{''.join(traceback.format_stack(frame))}" for ident, frame in names.items())
         log.warning("Worker %s: stacks of the worker\n%s", self.name, text)
         if self.horse_pid:
-            log.warning("Worker %s: stacks of the work horse\n%s", self.name, self._horse_stacks())
+            stacks = self._in_hand.horse_stacks() if self._in_hand else ""
+            log.warning("Worker %s: stacks of the work horse\n%s", self.name, stacks)
 
     def _note(self, error: BaseException) -> None:
         """RQ's loop logs an error and breaks off; this is how its end knows of it."""
@@ -208,6 +235,7 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
                 told = True
                 log.info("Worker %s: %s", self.name, "suspended" if suspended else "waits to be stopped")
                 self.set_state(WorkerStatus.SUSPENDED)
+            self._beat()
             self._inbox.wait(SUSPENDED_SECONDS)
 
     def dequeue_job_and_maintain_ttl(
@@ -261,9 +289,9 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         queue_keys = [queue.key for queue in rq_private.ordered_queues(self)]
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if self._watch.wait(queue_keys, min(left, HEARTBEAT_SECONDS)):
+            self._beat()
+            if self._watch.wait(queue_keys, min(left, BEAT_SECONDS)):
                 return
-            self.heartbeat()
 
     def _take(self) -> tuple[Job, Queue] | None:
         while True:
@@ -306,21 +334,21 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         """
         self.attend()
         if self._drain.requested:
-            given = give_back(self, job, queue.key, None)
+            given = give_back(self, self.life, job, queue.key, None)
             log.info("Worker %s: job %s is back in %s (%s)", self.name, job.id, queue.name, given.found)
             raise StopRequested
         self._channel.reset()
-        self._in_hand = InFlightJob(job.id, _function_name(job), queue.name)
-        self._execution = None
-        self._hard_limit_hit = False
+        self._in_hand = in_hand = InHand(self, self.life, self._channel, self._settings, job, queue)
         try:
             try:
                 if not self.runs_jobs_itself:
                     close_database_connections()
                 super().execute_job(job, queue)
             finally:
-                self._see_the_horse_out(job, queue)
-                self._account(job)
+                self._see_the_horse_out()
+                if in_hand.not_done:
+                    in_hand.put_back(self._patience())
+                self._account()
         except BaseException as error:
             self._note(error)
             raise
@@ -328,34 +356,45 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
 
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
-        self._execution = super().prepare_execution(job)
-        return self._execution
+        execution: Execution = super().prepare_execution(job)
+        assert self._in_hand is not None
+        self._in_hand.execution = execution
+        return execution
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's; our fetch moves jobs to the intermediate queue however many queues the worker has."""
         super().prepare_job_execution(job, True)
 
-    def _account(self, job: Job) -> None:
-        in_hand, self._in_hand = self._in_hand, None
+    def _account(self) -> None:
+        """Count the job that ended; a job that Redis could not be told of stays in hand."""
+        in_hand = self._in_hand
         assert in_hand is not None
-        verdict = self._channel.verdict
-        if in_hand.outcome is JobOutcome.RUNNING:
-            finished = verdict is Verdict.FINISHED
-            in_hand = replace(in_hand, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
+        record = in_hand.record
+        if record.outcome is JobOutcome.RUNNING:
+            finished = self._channel.verdict is Verdict.FINISHED
+            record = replace(record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
             self._lifetime.job_ended(finished)
         if self._drain.requested:
-            after = time.monotonic() - self._drain.instants[0]
-            self._lifetime.job_met(replace(in_hand, seconds=max(0.0, after)))
+            record = replace(record, seconds=max(0.0, time.monotonic() - self._drain.instants[0]))
+            self._lifetime.job_met(record)
+        in_hand.record = record
+        if record.outcome is not JobOutcome.UNKNOWN:
+            self._in_hand = None
+
+    def _patience(self) -> Deadline:
+        """Until when Redis may take to hear of a job that goes back: half of the hooks' time is spared."""
+        return self._drain.end().earlier(self._settings.hooks_timeout / 2)
 
     # The horse.
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """As RQ's, with signals held back until the horse has its own handlers."""
         with os_signals.blocked():
-            super().fork_work_horse(job, queue)
+            super().fork_work_horse(job, queue)  # type: ignore[misc]
 
-    def join_channel(self, channel: Channel) -> None:
-        """In a horse that was not forked: share this memory with the worker."""
+    def join(self, life: str, channel: Channel) -> None:
+        """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
+        self.life = life
         self._channel = channel
 
     def setup_work_horse_signals(self) -> None:
@@ -365,7 +404,14 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
 
     def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
         """As RQ's, in the horse or in the worker itself; interruptible, and with horse exit hooks at the end."""
-        return horse.perform(self._channel, job, lambda: super(GracefulMixin, self).perform_job(job, queue, *execution))
+        return horse.perform(
+            self._channel,
+            self.connection,
+            self.life,
+            job,
+            lambda: bool(super(GracefulMixin, self).perform_job(job, queue, *execution)),
+            lambda: give_back(self, self.life, job, queue.key, self.execution, conf.settings().max_interruptions),
+        )
 
     def handle_execution_ended(self, *args: Any, **kwargs: Any) -> None:
         """RQ's first step after the job, on its way to success as to failure: not taken by an interrupted job."""
@@ -406,91 +452,30 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
                 return None, None, None
             if pid:
                 rq_private.set_horse_pid(self, 0)
-                ended_by_us = self._hard_limit_hit or self._channel.verdict is Verdict.INTERRUPTED
-                return pid, 0 if ended_by_us else status, usage
+                assert self._in_hand is not None
+                return pid, 0 if self._in_hand.not_done else status, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")
             self.attend()
-            self._inbox.wait(min(LOOK_SECONDS, self._keep_limits(), max(0.0, heartbeat_at - time.monotonic())))
+            seconds = LOOK_SECONDS
+            if self._drain.limits is not None and self._in_hand is not None:
+                seconds = min(seconds, self._in_hand.keep_to(self._drain.limits))
+            self._beat()
+            self._inbox.wait(max(0.0, min(seconds, heartbeat_at - time.monotonic())))
 
-    def _keep_limits(self) -> float:
-        """Interrupt the job at the soft limit, kill it at the hard one. Returns seconds until the next limit."""
-        limits = self._drain.limits
-        if limits is None:
-            return LOOK_SECONDS
-        if limits.hard.expired:
-            if not self._hard_limit_hit:
-                self._hard_limit_hit = True
-                stack = self._horse_stacks()
-                log.warning("Worker %s: the job did not end, killing its horse %d", self.name, self.horse_pid)
-                self._channel.write_stack(stack)
-                self.kill_horse(signal.SIGKILL)
-            return LOOK_SECONDS
-        if limits.soft.expired:
-            if not self._channel.interrupt:
-                log.warning("Worker %s: no time left for the job, interrupting it", self.name)
-                self._channel.interrupt = True
-                _send(self.horse_pid, os_signals.INTERRUPT_SIGNAL)
-            return limits.hard.left()
-        return limits.soft.left()
-
-    def _see_the_horse_out(self, job: Job, queue: Queue) -> None:
-        """Wait for a horse that an error left alone, then put a job that the shutdown ended back in its queue."""
-        if self.horse_pid:
-            if not self._drain.requested:
-                self._drain.begin(time.monotonic(), Reason.REDIS_LOST)
-                self._stop_asked(True, time.monotonic())
-            while self.horse_pid:
-                try:
-                    self.wait_for_horse()
-                    break
-                except HorseMonitorTimeoutException:
-                    continue
-            rq_private.set_horse_pid(self, 0)
-        if self._hard_limit_hit or self._channel.verdict is Verdict.INTERRUPTED:
-            self._put_back(job, queue)
-
-    def _put_back(self, job: Job, queue: Queue) -> None:
-        assert self._in_hand is not None
-        stack = cut(self._channel.read_stack())
-        outcome = JobOutcome.KILLED if self._hard_limit_hit else JobOutcome.INTERRUPTED
-        given = self._give_back_patiently(job, queue)
-        if given is None:
-            self._in_hand = replace(self._in_hand, outcome=JobOutcome.UNKNOWN, stack=stack)
+    def _see_the_horse_out(self) -> None:
+        """Wait for a horse that an error left alone: no exit hook runs, and no job goes back, while it lives."""
+        if not self.horse_pid:
             return
-        if given.too_many:
-            reason = f"TooManyInterruptions: interrupted by {given.interruptions} shutdowns, the last one included"
-            rq_private.fail(self, job, queue, reason, self._execution)
-            outcome = JobOutcome.INTERRUPTION_FAILED
-        elif not given.back:
-            outcome = JobOutcome.FINISHED if given.found == "finished" else JobOutcome.FAILED
-        log.warning("Worker %s: job %s was stopped by the shutdown: %s", self.name, job.id, given.found)
-        self._in_hand = replace(self._in_hand, outcome=outcome, interruptions=given.interruptions, stack=stack)
-
-    def _give_back_patiently(self, job: Job, queue: Queue) -> GivenBack | None:
-        """Redis may be slow or away just now: try until half of the hooks' time is gone."""
-        until = self._drain.end().earlier(self._settings.hooks_timeout / 2)
-        while True:
+        if not self._drain.requested:
+            self._drain.begin(time.monotonic(), Reason.REDIS_LOST)
+            self._stop_asked(True, time.monotonic())
+        while self.horse_pid:
             try:
-                return give_back(self, job, queue.key, self._execution, self._settings.max_interruptions)
-            except RedisError as error:
-                log.error("Worker %s: job %s is not back in its queue yet: %s", self.name, job.id, error)
-                if until.expired:
-                    return None
-                time.sleep(min(0.2, until.left()))
-
-    def _horse_stacks(self) -> str:
-        """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code."""
-        before = size = len(self._channel.read_stack())
-        _send(self.horse_pid, os_signals.STACKS_SIGNAL)
-        until = time.monotonic() + STACK_SECONDS
-        while time.monotonic() < until:
-            time.sleep(0.01)
-            text = self._channel.read_stack()
-            if len(text) == size > before:
-                return text  # Nothing came in the last 10 ms: it is complete.
-            size = len(text)
-        return self._channel.read_stack()
+                self.wait_for_horse()
+                rq_private.set_horse_pid(self, 0)
+            except HorseMonitorTimeoutException:
+                continue
 
     def kill_horse_for_good(self) -> None:
         """Kill the horse if there is one; the last thing that a worker does to it."""
@@ -509,6 +494,7 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         if process.exitcode != 0:
             process.kill()
             process.join(0.2)
+            assert self.scheduler is not None
             self.scheduler.release_locks()
 
     def unsubscribe(self) -> None:
@@ -540,14 +526,22 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
             raise SystemExit(code)
         return worked
 
-    def _give_back_leftover(self) -> None:
-        """Give back what a fetch took without our having heard of it, and say that we hold nothing more."""
-        fetched = self._fetcher.unconfirmed()
-        if fetched is not None:
-            result = self._unpack(fetched)
-            if result is not None:
-                give_back(self, result[0], fetched.queue_key, None)
-        self._fetcher.forget()
+    def _give_back_leftover(self) -> bool:
+        """Give back what Redis could not be told of, or what a fetch took without our having heard of it.
+
+        Returns:
+            whether nothing is left in our hands.
+        """
+        if self._in_hand is not None:
+            self._in_hand.put_back(Deadline.after(0))
+            self._lifetime.job_met(self._in_hand.record)
+            return self._in_hand.returned
+        if self._fetcher.unsure:
+            fetched = self._fetcher.unconfirmed()
+            taken = self._unpack(fetched) if fetched is not None else None
+            if fetched is not None and taken is not None:
+                give_back(self, self.life, taken[0], fetched.queue_key, None)
+        return True
 
     def _reason(self) -> Reason:
         if self._error is not None:
@@ -559,17 +553,3 @@ class GracefulMixin(BaseWorker):  # type: ignore[misc]
         if self._options.get("burst"):
             return Reason.BURST
         return Reason.IDLE if self._options.get("max_idle_time") is not None else Reason.ERROR
-
-
-def _function_name(job: Job) -> str:
-    try:
-        return str(job.func_name)
-    except Exception:
-        return "?"  # The job's data cannot be read; RQ will say so when it runs.
-
-
-def _send(pid: int, signum: signal.Signals) -> None:
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        pass  # It ended by itself meanwhile.

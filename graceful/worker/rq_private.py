@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
-
-if TYPE_CHECKING:
-    from rq.worker import BaseWorker
+from rq.worker import BaseWorker
+from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 
 def ordered_queues(worker: BaseWorker) -> list[Queue]:
@@ -39,6 +40,35 @@ def scheduler_process(worker: BaseWorker) -> Any:
 def exception_handlers(worker: BaseWorker) -> list[Any]:
     handlers: list[Any] = worker._exc_handlers
     return handlers
+
+
+def function_name(job: Job) -> str:
+    """Dotted name of a job's function, without its arguments."""
+    try:
+        return str(job.func_name)
+    except Exception:
+        return "?"  # The job's data cannot be read; RQ says so when it runs it.
+
+
+def worker_keys(name: str) -> tuple[str, ...]:
+    """RQ's keys of a worker: its hash first (``BaseWorker.key``), then the index of its executions of RQ 3."""
+    key = f"{BaseWorker.redis_worker_namespace_prefix}{name}"
+    return key, f"{key}:executions"
+
+
+def worker_registries(queue_names: Iterable[str]) -> tuple[str, ...]:
+    """The sets in which workers are listed (rq/worker_registration.py)."""
+    return REDIS_WORKER_KEYS, *(WORKERS_BY_QUEUE_KEY % name for name in queue_names)
+
+
+def failure_callback(job: Job, death_penalty_class: type, *exc_info: Any) -> None:
+    """Run a job's failure callback: a method of the job in 2.x, a function of ``rq.callbacks`` in 3.x."""
+    if not job.failure_callback:
+        return
+    if hasattr(job, "execute_failure_callback"):
+        job.execute_failure_callback(death_penalty_class, *exc_info)
+    else:
+        import_module("rq.callbacks").execute_failure_callback(job, death_penalty_class, *exc_info)
 
 
 def execution_key(execution: Execution) -> str:

@@ -33,8 +33,8 @@ class SimpleMixin(GracefulMixin):
 
     def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
         """As RQ's, with the attendant thread beside it."""
-        self._fate = threading.Lock()
-        with self._attended(job, queue):
+        self._fate = threading.RLock()
+        with self._attended():
             return super().perform_job(job, queue, *execution)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
@@ -57,12 +57,10 @@ class SimpleMixin(GracefulMixin):
             super().handle_job_failure(*args, **kwargs)
 
     @contextmanager
-    def _attended(self, job: Job, queue: Queue) -> Iterator[None]:
+    def _attended(self) -> Iterator[None]:
         over = threading.Event()
         old = signal.signal(os_signals.INTERRUPT_SIGNAL, horse.interrupt)
-        attendant = threading.Thread(
-            target=self._attend_job, args=(over, job, queue), name="graceful-attendant", daemon=True
-        )
+        attendant = threading.Thread(target=self._attend_job, args=(over,), name="graceful-attendant", daemon=True)
         attendant.start()
         try:
             yield
@@ -72,14 +70,14 @@ class SimpleMixin(GracefulMixin):
             attendant.join()
             signal.signal(os_signals.INTERRUPT_SIGNAL, old)
 
-    def _attend_job(self, over: threading.Event, job: Job, queue: Queue) -> None:
+    def _attend_job(self, over: threading.Event) -> None:
         while not over.is_set():
             self.attend()
             limits = self._drain.limits
             seconds = LOOK_SECONDS
             if limits is not None and limits.hard.expired:
                 if self._fate.acquire(blocking=False):
-                    self._give_up(job, queue)
+                    self._give_up()
                 seconds = 0.05
             elif limits is not None and limits.soft.expired:
                 if not self._channel.interrupt:
@@ -89,15 +87,17 @@ class SimpleMixin(GracefulMixin):
                 seconds = limits.hard.left()
             elif limits is not None:
                 seconds = limits.soft.left()
+            self._beat()
             self._inbox.wait(min(LOOK_SECONDS, seconds))
 
-    def _give_up(self, job: Job, queue: Queue) -> None:
+    def _give_up(self) -> None:
         """The job holds the main thread and does not let go of it: put it back, end the worker from here."""
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         self._channel.write_stack("".join(traceback.format_stack(frame)) if frame else "")
-        self._hard_limit_hit = True
+        assert self._in_hand is not None
+        self._in_hand.hard_limit_hit = True
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
-        self._put_back(job, queue)
-        self._account(job)
+        self._in_hand.put_back(self._patience())
+        self._account()
         self.teardown()
         leave(self._ending.run(self._give_back_leftover))

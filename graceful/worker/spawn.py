@@ -22,9 +22,13 @@ from rq.queue import Queue
 from graceful.worker import os_signals, rq_private
 from graceful.worker.mixin import GracefulMixin
 
-CHILD = "import sys; sys.path[:] = {path!r}; import django; django.setup(); " + (
-    "from graceful.worker.spawned import main; main({descriptor})"
-)
+CHILD = """import sys
+sys.path[:] = {path!r}
+import django
+django.setup()
+from graceful.worker.spawned import main
+main({descriptor})
+"""
 ATTRIBUTES = (
     "job_class",
     "queue_class",
@@ -50,8 +54,10 @@ class SpawnMixin(GracefulMixin):
         """Start the horse; signals are held back in it until it has its own handlers."""
         os.environ["RQ_WORKER_ID"] = self.name
         os.environ["RQ_JOB_ID"] = job.id
-        assert self._execution is not None
-        os.environ["RQ_EXECUTION_ID"] = self._execution.id
+        assert self._in_hand is not None
+        assert self._in_hand.execution is not None
+        execution_id = self._in_hand.execution.id
+        os.environ["RQ_EXECUTION_ID"] = execution_id
         letter = pickle.dumps(
             {
                 "worker_class": self.graceful_over or type(self),
@@ -62,7 +68,8 @@ class SpawnMixin(GracefulMixin):
                 "connection": describe(self.connection),
                 "job": job.id,
                 "queue": queue.name,
-                "execution": self._execution.id,
+                "execution": execution_id,
+                "life": self.life,
                 "memory": self._channel.memory,
                 "stacks": self._channel.stacks,
             }

@@ -34,7 +34,7 @@ def main(descriptor: int) -> None:
         setattr(worker, name, value)
     for handler in letter["exception_handlers"]:
         worker.push_exc_handler(handler)
-    worker.join_channel(Channel(letter["memory"], letter["stacks"]))
+    worker.join(letter["life"], Channel(letter["memory"], letter["stacks"]))
     job = worker.job_class.fetch(letter["job"], connection=connection, serializer=worker.serializer)
     queue = worker.queue_class(
         letter["queue"],

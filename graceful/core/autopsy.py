@@ -1,0 +1,75 @@
+"""Closing the report of a worker that died without a word: what can be said of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
+from graceful.core.records import InFlightJob, JobTally, ShutdownReport, Spans
+
+SHORTEST_GRACE_SECONDS = 8.0
+"""Platforms wait at least 10 s before SIGKILL (Docker); a death earlier after the signal has another cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a successor found.
+
+    Args:
+        found_at: when it found the worker dead.
+        found_by: the successor's name.
+        last_beat: seconds since the epoch of the dead worker's last sign of life, by the server's clock.
+        job: the job that it held, with what became of it now.
+        oom_killed: the kernel has killed a process of its control group for want of memory since its start.
+        hooks_timeout: ``GRACEFUL_HOOKS_TIMEOUT`` in seconds.
+    """
+
+    found_at: datetime
+    found_by: str
+    last_beat: float | None
+    job: InFlightJob | None
+    oom_killed: bool
+    hooks_timeout: float
+
+
+def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
+    """The sealed report of a dead worker; its phase stays the last one that it reached in ``notes``."""
+    beat = datetime.fromtimestamp(findings.last_beat, UTC) if findings.last_beat is not None else None
+    notes = [f"died in the phase {report.phase}"]
+    if report.notes:
+        notes.append(report.notes)
+    if beat is not None:
+        notes.append(f"last heartbeat {beat.isoformat(timespec='seconds')}")
+    if findings.oom_killed:
+        notes.append("probably out of memory: the kernel killed a process of its control group")
+    elif _grace_over(report, beat or findings.found_at):
+        notes.append("probably killed because the platform's grace period was over")
+    notes.append(f"closed by worker {findings.found_by}")
+    return replace(
+        report,
+        phase=Phase.SEALED,
+        reason=Reason.KILLED,
+        outcome=Outcome.KILLED,
+        exit_code=None,
+        requested_at=report.requested_at,
+        ended_at=max(beat, report.requested_at or beat) if beat else findings.found_at,
+        seconds=replace(report.seconds, total=None) if report.seconds else Spans(),
+        jobs=_jobs(report.jobs, findings.job),
+        notes="; ".join(notes),
+    )
+
+
+def _grace_over(report: ShutdownReport, last_seen: datetime) -> bool:
+    if report.requested_at is None:
+        return False
+    return (last_seen - report.requested_at).total_seconds() >= SHORTEST_GRACE_SECONDS
+
+
+def _jobs(tally: JobTally, job: InFlightJob | None) -> JobTally:
+    known = [
+        replace(each, outcome=JobOutcome.UNKNOWN) if each.outcome is JobOutcome.RUNNING else each
+        for each in tally.in_flight
+        if job is None or each.id != job.id
+    ]
+    return replace(tally, in_flight=(*known, job) if job else tuple(known))

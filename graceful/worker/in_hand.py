@@ -1,0 +1,152 @@
+"""The job in a worker's hands: kept to the limits of a shutdown, and put back where the shutdown ended it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from dataclasses import replace
+
+from redis.exceptions import RedisError
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.worker import BaseWorker
+
+from graceful.conf import Settings
+from graceful.core.deadline import Deadline
+from graceful.core.phases import JobOutcome
+from graceful.core.policy import Limits
+from graceful.core.records import InFlightJob, cut
+from graceful.jobs.channel import Channel, Verdict
+from graceful.worker import failing, os_signals, rq_private
+from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
+
+log = logging.getLogger("graceful.worker")
+STACK_SECONDS = 0.5
+RETRY_SECONDS = 0.2
+NOT_DONE = frozenset({Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN})
+
+
+class InHand:
+    """One job, from the moment at which it was taken.
+
+    Args:
+        worker: the worker that holds it.
+        life: the worker's life.
+        channel: the memory shared with the horse.
+        settings: the settings that hold for the worker.
+        job: the job.
+        queue: the queue that it came from.
+    """
+
+    def __init__(
+        self, worker: BaseWorker, life: str, channel: Channel, settings: Settings, job: Job, queue: Queue
+    ) -> None:
+        self._worker = worker
+        self._life = life
+        self._channel = channel
+        self._settings = settings
+        self.job = job
+        self.queue = queue
+        self.execution: Execution | None = None
+        self.hard_limit_hit = False
+        self.returned = False
+        """Whether it is certain that the job is in nobody's hands through us."""
+        self.record = InFlightJob(job.id, rq_private.function_name(job), queue.name)
+
+    @property
+    def not_done(self) -> bool:
+        """Whether the shutdown ended the job, or kept it from being started: RQ's failure path is not for it."""
+        return self.hard_limit_hit or self._channel.verdict in NOT_DONE
+
+    def keep_to(self, limits: Limits) -> float:
+        """Interrupt the horse's job at the soft limit, kill the horse at the hard one.
+
+        Returns:
+            seconds until there is something to do again.
+        """
+        horse_pid = self._worker.horse_pid
+        if limits.hard.expired:
+            if not self.hard_limit_hit:
+                log.warning("Worker %s: the job did not end, killing its horse %d", self._worker.name, horse_pid)
+                self._channel.write_stack(self.horse_stacks())
+                self.hard_limit_hit = True
+                self._worker.kill_horse(signal.SIGKILL)
+            return RETRY_SECONDS
+        if limits.soft.expired:
+            if not self._channel.interrupt:
+                log.warning("Worker %s: no time left for the job, interrupting it", self._worker.name)
+                self._channel.interrupt = True
+                send(horse_pid, os_signals.INTERRUPT_SIGNAL)
+            return limits.hard.left()
+        return limits.soft.left()
+
+    def horse_stacks(self) -> str:
+        """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code."""
+        before = size = len(self._channel.read_stack())
+        send(self._worker.horse_pid, os_signals.STACKS_SIGNAL)
+        until = Deadline.after(STACK_SECONDS)
+        while not until.expired:
+            time.sleep(0.01)
+            text = self._channel.read_stack()
+            if len(text) == size > before:
+                return text  # Nothing came in the last 10 ms: it is complete.
+            size = len(text)
+        return self._channel.read_stack()
+
+    def put_back(self, until: Deadline) -> None:
+        """Put it at the front of its queue, or fail it where that is asked for; ``record`` tells which.
+
+        Args:
+            until: Redis may be slow or away just now; when to give up.
+        """
+        verdict = self._channel.verdict
+        self.record = replace(self.record, stack=cut(self._channel.read_stack()))
+        if verdict is Verdict.TAKEN:
+            self.returned = True
+            self.record = replace(self.record, outcome=JobOutcome.RETURNED)
+            return
+        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED
+        fails = counts and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
+        most = (NOT_ONCE if fails else self._settings.max_interruptions) if counts else None
+        given = self._give_back(most, until)
+        if given is None:
+            self.record = replace(self.record, outcome=JobOutcome.UNKNOWN)
+            return
+        self.returned = True
+        self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
+        log.warning(
+            "Worker %s: job %s was stopped by the shutdown: %s", self._worker.name, self.job.id, self.record.outcome
+        )
+
+    def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
+        if given.too_many:
+            failed = failing.fail(
+                self._worker, self.job, self.queue, self.execution, given.interruptions, by_policy=fails
+            )
+            return JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
+        if not given.back:
+            return JobOutcome.FINISHED if given.found == "finished" else JobOutcome.FAILED
+        if self.hard_limit_hit:
+            return JobOutcome.KILLED
+        return JobOutcome.INTERRUPTED if self._channel.verdict is Verdict.INTERRUPTED else JobOutcome.RETURNED
+
+    def _give_back(self, most: int | None, until: Deadline) -> GivenBack | None:
+        while True:
+            try:
+                return give_back(self._worker, self._life, self.job, self.queue.key, self.execution, most)
+            except RedisError as error:
+                log.error("Worker %s: job %s is not back in its queue yet: %s", self._worker.name, self.job.id, error)
+                if until.expired:
+                    return None
+                time.sleep(min(RETRY_SECONDS, until.left()))
+
+
+def send(pid: int, signum: signal.Signals) -> None:
+    """Send a signal to a process that may have ended meanwhile."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,158 @@
+"""Which workers there are, as far as Redis knows: each says so every few seconds, and hears of those that do not.
+
+Keys: ``graceful:workers`` (hash: life to what an autopsy must know), ``graceful:beats`` (sorted set: life to the
+server's time of its last beat), ``graceful:on:<machine>`` (set: lives on one machine), ``graceful:held:<life>`` (hash:
+the job in its hands), ``graceful:holders`` (hash: job id to the life that holds it). A *life* is the id of the
+worker's report. Times are the server's, so that no machine's clock matters.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+
+from graceful.reports.journal import JOURNAL_KEY
+from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
+from graceful.worker.machine import Process, oom_kills
+
+WORKERS_KEY = "graceful:workers"
+BEATS_KEY = "graceful:beats"
+MACHINE_KEY = "graceful:on:{}"
+BEAT_SECONDS = 15.0
+OVERDUE_SECONDS = 60
+"""Without a beat for so long a worker on another machine counts as gone: found after 60 to 75 s."""
+MACHINE_SECONDS = 7 * 24 * 3600
+
+BEAT_SCRIPT = """
+-- KEYS: workers, beats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine.
+local now = tonumber(redis.call('TIME')[1])
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[1])
+redis.call('EXPIRE', KEYS[3], ARGV[4])
+return {
+  redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]), 'LIMIT', 0, 20),
+  redis.call('SMEMBERS', KEYS[3])
+}
+"""
+
+LEAVE_SCRIPT = """
+-- KEYS: workers, beats, machine, held, holders, journal. ARGV: life, '1' to remove the journal's entry too.
+local job = redis.call('HGET', KEYS[4], 'job')
+if job and redis.call('HGET', KEYS[5], job) == ARGV[1] then
+  redis.call('HDEL', KEYS[5], job)
+end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('SREM', KEYS[3], ARGV[1])
+redis.call('DEL', KEYS[4])
+if ARGV[2] == '1' then
+  redis.call('HDEL', KEYS[6], ARGV[1])
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What is kept of a worker for the case that it dies without a word.
+
+    Args:
+        life: id of its report.
+        worker: its name.
+        queues: names of its queues.
+        process: its process.
+        oom_kills: what the kernel had counted at its start, see :func:`machine.oom_kills`.
+    """
+
+    life: str
+    worker: str
+    queues: tuple[str, ...]
+    process: Process
+    oom_kills: int | None = None
+
+    @classmethod
+    def here(cls, life: str, worker: str, queues: tuple[str, ...]) -> Registration:
+        return cls(life, worker, queues, Process.here(), oom_kills())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Registration | None:
+        """Read it back; None if it is none of ours."""
+        try:
+            parsed = json.loads(text)
+            process = parsed["process"]
+            return cls(
+                life=str(parsed["life"]),
+                worker=str(parsed["worker"]),
+                queues=tuple(str(name) for name in parsed["queues"]),
+                process=Process(str(process["machine"]), int(process["pid"]), str(process["started"])),
+                oom_kills=None if parsed["oom_kills"] is None else int(parsed["oom_kills"]),
+            )
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a worker hears at its own beat.
+
+    Args:
+        overdue: lives that have not beaten for too long.
+        neighbours: lives on this machine, one's own included.
+    """
+
+    overdue: tuple[str, ...]
+    neighbours: tuple[str, ...]
+
+
+class Presence:
+    """One worker's presence in Redis.
+
+    Every method raises ``redis.exceptions.RedisError`` where Redis does not answer.
+
+    Args:
+        connection: the worker's client.
+        registration: who it is.
+    """
+
+    def __init__(self, connection: redis.Redis, registration: Registration) -> None:
+        self.registration = registration
+        self._connection = connection
+        self._beat = connection.register_script(BEAT_SCRIPT)
+
+    def beat(self) -> Heard:
+        """Say that the worker lives."""
+        life = self.registration.life
+        overdue, neighbours = self._beat(
+            keys=[WORKERS_KEY, BEATS_KEY, MACHINE_KEY.format(self.registration.process.machine)],
+            args=[life, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS],
+        )
+        return Heard(_texts(overdue), _texts(neighbours))
+
+    def leave(self, *, archived: bool) -> None:
+        """Take back all that was said of the worker; its journal entry too, once the report is ``archived``."""
+        leave(self._connection, self.registration, archived=archived)
+
+
+def leave(connection: redis.Redis, registration: Registration, *, archived: bool) -> None:
+    """See :meth:`Presence.leave`."""
+    connection.register_script(LEAVE_SCRIPT)(
+        keys=[
+            WORKERS_KEY,
+            BEATS_KEY,
+            MACHINE_KEY.format(registration.process.machine),
+            HELD_KEY.format(registration.life),
+            HOLDERS_KEY,
+            JOURNAL_KEY,
+        ],
+        args=[registration.life, "1" if archived else ""],
+    )
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values)

@@ -1,0 +1,55 @@
+"""One Redis connection used below the client: a command can be sent without waiting for its reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+REPLY_SECONDS = 1.0
+
+
+class RawConnection:
+    """A connection of its own out of a client's pool, so made of the same settings: TLS, unix socket, Sentinel.
+
+    Args:
+        connection: the client.
+
+    Raises:
+        redis.exceptions.MaxConnectionsError: the pool has no connection to spare.
+        redis.exceptions.ConnectionError: Redis cannot be reached.
+    """
+
+    def __init__(self, connection: redis.Redis) -> None:
+        self._client = redis.Redis(connection_pool=connection.connection_pool, single_connection_client=True)
+        self._raw: Any = self._client.connection
+
+    @property
+    def socket(self) -> Any:
+        """The socket to wait for, or None while not connected.
+
+        redis-py has no public way to it; read in redis 5.0 to 8.1 (``AbstractConnection._sock``).
+        """
+        return self._raw._sock
+
+    def send(self, *command: Any) -> None:
+        """Send a command; connects first where that is necessary. Later reads wait at most a second."""
+        self._raw.send_command(*command)
+        self.socket.settimeout(REPLY_SECONDS)
+
+    def readable(self) -> bool:
+        """Whether there is something to read; data of TLS alone is not."""
+        return bool(self._raw.can_read(timeout=0))
+
+    def read(self) -> Any:
+        """Read one reply."""
+        return self._raw.read_response()
+
+    def disconnect(self) -> None:
+        """Cut it; the next :meth:`send` connects anew."""
+        self._raw.disconnect()
+
+    def close(self) -> None:
+        """Cut it and give it back to its pool."""
+        self._raw.disconnect()
+        self._client.close()

@@ -1,0 +1,211 @@
+"""What a worker does for those that died without a word: their job goes back, their report is closed.
+
+Exactly one successor does it at a time, under a lock; each step can be repeated, so it does no harm if that one dies
+over it as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import redis
+from rq.exceptions import NoSuchJobError
+from rq.executions import ExecutionRegistry
+from rq.job import Job
+from rq.queue import Queue
+from rq.worker import BaseWorker
+
+from graceful.conf import Settings
+from graceful.core.autopsy import Findings, closed
+from graceful.core.phases import JobOutcome
+from graceful.core.records import InFlightJob, ShutdownReport, utc_now
+from graceful.exceptions import UnreadableReport
+from graceful.jobs.on_interrupt import policy_of
+from graceful.reports import archive
+from graceful.reports.journal import JOURNAL_KEY, Journal
+from graceful.worker import failing, rq_private
+from graceful.worker.fetch import HELD_KEY
+from graceful.worker.give_back import NOT_ONCE, give_back
+from graceful.worker.machine import Process, machine, oom_kills
+from graceful.worker.presence import BEATS_KEY, WORKERS_KEY, Heard, Registration, leave
+
+log = logging.getLogger("graceful.worker")
+LOCK_KEY = "graceful:autopsy:{}"
+LOCK_SECONDS = 30
+ARCHIVE_SECONDS = 2.0
+
+
+class Successor:
+    """Looks after dead workers, in the name of a living one.
+
+    Args:
+        worker: the living worker.
+        life: its life.
+        settings: the settings that hold for it.
+    """
+
+    def __init__(self, worker: BaseWorker, life: str, settings: Settings) -> None:
+        self._worker = worker
+        self._connection: redis.Redis = worker.connection
+        self._life = life
+        self._settings = settings
+
+    def look(self, heard: Heard) -> int:
+        """Close the reports of those that are dead.
+
+        Args:
+            heard: lives that may be.
+
+        Returns:
+            how many were.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not answer; what was begun is done by the next one.
+        """
+        suspects = [life for life in dict.fromkeys((*heard.neighbours, *heard.overdue)) if life != self._life]
+        closed_reports = 0
+        for life in suspects:
+            registration = self._registration(life)
+            if registration is None:
+                # Half removed, or not ours: nobody can say anything of it any more.
+                self._connection.zrem(BEATS_KEY, life)
+                self._connection.srem(f"graceful:on:{machine()}", life)
+                continue
+            process = registration.process
+            overdue = life in heard.overdue
+            if process.gone or (overdue and not process.local):
+                closed_reports += self._under_lock(registration)
+        return closed_reports
+
+    def free_name(self, name: str, hostname: str) -> None:
+        """Close the report of a dead worker of this very name, so that RQ lets it be used again.
+
+        A container that is started again has the host's name but other pids: a worker of the same name on a host of
+        the same name has to be its predecessor.
+        """
+        for life, text in self._connection.hscan_iter(WORKERS_KEY):
+            registration = Registration.from_json(text)
+            if registration is None or registration.worker != name or registration.life == self._life:
+                continue
+            report = self._report(registration)
+            same_host = report is not None and report.hostname == hostname and not registration.process.local
+            if registration.process.gone or same_host:
+                log.info("Worker %s: its predecessor %s is dead", name, life)
+                self._under_lock(registration)
+
+    def _registration(self, life: str) -> Registration | None:
+        text: Any = self._connection.hget(WORKERS_KEY, life)
+        return Registration.from_json(text) if text else None
+
+    def _under_lock(self, registration: Registration) -> int:
+        key = LOCK_KEY.format(registration.life)
+        if not self._connection.set(key, self._life, nx=True, ex=LOCK_SECONDS):
+            return 0
+        try:
+            return int(self._examine(registration))
+        finally:
+            self._connection.delete(key)
+
+    def _examine(self, registration: Registration) -> bool:
+        raw: Any = self._connection.hgetall(HELD_KEY.format(registration.life))
+        held = {key.decode(): value.decode() for key, value in raw.items()}
+        if self._horse_lives(registration, held):
+            return False
+        report = self._report(registration)
+        # A job that is still held after the report was sealed goes back all the same.
+        job = self._take_job_back(registration, held)
+        if report is not None and report.sealed:
+            sealed = report
+        else:
+            beat: Any = self._connection.zscore(BEATS_KEY, registration.life)
+            kills, process = oom_kills(), registration.process
+            known = kills is not None and registration.oom_kills is not None and process.local
+            sealed = closed(
+                report or self._blank(registration),
+                Findings(
+                    found_at=utc_now(),
+                    found_by=self._worker.name,
+                    last_beat=beat,
+                    job=job,
+                    oom_killed=bool(known and (kills or 0) > (registration.oom_kills or 0)),
+                    hooks_timeout=self._settings.hooks_timeout,
+                ),
+            )
+            Journal(self._connection).write(sealed)
+        archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
+        self._forget_in_rq(registration)
+        leave(self._connection, registration, archived=archived)
+        log.warning(
+            "Worker %s died without a word; its report is closed by worker %s: %s",
+            registration.worker,
+            self._worker.name,
+            sealed.notes or sealed.outcome,
+        )
+        return True
+
+    def _horse_lives(self, registration: Registration, held: dict[str, str]) -> bool:
+        """Whether its horse is still at the job. It learns of its worker's death by itself, and ends; see orphan."""
+        if "horse" not in held:
+            return False
+        horse = Process(registration.process.machine, int(held["horse"]), held.get("horse_started", ""))
+        return horse.local and not horse.gone
+
+    def _report(self, registration: Registration) -> ShutdownReport | None:
+        text: Any = self._connection.hget(JOURNAL_KEY, registration.life)
+        if text is None:
+            return archive.read(registration.life)
+        try:
+            return ShutdownReport.from_json(text)
+        except UnreadableReport as error:
+            Journal(self._connection).set_aside(registration.life, str(error))
+            return None
+
+    def _blank(self, registration: Registration) -> ShutdownReport:
+        return ShutdownReport(
+            id=registration.life,
+            worker=registration.worker,
+            hostname="",
+            pid=registration.process.pid,
+            queues=registration.queues,
+            worker_class="",
+            started_at=utc_now(),
+        )
+
+    def _take_job_back(self, registration: Registration, held: dict[str, str]) -> InFlightJob | None:
+        """Put the job that it held at the front of its queue, as an interrupted one."""
+        if "job" not in held:
+            return None
+        worker, job_id, queue_key = self._worker, held["job"], held["queue"]
+        queue: Queue = worker.queue_class.from_queue_key(
+            queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
+        )
+        try:
+            job: Job = worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
+        except NoSuchJobError:
+            queue.intermediate_queue.remove(job_id)
+            return None
+        executions = ExecutionRegistry(job_id, self._connection).get_executions()
+        execution = executions[-1] if executions else None
+        # A job that was taken and not started yet has lost nothing by it.
+        started = "horse" in held
+        fails = started and (policy_of(failing.function(job), job.meta) or self._settings.interrupted_jobs) == "fail"
+        most = NOT_ONCE if fails else self._settings.max_interruptions
+        given = give_back(worker, registration.life, job, queue_key, execution, most if started else None)
+        in_flight = InFlightJob(job_id, rq_private.function_name(job), queue.name, interruptions=given.interruptions)
+        if given.too_many:
+            failing.fail(worker, job, queue, execution, given.interruptions, by_policy=fails)
+            return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
+        if not given.back:
+            return None  # It had come to its end by itself, or is another's.
+        return replace(in_flight, outcome=JobOutcome.KILLED if started else JobOutcome.RETURNED)
+
+    def _forget_in_rq(self, registration: Registration) -> None:
+        """Remove the ghost: RQ's own entries of the dead worker, so that its name is free and no page lists it."""
+        with self._connection.pipeline() as pipeline:
+            for key in rq_private.worker_keys(registration.worker):
+                pipeline.delete(key)
+            for registry in rq_private.worker_registries(registration.queues):
+                pipeline.srem(registry, rq_private.worker_keys(registration.worker)[0])
+            pipeline.execute()
