@@ -143,8 +143,8 @@ def machine(on: Bench) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--signals", type=int, default=100, help="SIGTERMs for the count of lost jobs (default 100)")
-    parser.add_argument("--stops", type=int, default=40, help="workers stopped for each latency (default 40)")
-    parser.add_argument("--jobs", type=int, default=400, help="jobs of a backlog (default 400)")
+    parser.add_argument("--stops", type=int, default=30, help="workers stopped for each latency (default 30)")
+    parser.add_argument("--jobs", type=int, default=300, help="jobs of a backlog (default 300)")
     parser.add_argument("--pairs", type=int, default=7, help="backlogs for each kind of worker (default 7)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--only", choices=["lost", "stops", "backlog"], help="one part alone")
