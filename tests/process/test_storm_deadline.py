@@ -1,0 +1,161 @@
+"""Workers with a short grace period, stopped at random instants in jobs that take about as long.
+
+``STORM`` sets the number of shutdowns of each test, ``SEED`` the random instants of an earlier run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from django.conf import settings as django_settings
+from rq import Callback, Queue, Retry
+from rq.job import Job
+
+from graceful.worker.give_back import INTERRUPTIONS_FIELD
+from tests.support import storm_jobs
+from tests.support.books import balance
+from tests.support.jobs import STARTED
+from tests.support.nursery import Nursery
+from tests.support.processes import pids_in_session
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+SHUTDOWNS = int(os.environ.get("STORM", "24"))
+TOGETHER = 3
+JOBS = 16
+RETRIES = 3
+TIMEOUT, HOOKS_TIMEOUT, INTERRUPT_TIMEOUT = 1.5, 0.4, 0.3
+OVERRUN_SECONDS = 0.25
+SLACK_SECONDS = float(os.environ.get("STORM_SLACK", "1.0"))
+"""Allowed on top on a machine that other tests keep busy; 0 where it is the storm's alone."""
+WAYS = ("nap", "sleep", "spin", "stubborn")
+SETTINGS = {
+    "GRACEFUL_TIMEOUT": TIMEOUT,
+    "GRACEFUL_HOOKS_TIMEOUT": HOOKS_TIMEOUT,
+    "GRACEFUL_INTERRUPT_TIMEOUT": INTERRUPT_TIMEOUT,
+    "GRACEFUL_MAX_INTERRUPTIONS": 1_000_000,
+    "GRACEFUL_EXIT_HOOKS": ["tests.support.storm_jobs.moody_hook", "tests.support.storm_jobs.last_hook"],
+}
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of all random choices; printed where a test fails."""
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**6))
+    print(f"SEED={seed} STORM={SHUTDOWNS}")
+    return seed
+
+
+@pytest.fixture
+def nursery(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[Nursery]:
+    """A place that starts workers with a short grace period."""
+    environment = {"TEST_REDIS_URL": valkey.url, "TEST_RUN_DIR": str(django_settings.RUN_DIR)}
+    settings = SETTINGS | {"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool")}
+    with Nursery(tmp_path / "workers.log", environment, settings) as nursery:
+        yield nursery
+
+
+def enqueue(queue: Queue, shuffled: random.Random, number: int) -> list[Job]:
+    """So many jobs, and dependents of half of them, with all that an interruption could harm: callbacks, retries, dependents."""
+    parents = [
+        queue.enqueue(
+            storm_jobs.long,
+            shuffled.choice(WAYS),
+            0.0,
+            1.8,
+            on_success=Callback(storm_jobs.succeeded),
+            on_failure=Callback(storm_jobs.failed),
+            retry=Retry(max=RETRIES),
+        )
+        for _ in range(number)
+    ]
+    dependents = [
+        queue.enqueue(
+            storm_jobs.long,
+            "nap",
+            0.0,
+            0.2,
+            depends_on=parent,
+            on_success=Callback(storm_jobs.succeeded),
+            on_failure=Callback(storm_jobs.failed),
+        )
+        for parent in parents[::2]
+    ]
+    return parents + dependents
+
+
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
+def test_an_interrupted_job_loses_nothing_but_time(
+    worker_class: str, connection: redis.Redis, nursery: Nursery, queue: Queue, seed: int
+) -> None:
+    """A deploy would fail jobs, use up their retries, run them twice at once, or be killed with its worker."""
+    shuffled = random.Random(seed)
+    jobs: list[Job] = []
+    overruns: list[float] = []
+    codes: list[int] = []
+    for number in range(max(1, SHUTDOWNS // TOGETHER)):
+        if queue.count < JOBS:
+            jobs += enqueue(queue, shuffled, JOBS - queue.count)
+        ids = [job.id for job in jobs]
+        options = ("--worker-class", worker_class)
+        pids = [
+            nursery.start("runworker_graceful", queue.name, "--name", f"deadline-{number}-{each}", *options)
+            for each in range(TOGETHER)
+        ]
+        wait_until(
+            lambda: connection.scard("rq:workers") == TOGETHER, 10, lambda: f"workers are up:\n{nursery.output[-5000:]}"
+        )
+        signalled = {}
+        for pid in pids:
+            time.sleep(shuffled.uniform(0, 0.3))
+            signalled[pid] = time.monotonic()
+            os.kill(pid, signal.SIGTERM)
+        for pid in pids:
+            code, at = nursery.wait(pid)
+            overruns.append(at - signalled[pid] - TIMEOUT)
+            codes.append(code)
+            assert code in (0, 75, 70), f"exit code {code}; output:\n{nursery.output[-8000:]}"
+            assert pids_in_session(pid) == []
+        books = balance(connection, ids)
+        books.assert_balanced()
+        assert books.at("failed") == []
+    worst = max(overruns)
+    print(
+        f"{worker_class}: {len(codes)} shutdowns, exit codes {Counter(codes)}; past GRACEFUL_TIMEOUT by "
+        f"{worst * 1000:.0f} ms at worst, {statistics.median(overruns) * 1000:.0f} ms at the median"
+    )
+    assert worst <= OVERRUN_SECONDS + SLACK_SECONDS
+    # Each worker came to its last hook, whatever its job and the hook before had taken.
+    assert int(connection.get(storm_jobs.LAST_HOOK) or 0) == len(codes)
+
+    for job in jobs:
+        assert job.get_status(refresh=True) in ("queued", "finished", "deferred")
+    interrupted = [job for job in jobs if connection.hget(job.key, INTERRUPTIONS_FIELD)]
+    assert interrupted, "no job was interrupted: this storm showed nothing"
+    connection.set(storm_jobs.HURRY, 1)
+    connection.delete(storm_jobs.LAST_HOOK)
+    pid = nursery.start("runworker_graceful", queue.name, "--burst", "--worker-class", worker_class)
+    assert nursery.wait(pid, 60)[0] in (0, 70)
+    books = balance(connection, ids)
+    books.assert_balanced()
+    assert sorted(books.at("finished")) == sorted(ids), books.summary()
+    assert connection.smembers(storm_jobs.EARLY) == set()
+    called = {key.decode(): int(times) for key, times in connection.hgetall(storm_jobs.CALLED).items()}
+    assert not [key for key in called if key.startswith("failure")]
+    assert {f"success:{job_id}" for job_id in ids} == called.keys()
+    for job in jobs:
+        job.refresh()
+        assert job.retries_left in (RETRIES, None), "an interruption has used up a retry"
+        started = int(connection.hget(STARTED, job.id) or 0)
+        interruptions = int(connection.hget(job.key, INTERRUPTIONS_FIELD) or 0)
+        # An interruption may come before the job's own code began, but none goes uncounted.
+        assert started <= interruptions + 1, f"{job.id} was started {started} times, interrupted {interruptions} times"
