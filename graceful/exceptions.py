@@ -29,6 +29,10 @@ class StoppedByShutdown(GracefulError):
     """What a job fails with that was interrupted by a shutdown and asked to be failed for it."""
 
 
+class CursorMismatch(GracefulError):
+    """A ``resumable`` loop is not the one that the saved cursor is of: going on could skip items or repeat many."""
+
+
 class Interruption(BaseException):
     """Base of what ends code from outside; a ``BaseException``, so that ``except Exception`` lets it pass.
 

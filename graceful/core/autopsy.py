@@ -53,7 +53,7 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
         outcome=Outcome.KILLED,
         exit_code=None,
         requested_at=report.requested_at,
-        ended_at=max(beat, report.requested_at or beat) if beat else findings.found_at,
+        ended_at=max(beat, report.requested_at or beat, report.started_at) if beat else findings.found_at,
         seconds=replace(report.seconds, total=None) if report.seconds else Spans(),
         jobs=_jobs(report.jobs, findings.job),
         notes="; ".join(notes),

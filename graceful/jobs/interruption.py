@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ class Guard:
         self.interrupted = False
         self._open = False
         self._shields = 0
+        self._caller: FrameType | None = None
         self._lock = threading.Lock()
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -38,8 +40,16 @@ class Guard:
     def _knock(self, frame: FrameType | None = None) -> None:
         if self._open and self._shields == 0 and self.channel.interrupt and not self.interrupted:
             self.interrupted = True
-            self.channel.write_stack("".join(traceback.format_stack(frame)))
+            self.channel.write_stack(self._stack_of_job(frame or sys._getframe(1)))
             raise JobInterrupted(REASON)
+
+    def _stack_of_job(self, frame: FrameType | None) -> str:
+        """Where the job stands: its own frames, without those of the worker that called it."""
+        frames = []
+        while frame is not None and frame is not self._caller:
+            frames.append((frame, frame.f_lineno))
+            frame = frame.f_back
+        return "".join(traceback.StackSummary.extract(reversed(frames)).format())
 
     def run(self, perform: Callable[[], T]) -> T:
         """Call ``perform``, interruptible; its result is kept if the interruption comes when it is already there.
@@ -48,6 +58,7 @@ class Guard:
             JobInterrupted: the job was interrupted.
         """
         done = False
+        self._caller = sys._getframe()
         try:
             try:
                 self._open = True

@@ -64,7 +64,8 @@ class Ending:
             log.warning("Redis could not be asked for what this worker held: %s", leftover.error)
         self._empty_handed = bool(leftover.value)
         self._lifetime.drained()
-        specs = registry.exit_hooks() if once.claim() else ()
+        once.claim()  # So that graceful.run_at_exit() does not run them again.
+        specs = registry.exit_hooks()
         if not specs:
             return self._finish(())
         results = runner.run_hooks(

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import redis
 from rq.job import Job
@@ -16,7 +16,7 @@ from rq.job import Job
 from graceful import conf
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
-from graceful.core.records import JobTally, Shutdown
+from graceful.core.records import HookResult, JobTally, Shutdown
 from graceful.exceptions import JobInterrupted
 from graceful.hooks import registry, runner
 from graceful.jobs import interruption
@@ -135,9 +135,15 @@ def _run_exit_hooks(channel: Channel) -> None:
             deadline=deadline,
             on_start=lambda spec, seconds: None,
             on_end=lambda result: None,
+            # A horse stuck in a hook has nothing left to do: its job is done and stored.
+            take_over=_leave if os.getpid() != channel.worker_pid else None,
         )
     except Exception:
         log.exception("The horse exit hooks failed")
+
+
+def _leave(results: tuple[HookResult, ...]) -> NoReturn:
+    os._exit(os.EX_OK)
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

@@ -32,6 +32,8 @@ from graceful import conf
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Phase, Reason
 from graceful.core.records import ShutdownReport, utc_now
+from graceful.exceptions import InvalidSettings
+from graceful.hooks import registry
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import horse, os_signals, rq_private
 from graceful.worker.drain import STOPS, Drain
@@ -68,12 +70,17 @@ class GracefulMixin(BaseWorker):
         """As RQ's ``work``, with the same arguments; then exit hooks and report.
 
         Raises:
-            SystemExit: with the exit code of the design's table, where that is not 0.
-            graceful.exceptions.InvalidSettings: a setting is wrong; nothing was started.
+            SystemExit: with the exit code (see the README), where that is not 0. 78: a setting is wrong, and nothing
+                was started.
         """
-        settings = conf.settings()
-        if self.grace_seconds is not None:
-            settings = settings.with_timeout(self.grace_seconds)
+        try:
+            settings = conf.settings()
+            if self.grace_seconds is not None:
+                settings = settings.with_timeout(self.grace_seconds)
+            registry.exit_hooks()
+        except InvalidSettings as error:
+            log.error("Worker %s: not started: %s", self.name, error)
+            raise SystemExit(os.EX_CONFIG) from error
         bound = inspect.signature(super().work).bind(*args, **kwargs)
         self._options = bound.arguments
         close_database_connections()
