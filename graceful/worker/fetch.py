@@ -161,7 +161,7 @@ class QueueWatch:
             left = began + seconds - time.monotonic()
             sockets = {waiting.raw.socket: waiting for waiting in self._waiting.values()}
             ready = self._inbox.wait(max(0.0, left), list(sockets))
-            if self._inbox.received:
+            if self._inbox.unread:
                 return True
             answered = [sockets[each].answered() for each in ready]
             if any(answered):

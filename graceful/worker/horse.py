@@ -24,6 +24,7 @@ from graceful.jobs.channel import Channel, Verdict
 from graceful.jobs.on_interrupt import policy_of
 from graceful.worker import failing, orphan, os_signals
 from graceful.worker.fetch import claim
+from graceful.worker.job_store import JobStore
 from graceful.worker.machine import Process
 
 log = logging.getLogger("graceful.worker")
@@ -79,12 +80,13 @@ def perform(
         log.warning("Job %s is not started, Redis is away: %s", job.id, error)
         channel.verdict = Verdict.UNSTARTED
         return False
-    guard = interruption.install(channel)
+    guard = interruption.install(channel, JobStore(connection, job.key))
     assert guard is not None
     job_perform = job.perform
 
     def perform_with_policy() -> Any:
         channel.policy = policy_of(failing.function(job), job.meta)
+        guard.gives_way = (channel.policy or conf.settings().interrupted_jobs) == "requeue"
         return job_perform()
 
     # RQ calls job.perform() under the job's own timeout (BaseWorker.perform_job): just there it may be interrupted.
@@ -114,6 +116,17 @@ def raise_if_interrupted() -> None:
     guard = interruption.guard
     if guard is not None and guard.interrupted:
         raise JobInterrupted(interruption.REASON)
+
+
+def forget_cursors() -> None:
+    """The job in hand has succeeded: what it noted for its next run must not be found by another.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is away.
+    """
+    guard = interruption.guard
+    if guard is not None:
+        guard.notebook.clear()
 
 
 def _run_exit_hooks(channel: Channel) -> None:

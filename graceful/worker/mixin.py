@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import os
 import signal
 import sys
@@ -19,14 +18,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq.command import parse_payload
-from rq.exceptions import NoSuchJobError, StopRequested
+from rq.exceptions import StopRequested
 from rq.executions import Execution
-from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
+from rq.logutils import setup_loghandlers
 from rq.queue import Queue
-from rq.suspension import is_suspended
 from rq.timeouts import HorseMonitorTimeoutException
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import BaseWorker
 
 from graceful import conf
 from graceful.core.deadline import Deadline
@@ -38,17 +36,17 @@ from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import horse, os_signals, rq_private
 from graceful.worker.drain import STOPS, Drain
 from graceful.worker.ending import Ending
-from graceful.worker.fetch import Fetched, Fetcher, QueueWatch
 from graceful.worker.give_back import give_back
 from graceful.worker.in_hand import InHand
+from graceful.worker.intake import Intake
 from graceful.worker.lifetime import Lifetime
 from graceful.worker.pen import Pen
 from graceful.worker.presence import BEAT_SECONDS, Presence, Registration
 from graceful.worker.process import bounded, close_database_connections
 from graceful.worker.successor import Successor
+from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
-SUSPENDED_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 TIGHT_SECONDS = 2.0
 """How long one Redis command may take once the shutdown was asked for."""
@@ -86,7 +84,6 @@ class GracefulMixin(BaseWorker):
         close_database_connections()
         with os_signals.capture() as inbox:
             self._inbox = inbox
-            self._seen = 0
             self._settings = settings
             self._drain = Drain(settings)
             self._channel = Channel()
@@ -103,8 +100,7 @@ class GracefulMixin(BaseWorker):
             self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
             self._successor = Successor(self, self.life, settings)
             self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
-            self._fetcher = Fetcher(self.connection, self.life)
-            self._watch = QueueWatch(self.connection, inbox)
+            self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
             self._error: BaseException | None = None
             self._executed = 0
             self._in_hand: InHand | None = None
@@ -120,15 +116,17 @@ class GracefulMixin(BaseWorker):
     @property
     def exit_code(self) -> int | None:
         """The exit code that the shutdown came to; None before it."""
-        return self._lifetime.report.exit_code
+        return self.report.exit_code if self.report else None
 
     @property
-    def report(self) -> ShutdownReport:
-        """The shutdown report, as far as it is known."""
-        return self._lifetime.report
+    def report(self) -> ShutdownReport | None:
+        """The shutdown report, as far as it is known; None before :meth:`work`."""
+        lifetime: Lifetime | None = getattr(self, "_lifetime", None)
+        return lifetime.report if lifetime else None
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; before it our entry in the journal, and the reports of those who died here without a word."""
+        setup_loghandlers(*args, **kwargs, name="graceful")
         self._lifetime.open()
         self._successor.look(self._presence.beat())
         self._successor.free_name(self.name, self._lifetime.report.hostname)
@@ -161,9 +159,7 @@ class GracefulMixin(BaseWorker):
 
     def attend(self) -> None:
         """Act upon what was asked for since the last time."""
-        while self._seen < len(self._inbox.received):
-            received = self._inbox.received[self._seen]
-            self._seen += 1
+        while (received := self._inbox.next()) is not None:
             if received.name in STOPS:
                 first = self._drain.ask(received)
                 self._stop_asked(first, received.at)
@@ -224,26 +220,7 @@ class GracefulMixin(BaseWorker):
 
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
-        told = False
-        while True:
-            self.attend()
-            if self._drain.requested:
-                raise StopRequested
-            try:
-                suspended = bool(is_suspended(self.connection, self))
-            except RedisError:
-                return  # The dequeue that follows waits for Redis to come back.
-            if not suspended and not self._drain.quiet:
-                return
-            if burst:
-                log.info("Worker %s: %s in burst mode, exiting", self.name, "suspended" if suspended else "quiet")
-                raise StopRequested
-            if not told:
-                told = True
-                log.info("Worker %s: %s", self.name, "suspended" if suspended else "waits to be stopped")
-                self.set_state(WorkerStatus.SUSPENDED)
-            self._beat()
-            self._inbox.wait(SUSPENDED_SECONDS)
+        self._intake.hold_off(burst)
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -253,85 +230,12 @@ class GracefulMixin(BaseWorker):
         Raises:
             StopRequested: a stop was asked for.
         """
-        began = time.monotonic()
-        wait_seconds = 1.0
-        named = False
-        while True:
-            self.attend()
-            if self._drain.requested:
-                raise StopRequested
-            if self._drain.quiet:
-                self.check_for_suspension(timeout is None)
-            try:
-                if not named:
-                    self.set_state(WorkerStatus.IDLE)
-                    self.procline("Listening on " + ",".join(self.queue_names()))
-                    named = True
-                self.heartbeat()
-                if self.should_run_maintenance_tasks:
-                    self.run_maintenance_tasks()
-                result = self._take()
-                if result is not None:
-                    return result
-                if timeout is None:
-                    return None
-                seconds = float(timeout)
-                if max_idle_time is not None:
-                    idle_left = math.ceil(max_idle_time - (time.monotonic() - began))
-                    if idle_left <= 0:
-                        return None
-                    seconds = min(seconds, idle_left)
-                self._wait_for_work(seconds)
-                wait_seconds = 1.0
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-                if self._inbox.received[self._seen :]:
-                    continue
-                log.error(
-                    "Worker %s: could not connect to Redis: %s, retrying in %.0f s", self.name, error, wait_seconds
-                )
-                self._inbox.wait(wait_seconds)
-                wait_seconds = min(wait_seconds * self.exponential_backoff_factor, self.max_connection_wait_time)
+        return self._intake.next_job(timeout, max_idle_time)
 
-    def _wait_for_work(self, seconds: float) -> None:
-        queue_keys = [queue.key for queue in rq_private.ordered_queues(self)]
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._beat()
-            if self._watch.wait(queue_keys, min(left, BEAT_SECONDS)):
-                return
-
-    def _take(self) -> tuple[Job, Queue] | None:
-        while True:
-            pairs = [(each.key, each.intermediate_queue_key) for each in rq_private.ordered_queues(self)]
-            fetched = self._fetcher.fetch(pairs)
-            if fetched is None:
-                return None
-            result = self._unpack(fetched)
-            if result is not None:
-                return result
-
-    def _unpack(self, fetched: Fetched) -> tuple[Job, Queue] | None:
-        """The job behind an id, as ``Queue.dequeue_any`` would give it; None if it was deleted meanwhile."""
-        queue = self.queue_class.from_queue_key(
-            fetched.queue_key,
-            connection=self.connection,
-            job_class=self.job_class,
-            serializer=self.serializer,
-            death_penalty_class=self.death_penalty_class,
-        )
-        try:
-            job = self.job_class.fetch(fetched.job_id, connection=self.connection, serializer=self.serializer)
-        except NoSuchJobError:
-            IntermediateQueue(fetched.queue_key, self.connection).remove(fetched.job_id)
-            return None
-        self.reorder_queues(reference_queue=queue)
-        job.redis_server_version = self.get_redis_server_version()
-        log.debug("Worker %s: took job %s from %s", self.name, job.id, queue.name)
-        if self.log_job_description:
-            self.log.info("Worker %s: %s: %s (%s)", self.name, queue.name, job.description, job.id)
-        else:
-            self.log.info("Worker %s: %s: %s", self.name, queue.name, job.id)
-        return job, queue
+    def run_maintenance_tasks(self) -> None:
+        """As RQ's; also brings home the reports that wait in the journal or in the spool, and removes old ones."""
+        super().run_maintenance_tasks()
+        keep_up(self.connection, self._settings)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """As RQ's; a job that was taken after the stop was asked for goes back to the front of its queue.
@@ -425,6 +329,11 @@ class GracefulMixin(BaseWorker):
         horse.raise_if_interrupted()
         super().handle_execution_ended(*args, **kwargs)
 
+    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
+        """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go."""
+        horse.forget_cursors()
+        super().handle_job_success(*args, **kwargs)
+
     def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a Redis that is away does not part the worker from its running job."""
         try:
@@ -515,7 +424,7 @@ class GracefulMixin(BaseWorker):
         """As RQ's, with a bound: a Redis that does not answer must not eat the time of the hooks."""
         if self.is_horse:
             return
-        self._watch.close()
+        self._intake.close()
         doing = bounded(super().teardown, min(TEARDOWN_SECONDS, self._drain.end().left() / 4))
         if doing.error is not None:
             log.warning("Worker %s: RQ's teardown failed: %s", self.name, doing.error)
@@ -543,11 +452,7 @@ class GracefulMixin(BaseWorker):
             self._in_hand.put_back(Deadline.after(0))
             self._lifetime.job_met(self._in_hand.record)
             return self._in_hand.returned
-        if self._fetcher.unsure:
-            fetched = self._fetcher.unconfirmed()
-            taken = self._unpack(fetched) if fetched is not None else None
-            if fetched is not None and taken is not None:
-                give_back(self, self.life, taken[0], fetched.queue_key, None)
+        self._intake.give_back_leftover()
         return True
 
     def _reason(self) -> Reason:

@@ -38,6 +38,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self._read = 0
         self.pid = os.getpid()
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -46,6 +47,18 @@ class Inbox:
     def record(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: it only records."""
         self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is something that :meth:`next` has not given out yet."""
+        return self._read < len(self.received)
+
+    def next(self) -> Received | None:
+        """What came next, or None."""
+        if not self.unread:
+            return None
+        self._read += 1
+        return self.received[self._read - 1]
 
     def record_command(self, name: str) -> None:
         """Record a request that came another way, from any thread, and wake the loop."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import redis
+from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.executions import ExecutionRegistry
 from rq.job import Job
@@ -185,6 +186,12 @@ class Successor:
             job: Job = worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
         except NoSuchJobError:
             queue.intermediate_queue.remove(job_id)
+            return None
+        except (RedisError, OSError):
+            raise
+        except Exception:
+            # Its data cannot be read. RQ's maintenance fails it, out of the intermediate queue.
+            log.exception("Job %s, which worker %s held, cannot be read", job_id, registration.worker)
             return None
         executions = ExecutionRegistry(job_id, self._connection).get_executions()
         execution = executions[-1] if executions else None

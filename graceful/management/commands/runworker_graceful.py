@@ -79,7 +79,6 @@ class Command(RQWorkerCommand):  # type: ignore[misc]
         graceful_class = make_graceful(given)
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
-        setup_loghandlers(level, name="graceful")
         worker = get_worker(
             *queues,
             worker_class=graceful_class,

@@ -1,0 +1,59 @@
+"""Where a job's cursors are kept: a field of the job's own hash in Redis, so that they live and go with the job."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+from redis.exceptions import RedisError
+
+from graceful.jobs.notebook import FIELD
+
+log = logging.getLogger("graceful.worker")
+
+SAVE_SCRIPT = """
+-- A job that was deleted meanwhile must not come back as a hash with nothing but its cursors.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+"""
+
+
+class JobStore:
+    """The :class:`graceful.jobs.notebook.Store` of a job.
+
+    Args:
+        connection: a Redis client.
+        job_key: key of the job's hash.
+    """
+
+    def __init__(self, connection: redis.Redis, job_key: str | bytes) -> None:
+        self.connection = connection
+        self.job_key = job_key
+
+    def load(self) -> str | None:
+        """As in ``Store``.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is away: without its cursors the job must not begin.
+        """
+        text = self.connection.hget(self.job_key, FIELD)
+        return text.decode() if isinstance(text, bytes) else text
+
+    def save(self, text: str) -> bool:
+        """As in ``Store``."""
+        try:
+            self.connection.eval(SAVE_SCRIPT, 1, self.job_key, FIELD, text)
+        except RedisError as error:
+            log.warning("The cursors of %s could not be saved: %s", self.job_key, error)
+            return False
+        return True
+
+    def clear(self) -> None:
+        """As in ``Store``.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is away: were the job stored as finished all the same, RQ's ``Repeat``
+                would find the old cursors.
+        """
+        self.connection.hdel(self.job_key, FIELD)

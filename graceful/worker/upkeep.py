@@ -1,0 +1,35 @@
+"""What workers do for reports now and then: bring home those that wait somewhere, remove those that are old."""
+
+from __future__ import annotations
+
+import redis
+from django.db import connections
+
+from graceful.conf import Settings
+from graceful.reports import archive
+from graceful.reports.journal import Journal
+from graceful.reports.spool import Spool
+from graceful.worker.process import Bounded
+
+HOME_SECONDS = 2.0
+REMOVE_SECONDS = 5.0
+
+
+def keep_up(connection: redis.Redis, settings: Settings) -> None:
+    """Archive what waits in the journal and in this machine's spool, and remove old reports. Never raises.
+
+    Args:
+        connection: a client of the server with the journal.
+        settings: the settings that hold for the worker.
+    """
+    archive.bring_home(Journal(connection), HOME_SECONDS)
+    archive.bring_home(Spool(settings.spool_dir), HOME_SECONDS)
+    Bounded(lambda: _remove_old(settings)).wait(REMOVE_SECONDS)
+
+
+def _remove_old(settings: Settings) -> None:
+    """In a thread of its own, so the connections that it closes are its own too."""
+    try:
+        archive.remove_old(settings.reports_keep)
+    finally:
+        connections.close_all()
