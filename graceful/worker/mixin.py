@@ -302,6 +302,8 @@ class GracefulMixin(BaseWorker):
         """As RQ's, with signals held back until the horse has its own handlers."""
         with os_signals.blocked():
             super().fork_work_horse(job, queue)  # type: ignore[misc]
+        if rq_private.stopped_by_user(self, job.id):
+            self.kill_horse()  # The stop-job command came before there was a horse to kill.
 
     def join(self, life: str, channel: Channel) -> None:
         """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
@@ -359,6 +361,8 @@ class GracefulMixin(BaseWorker):
             HorseMonitorTimeoutException: it is time for a heartbeat. RQ raises it out of an alarm
                 (``Worker.monitor_work_horse``), which could lose the status of a horse that ends at that instant.
         """
+        if not self.horse_pid:
+            return None, None, None
         signal.setitimer(signal.ITIMER_REAL, 0)
         heartbeat_at = time.monotonic() + self.job_monitoring_interval
         while True:
@@ -393,10 +397,14 @@ class GracefulMixin(BaseWorker):
             except HorseMonitorTimeoutException:
                 continue
 
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """As RQ's, but only where there is a horse: of pid 0, RQ would kill the worker's own process group."""
+        if self.horse_pid:
+            super().kill_horse(sig)
+
     def kill_horse_for_good(self) -> None:
         """Kill the horse if there is one; the last thing that a worker does to it."""
-        if self.horse_pid:
-            self.kill_horse(signal.SIGKILL)
+        self.kill_horse(signal.SIGKILL)
 
     # The end.
 
