@@ -70,15 +70,16 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     """The list, the page of one report, its JSON, and the way to the newest."""
 
     list_display = (
+        # How it went comes first: the right end of the list may be out of a small window.
         "time",
-        "worker_name",
-        "host",
-        "queue_names",
-        "release_label",
-        "reason_word",
         "outcome_badge",
         "total",
         "hooks_of_all",
+        "worker_name",
+        "host",
+        "release_label",
+        "queue_names",
+        "reason_word",
     )
     list_display_links = ("time", "worker_name")
     # By their choices: for any other field the filter would read all its values from the table.
@@ -220,8 +221,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("reason"))
     def reason_word(self, row: ShutdownReport) -> str:
-        word = row.get_reason_display() or "-"
-        return f"{word} ({one_line(row.signal)})" if row.signal else word
+        return one_line(row.signal or "") or row.get_reason_display() or "-"
 
     @admin.display(description=_("outcome"))
     def outcome_badge(self, row: ShutdownReport) -> str:
