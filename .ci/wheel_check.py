@@ -58,7 +58,7 @@ client.force_login(user)
 for model in apps.get_app_config("graceful").get_models():
     if model in __import__("django.contrib.admin", fromlist=["site"]).site._registry:
         url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-        status = client.get(url).status_code
+        status = client.get(url, follow=True).status_code
         assert status == 200, f"{url}: {status}"
         print("served", url)
 static = Path(apps.get_app_config("graceful").path) / "static"

@@ -97,6 +97,8 @@ class Command(BaseCommand):
             process.send_signal(signal.SIGTERM)
             exit_code = process.wait(settings.GRACEFUL_TIMEOUT + 5)
             self.say(f"gone after {time.monotonic() - began:.2f} s, exit code {exit_code}")
+            if exit_code:
+                raise CommandError(f"Exit code 0 was expected; see {WORKER_LOG}")
         self.headline("4. What it says of its end: manage.py shutdown_report --last")
         call_command("shutdown_report", "--last", stdout=self.stdout)
         self.headline("5. The books")
@@ -110,6 +112,8 @@ class Command(BaseCommand):
                 time.sleep(0.05)
         self.show_progress()
         self.end_progress()
+        if process.returncode:
+            raise CommandError(f"The worker ended with exit code {process.returncode}; see {WORKER_LOG}")
         self.balance()
         read = Package.objects.aggregate(files=Sum("files"), tokens=Sum("tokens"))
         common = IdentifierCount.objects.values_list("identifier").annotate(times=Sum("count")).order_by("-times")[:5]
