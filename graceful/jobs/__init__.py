@@ -1,8 +1,21 @@
-"""What job code may use: ``shutdown_requested``, ``time_left``, ``uninterruptible``, ``on_interrupt``."""
+"""What job code may use. All of it also works outside a worker, where no shutdown ever comes."""
 
 from __future__ import annotations
 
 from graceful.jobs.clock import shutdown_requested, time_left, uninterruptible
 from graceful.jobs.on_interrupt import on_interrupt, policy_of
+from graceful.jobs.progress import Progress, progress
+from graceful.jobs.resumable import checkpoint, resumable, resume_state
 
-__all__ = ["on_interrupt", "policy_of", "shutdown_requested", "time_left", "uninterruptible"]
+__all__ = [
+    "Progress",
+    "checkpoint",
+    "on_interrupt",
+    "policy_of",
+    "progress",
+    "resumable",
+    "resume_state",
+    "shutdown_requested",
+    "time_left",
+    "uninterruptible",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -9,10 +10,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from graceful.exceptions import JobInterrupted
 from graceful.jobs.channel import Channel, Stage
+from graceful.jobs.notebook import MemoryStore, Notebook, Store
 
 T = TypeVar("T")
 REASON = "the worker is shutting down"
@@ -23,15 +25,25 @@ class Guard:
 
     Args:
         channel: the memory shared with the worker.
+        store: where the job's cursors are kept; None keeps them no longer than the guard.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, store: Store | None = None) -> None:
         self.channel = channel
+        self.notebook = Notebook(store or MemoryStore())
         self.interrupted = False
+        self.gives_way = True
+        """Whether the job lets itself be interrupted between two items, before its time is up; not if it then fails."""
         self._open = False
         self._shields = 0
         self._caller: FrameType | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is a process that the job forked: it is not the job, and cannot be interrupted for it."""
+        return os.getpid() != self._pid
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Handler of the interrupt signal, in the job's process: raises where that is allowed."""
@@ -39,9 +51,31 @@ class Guard:
 
     def _knock(self, frame: FrameType | None = None) -> None:
         if self._open and self._shields == 0 and self.channel.interrupt and not self.interrupted:
-            self.interrupted = True
-            self.channel.write_stack(self._stack_of_job(frame or sys._getframe(1)))
-            raise JobInterrupted(REASON)
+            self._interrupt(frame or sys._getframe(1))
+
+    def _interrupt(self, frame: FrameType) -> NoReturn:
+        self.interrupted = True
+        self.channel.write_stack(self._stack_of_job(frame))
+        raise JobInterrupted(REASON)
+
+    def give_way(self) -> None:
+        """Interrupt the job at a point that suits it, with its cursors saved.
+
+        Returns where the job must not be interrupted: in an ``uninterruptible`` block, in another thread than the main
+        one, where it has swallowed an interruption already, or would fail by it.
+
+        Raises:
+            JobInterrupted: otherwise.
+        """
+        allowed = self._open and self._shields == 0 and self.gives_way and not self.interrupted
+        if allowed and threading.current_thread() is threading.main_thread():
+            self.save_notes()
+            self._interrupt(sys._getframe(1))
+
+    def save_notes(self) -> None:
+        """Save the job's cursors, as a whole."""
+        with self.shield():
+            self.notebook.save()
 
     def _stack_of_job(self, frame: FrameType | None) -> str:
         """Where the job stands: its own frames, without those of the worker that called it."""
@@ -57,25 +91,39 @@ class Guard:
         Raises:
             JobInterrupted: the job was interrupted.
         """
-        done = False
+        results: list[T] = []
         self._caller = sys._getframe()
         try:
             try:
-                self._open = True
-                self.channel.stage = Stage.RUNNING
-                # A horse that was told before it came this far has had no signal since.
-                self._knock()
-                result = perform()
-                done = True
+                self.begin()
+                results.append(perform())
             finally:
                 self._open = False
-                self.channel.stage = Stage.STORING
         except JobInterrupted:
-            if not done:
+            if not results:
                 raise
+        finally:
+            self.end(bool(results))
         # A job that caught the interruption and came to its end all the same has finished.
         self.interrupted = False
-        return result
+        return results[0]
+
+    def begin(self) -> None:
+        """From now on the job may be interrupted.
+
+        Raises:
+            JobInterrupted: a horse that was told before it came this far has had no signal since.
+        """
+        self._open = True
+        self.channel.stage = Stage.RUNNING
+        self._knock()
+
+    def end(self, success: bool) -> None:
+        """From now on it may not; the cursors of a job without success are saved, for its next run."""
+        self._open = False
+        self.channel.stage = Stage.STORING
+        if not success:
+            self.save_notes()
 
     @contextmanager
     def shield(self) -> Iterator[None]:
@@ -99,8 +147,8 @@ guard: Guard | None = None
 """The guard of the job in hand; None outside a worker."""
 
 
-def install(channel: Channel | None) -> Guard | None:
+def install(channel: Channel | None, store: Store | None = None) -> Guard | None:
     """Make a new guard the one of this process; None takes it away."""
     global guard
-    guard = None if channel is None else Guard(channel)
+    guard = None if channel is None else Guard(channel, store)
     return guard

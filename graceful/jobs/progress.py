@@ -1,0 +1,61 @@
+"""How far a job is, read from outside, without unpickling anything of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from graceful.exceptions import CursorMismatch
+from graceful.jobs.notebook import FIELD, read
+
+
+class JobInRedis(Protocol):
+    """What is needed of an ``rq.job.Job``."""
+
+    connection: Any
+
+    @property
+    def key(self) -> Any:
+        """Its key in Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one ``resumable`` loop of a job is, as it was saved last.
+
+    Args:
+        name: the loop's name.
+        done: finished items.
+        total: how many there are in all, None where that is not known.
+        finished: whether it came to its end.
+    """
+
+    name: str
+    done: int
+    total: int | None
+    finished: bool
+
+    @property
+    def share(self) -> float | None:
+        """The finished share, between 0 and 1; None where the total is not known."""
+        if self.finished:
+            return 1.0
+        return None if not self.total else min(1.0, self.done / self.total)
+
+
+def progress(job: JobInRedis) -> tuple[Progress, ...]:
+    """The loops of a job, in the order in which they began; empty once the job has succeeded.
+
+    Saved every few seconds (``save_every`` of ``resumable``), and as current as that.
+    """
+    try:
+        return progress_in(read(job.connection.hget(job.key, FIELD)))
+    except (CursorMismatch, KeyError, TypeError, AttributeError):
+        return ()  # Of another version, or not ours: nothing that a page should break at.
+
+
+def progress_in(saved: Mapping[str, Any]) -> tuple[Progress, ...]:
+    """The progress in what :func:`graceful.jobs.notebook.read` has read."""
+    loops = saved["loops"]
+    return tuple(Progress(name, each["done"], each["total"], each["finished"]) for name, each in loops.items())

@@ -1,0 +1,147 @@
+"""For the tests of a project's own jobs: make a piece of code see a shutdown, and see it go on afterwards.
+
+The pytest fixture ``graceful_worker`` is a :func:`worker`; it is there wherever the package is installed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from graceful.core.deadline import Deadline
+from graceful.core.policy import Limits
+from graceful.exceptions import JobInterrupted
+from graceful.jobs import interruption
+from graceful.jobs.channel import Channel
+from graceful.jobs.notebook import MemoryStore, read
+from graceful.jobs.progress import Progress, progress_in
+
+__all__ = ["Run", "Worker", "shutdown_after", "worker"]
+TIME_LEFT = 20.0
+
+
+@dataclass
+class Run:
+    """One run of the code under test; said when its ``with`` block is over.
+
+    Args:
+        interrupted: the shutdown interrupted it.
+        finished: it came to its end.
+    """
+
+    interrupted: bool = False
+    finished: bool = False
+
+
+class Worker:
+    """Runs code as a worker would run one job: what an interrupted run has saved, the next one finds."""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    @contextmanager
+    def shutdown_after(
+        self, items: int | None = None, *, seconds: float | None = None, time_left: float = TIME_LEFT
+    ) -> Iterator[Run]:
+        """The block is a run of the job in which the worker is asked to stop.
+
+        ``JobInterrupted`` ends the block and not the test. If the block comes to its end, the job has succeeded and
+        its cursors are gone; after an error they are kept, as in a worker.
+
+        Args:
+            items: how many times the code finds no shutdown when it looks for one: ``resumable`` looks once before each
+                item, so it hands out so many.
+            seconds: the shutdown comes that long after the block's beginning instead.
+            time_left: the seconds that ``graceful.time_left()`` then counts down from.
+
+        Raises:
+            ValueError: not just one of ``items`` and ``seconds`` was given, or it is negative.
+        """
+        given = [each for each in (items, seconds) if each is not None]
+        if len(given) != 1 or given[0] < 0:
+            raise ValueError(f"shutdown_after takes items= or seconds=, not negative; got: {items=}, {seconds=}")
+        with self._run(_StagedChannel(items, seconds, time_left)) as run:
+            yield run
+
+    @contextmanager
+    def run(self) -> Iterator[Run]:
+        """The block is a run of the job that no shutdown disturbs."""
+        with self._run(_StagedChannel(None, None, TIME_LEFT)) as run:
+            yield run
+
+    @property
+    def progress(self) -> tuple[Progress, ...]:
+        """What :func:`graceful.jobs.progress` would say of the job."""
+        return progress_in(read(self._store.load()))
+
+    @contextmanager
+    def _run(self, channel: _StagedChannel) -> Iterator[Run]:
+        run = Run()
+        before = interruption.guard
+        guard = interruption.install(channel, self._store)
+        assert guard is not None
+        try:
+            guard.begin()
+            yield run
+            run.finished = True
+            guard.notebook.clear()
+        except JobInterrupted:
+            run.interrupted = True
+        finally:
+            guard.end(run.finished)
+            interruption.guard = before
+            channel.close()
+
+
+def worker() -> AbstractContextManager[Worker]:
+    """A :class:`Worker` for one job.
+
+    ::
+
+        with graceful.testing.worker() as worker:
+            with worker.shutdown_after(items=3) as run:
+                mail_everybody()
+            assert run.interrupted
+            with worker.run():
+                mail_everybody()
+        assert len(mail.outbox) == 5
+    """
+    return nullcontext(Worker())
+
+
+def shutdown_after(
+    items: int | None = None, *, seconds: float | None = None, time_left: float = TIME_LEFT
+) -> AbstractContextManager[Run]:
+    """:meth:`Worker.shutdown_after` of a job whose next run is of no interest."""
+    return Worker().shutdown_after(items, seconds=seconds, time_left=time_left)
+
+
+class _StagedChannel(Channel):
+    """Says by itself that a shutdown was asked for, when its time has come."""
+
+    def __init__(self, items: int | None, seconds: float | None, time_left: float) -> None:
+        super().__init__()
+        self._items = items
+        self._at = None if seconds is None else time.monotonic() + seconds
+        self._time_left = time_left
+
+    @property
+    def announced(self) -> bool:
+        if super().announced:
+            return True
+        if self._items is not None:
+            self._items -= 1
+        if (self._items is not None and self._items < 0) or (self._at is not None and time.monotonic() >= self._at):
+            soft = Deadline.after(self._time_left)
+            self.announce(Limits(soft, soft, soft))
+            return True
+        return False
+
+    @property
+    def limits(self) -> Limits | None:
+        # Not one of the code's looks for a shutdown, and so not counted.
+        if self._at is not None and time.monotonic() >= self._at:
+            return super().limits if self.announced else None
+        return super().limits if super().announced else None
