@@ -80,7 +80,8 @@ class GracefulMixin(BaseWorker):
             log.error("Worker %s: not started: %s", self.name, error)
             raise SystemExit(os.EX_CONFIG) from error
         bound = inspect.signature(super().work).bind(*args, **kwargs)
-        self._options = bound.arguments
+        # A class in between may take them as **kwargs, which would be one argument here.
+        self._options = {**bound.arguments, **kwargs}
         close_database_connections()
         with os_signals.capture() as inbox:
             self._inbox = inbox
