@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq.command import parse_payload
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
@@ -125,13 +126,18 @@ class GracefulMixin(BaseWorker):
         lifetime: Lifetime | None = getattr(self, "_lifetime", None)
         return lifetime.report if lifetime else None
 
-    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+    def bootstrap(
+        self,
+        logging_level: str | None = "INFO",
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
         """As RQ's; before it our entry in the journal, and the reports of those who died here without a word."""
-        setup_loghandlers(*args, **kwargs, name="graceful")
+        setup_loghandlers(logging_level, date_format, log_format, name="graceful")
         self._lifetime.open()
         self._successor.look(self._presence.beat())
         self._successor.free_name(self.name, self._lifetime.report.hostname)
-        super().bootstrap(*args, **kwargs)
+        super().bootstrap(logging_level, date_format, log_format)
 
     def _beat(self) -> None:
         """Every few seconds: say that we live, look after those that do not."""
