@@ -38,7 +38,7 @@ HELPS = {
 LEVELS = {0: "WARNING", 1: "INFO"}
 
 
-class Command(RQWorkerCommand):  # type: ignore[misc]
+class Command(RQWorkerCommand):
     help = (
         "Runs an RQ worker that ends gracefully at SIGTERM: no job is lost, exit hooks run after the last job, "
         "and a report tells how it went. Takes every option of rqworker."
@@ -47,7 +47,7 @@ class Command(RQWorkerCommand):  # type: ignore[misc]
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        super().add_arguments(parser)
+        super().add_arguments(parser)  # type: ignore[no-untyped-call]
         for action in parser._actions:
             action.help = HELPS.get(action.dest, action.help)
         parser.add_argument(
@@ -75,11 +75,11 @@ class Command(RQWorkerCommand):  # type: ignore[misc]
         seconds = options["timeout"]
         if seconds is not None:
             conf.settings().with_timeout(seconds)
-        given = get_worker_class(options["worker_class"])
-        graceful_class = make_graceful(given)
+        # django-rq's hints know RQ's Worker alone, which a SimpleWorker of RQ 3 is not.
+        graceful_class: Any = make_graceful(get_worker_class(options["worker_class"]))  # type: ignore[no-untyped-call]
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
-        worker = get_worker(
+        worker: Any = get_worker(
             *queues,
             worker_class=graceful_class,
             queue_class=options["queue_class"],
