@@ -1,0 +1,128 @@
+"""Jobs and exit hooks of the chaos suite. No job fails by itself."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+from django.db import connections
+
+from tests.chaos.ledger import Ledger
+from tests.support.jobs import current_job
+
+
+def napping(seconds: float) -> None:
+    """Sleeps in many short calls."""
+    ledger, job = Ledger.of_process(), current_job().id
+    ledger.note("start", job)
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.005)
+    except BaseException:
+        ledger.note("stop", job)
+        raise
+    ledger.note("end", job)
+
+
+def spinning(seconds: float) -> None:
+    """Computes, without ever leaving Python."""
+    ledger, job = Ledger.of_process(), current_job().id
+    ledger.note("start", job)
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+    except BaseException:
+        ledger.note("stop", job)
+        raise
+    ledger.note("end", job)
+
+
+def stubborn(seconds: float) -> None:
+    """Swallows whatever is raised in it: only SIGKILL ends it before its time."""
+    ledger, job = Ledger.of_process(), current_job().id
+    ledger.note("start", job)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.02)
+        except BaseException:
+            continue
+    ledger.note("end", job)
+
+
+JOBS = {"napping": napping, "spinning": spinning, "stubborn": stubborn}
+
+
+def hook_good() -> str:
+    return "flushed nothing"
+
+
+def hook_raises() -> None:
+    raise RuntimeError("on purpose")
+
+
+def hook_exits() -> None:
+    sys.exit(3)
+
+
+def hook_hangs() -> None:
+    time.sleep(60)
+
+
+def hook_spins() -> None:
+    while True:
+        pass
+
+
+def hook_swallows() -> None:
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
+
+
+def hook_holds_the_gil() -> None:
+    ctypes.PyDLL(None).usleep(8_000_000)
+
+
+def hook_closes_everything() -> None:
+    connections.close_all()
+    for descriptor in range(3, 64):
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue
+
+
+def hook_forks() -> None:
+    if os.fork() == 0:
+        return  # Two processes go on with the shutdown now, and the child must not do the parent's.
+
+
+def hook_starts_threads() -> None:
+    threading.Thread(target=time.sleep, args=(60,)).start()
+
+
+def hook_signals_itself() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        os.kill(os.getpid(), signum)
+
+
+def hook_dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hook_leaves() -> None:
+    os._exit(9)
+
+
+BAD_HOOKS = tuple(
+    f"{__name__}.{name}" for name in sorted(globals()) if name.startswith("hook_") and name != "hook_good"
+)

@@ -1,0 +1,273 @@
+"""One lane of rounds: a server, a database and a nursery of workers of its own, used for one round after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from graceful.core.records import ShutdownReport
+from graceful.exceptions import UnreadableReport
+from tests.chaos.ledger import VARIABLE, Ledger
+from tests.chaos.nursery import CLOCK_VARIABLE
+from tests.chaos.proxy import Proxy
+from tests.support.processes import ROOT, pids_in_session
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+CLASSES = {"spawn": "Spawn", "simple": "Simple"}
+
+
+class Worker:
+    """A worker process of the nursery, in a session of its own."""
+
+    def __init__(self, name: str, output: Path) -> None:
+        self.name = name
+        self.output_path = output
+        self.pid = 0
+        self.code: int | None = None
+        self.ended_at = 0.0
+        """Instant of ``time.monotonic()``."""
+        self.ended = threading.Event()
+        self.killed = False
+        """Whether SIGKILL was sent to it."""
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text(errors="replace") if self.output_path.exists() else ""
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to it alone; it may have ended."""
+        self.killed |= signum == signal.SIGKILL
+        _send(self.pid, signum)
+
+    def signal_group(self, signum: signal.Signals) -> None:
+        if not self.ended.is_set():
+            try:
+                os.killpg(self.pid, signum)
+            except ProcessLookupError:
+                pass
+
+    def signal_session(self, signum: signal.Signals) -> None:
+        self.killed |= signum == signal.SIGKILL
+        for pid in pids_in_session(self.pid):
+            _send(pid, signum)
+
+    def children(self) -> list[int]:
+        return [pid for pid in pids_in_session(self.pid) if pid != self.pid]
+
+    def __repr__(self) -> str:
+        return f"worker {self.name}, pid {self.pid}, exit code {self.code}"
+
+
+class Lane:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="graceful-chaos-"))
+        self.server = Server()
+        self.database = self.directory / "chaos.sqlite3"
+        self.clock = self.directory / "clock"
+        self.clock.write_bytes(struct.pack("=d", 0.0))
+        self.ledger = Ledger(self.directory / "ledger")
+        self.spool = self.directory / "spool"
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self._started: list[int] = []
+        self._news = threading.Condition()
+        self._workers: dict[int, Worker] = {}
+        self._early: dict[int, dict[str, Any]] = {}
+        self._reader: threading.Thread | None = None
+        self._count = 0
+
+    def __enter__(self) -> Lane:
+        try:
+            self.server.start()
+            self.connection = self.server.client(socket_timeout=10)
+            self.proxy = Proxy(self.server.port)
+            environ = {
+                **os.environ,
+                "DJANGO_SETTINGS_MODULE": "tests.settings",
+                "DATABASE_URL": f"sqlite:///{self.database}",
+                "TEST_RUN_DIR": str(self.directory),
+                "CHAOS_MIGRATE": "1",
+                VARIABLE: str(self.ledger.path),
+            }
+            environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            self._nursery = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.nursery"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environ,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+            self._reader = threading.Thread(target=self._read_news, daemon=True)
+            self._reader.start()
+            with self._news:
+                assert self._news.wait_for(lambda: bool(self._started), 60), "the nursery did not start"
+                self._started.clear()
+            return self
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for worker in self._workers.values():
+            worker.signal_session(signal.SIGKILL)
+        if self._nursery is not None:
+            assert self._nursery.stdin is not None
+            assert self._nursery.stdout is not None
+            self._nursery.stdin.close()
+            self._nursery.wait(10)
+            if self._reader is not None:
+                self._reader.join(5)
+            self._nursery.stdout.close()
+        if hasattr(self, "proxy"):
+            self.proxy.close()
+        self.server.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _read_news(self) -> None:
+        assert self._nursery is not None
+        assert self._nursery.stdout is not None
+        for line in self._nursery.stdout:
+            news = json.loads(line)
+            with self._news:
+                if "ready" in news or "started" in news:
+                    self._started.append(news.get("started", 0))
+                elif news["ended"] in self._workers:
+                    _end(self._workers[news["ended"]], news)
+                else:
+                    self._early[news["ended"]] = news
+                self._news.notify_all()
+
+    def start_worker(
+        self,
+        queues: Sequence[str],
+        mode: str,
+        *,
+        stock: bool = False,
+        url: str = "",
+        name: str = "",
+        settings: Mapping[str, Any] | None = None,
+        bent_clock: bool = False,
+    ) -> Worker:
+        """Fork a worker.
+
+        Args:
+            queues: names of its queues.
+            mode: one of :data:`tests.chaos.plan.MODES`.
+            stock: django-rq's own.
+            url: of the server, or of the proxy before it.
+            name: its name; a new one if empty.
+            settings: Django settings.
+            bent_clock: whether its wall clock follows the lane's.
+        """
+        self._count += 1
+        worker = Worker(name or f"chaos-{uuid.uuid4().hex[:8]}", self.directory / f"worker-{self._count}.log")
+        arguments = ["rqworker" if stock else "runworker_graceful", *queues, "--name", worker.name]
+        if mode in CLASSES:
+            prefix = "rq.worker." if stock else "graceful.worker.Graceful"
+            arguments += ["--worker-class", f"{prefix}{CLASSES[mode]}Worker"]
+        if mode == "burst":
+            arguments.append("--burst")
+        if mode == "scheduler":
+            arguments.append("--with-scheduler")
+        environment = {"TEST_REDIS_URL": url or self.server.url}
+        if bent_clock:
+            environment[CLOCK_VARIABLE] = str(self.clock)
+        order = {
+            "arguments": arguments,
+            "output": str(worker.output_path),
+            "environment": environment,
+            "settings": {"GRACEFUL_SPOOL_DIR": str(self.spool), **(settings or {})},
+        }
+        assert self._nursery is not None
+        assert self._nursery.stdin is not None
+        with self._starting:
+            self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
+            self._nursery.stdin.flush()
+            with self._news:
+                assert self._news.wait_for(lambda: bool(self._started), 30), "the nursery does not answer"
+                worker.pid = self._started.pop()
+                self._workers[worker.pid] = worker
+                if worker.pid in self._early:
+                    _end(worker, self._early.pop(worker.pid))
+        return worker
+
+    def bend_clock(self, seconds: float) -> None:
+        """Set the wall clock of the workers that follow it."""
+        with self.clock.open("r+b") as file:
+            file.write(struct.pack("=d", seconds))
+
+    def clean(self) -> None:
+        """Make ready for the next round: nothing of the last one is left."""
+        for worker in self._workers.values():
+            if not worker.ended.is_set() or pids_in_session(worker.pid):
+                worker.signal_session(signal.SIGKILL)
+                worker.ended.wait(5)
+                wait_until(lambda pid=worker.pid: not pids_in_session(pid), 5, f"{worker!r} is gone")  # type: ignore[misc]
+            worker.output_path.unlink(missing_ok=True)
+        self._workers.clear()
+        self.connection.flushall()
+        (self.server.directory / "dump.rdb").unlink(missing_ok=True)
+        self.ledger.clear()
+        self.bend_clock(0.0)
+        shutil.rmtree(self.spool, ignore_errors=True)
+        with closing(self.open_database()) as database, database:
+            for table in ("graceful_reportedhook", "graceful_reportedjob", "graceful_shutdownreport"):
+                database.execute(f"DELETE FROM {table}")
+
+    def open_database(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.database, timeout=5, isolation_level=None)
+
+    def reports(self) -> dict[str, tuple[int, str]]:
+        """Reports in database, journal and spool: id to pid of the worker, and where it is."""
+        found: dict[str, tuple[int, str]] = {}
+        places: list[tuple[str, str | bytes]] = [
+            ("journal", value) for value in self.connection.hvals("graceful:journal")
+        ]
+        if self.spool.is_dir():
+            places += [("spool", path.read_bytes()) for path in self.spool.glob("*.json")]
+        for place, text in places:
+            try:
+                report = ShutdownReport.from_json(text)
+            except UnreadableReport:
+                continue
+            if report.sealed:
+                found[report.id] = report.pid, place
+        with closing(self.open_database()) as database:
+            for report_id, pid in database.execute("SELECT id, pid FROM graceful_shutdownreport"):
+                found[report_id] = pid, "database"
+        return found
+
+
+def _end(worker: Worker, news: dict[str, Any]) -> None:
+    worker.code, worker.ended_at = news["code"], news["at"]
+    worker.ended.set()
+
+
+def _send(pid: int, signum: signal.Signals) -> None:
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def now() -> float:
+    return time.monotonic()

@@ -1,0 +1,99 @@
+"""What happens in a round: drawn from seed and number alone, so that any round can be played again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+MODES = ("one queue", "three queues", "burst", "scheduler", "spawn", "simple")
+MODE_WEIGHTS = (5, 5, 2, 2, 1, 3)
+QUEUES = ("default", "high", "low")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round.
+
+    Args:
+        seed: the seed of the whole run.
+        number: the round's number in it.
+        fault: name of the fault.
+        mode: one of :data:`MODES`.
+        jobs: kind, seconds and queue of each job.
+        delay: seconds from the worker's first job to the fault.
+        hold: seconds for which the fault lasts, where it does not last until the worker's end.
+        stop: seconds from the fault to SIGTERM, where the fault itself does not stop the worker; before it if negative.
+        rival: whether a second worker is there from the start.
+        same_name: whether the successor takes the first worker's name.
+        dice: seed of whatever else is drawn.
+    """
+
+    seed: int
+    number: int
+    fault: str
+    mode: str
+    jobs: tuple[tuple[str, float, str], ...]
+    delay: float
+    hold: float
+    stop: float
+    rival: bool
+    same_name: bool
+    dice: int
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        return QUEUES if self.mode == "three queues" else QUEUES[:1]
+
+    def __str__(self) -> str:
+        jobs = " ".join(f"{kind}:{seconds}@{queue}" for kind, seconds, queue in self.jobs)
+        return (
+            f"round {self.number} of seed {self.seed}: {self.fault}, {self.mode}, delay {self.delay} s, "
+            f"hold {self.hold} s, stop {self.stop:+} s, rival {self.rival}, same name {self.same_name}, jobs {jobs}"
+        )
+
+
+class Moded(Protocol):
+    """What a plan must know of a fault."""
+
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+
+
+def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Moded]) -> Round:
+    """The round of a number; faults take turns, everything else is drawn.
+
+    Args:
+        seed: of the run.
+        number: from 0.
+        names: names of the faults to choose from.
+        faults: all of them.
+    """
+    rng = random.Random(f"{seed}:{number}")
+    fault = names[number % len(names)]
+    modes = faults[fault].modes
+    mode = rng.choices(modes, [MODE_WEIGHTS[MODES.index(each)] for each in modes])[0]
+    queues = QUEUES if mode == "three queues" else QUEUES[:1]
+    jobs = tuple(
+        (
+            rng.choices(("napping", "spinning", "stubborn"), (8, 1, 1))[0],
+            # Most are over at once: it is between two jobs that things go wrong.
+            rng.choice((0.0, 0.0, 0.0, 0.01, 0.05, 0.3)) if turn else rng.choice((0.0, 0.1, 0.5, 3.0)),
+            rng.choice(queues),
+        )
+        for turn in range(rng.randint(6, 14))
+    )
+    return Round(
+        seed=seed,
+        number=number,
+        fault=fault,
+        mode=mode,
+        jobs=jobs,
+        delay=round(rng.choice((0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.4))), 4),
+        hold=round(rng.choice((rng.uniform(0, 0.1), rng.uniform(0, 1.2))), 4),
+        stop=round(rng.choice((rng.uniform(-0.15, 0.0), rng.uniform(0, 0.05), rng.uniform(0, 0.8))), 4),
+        rival=rng.random() < 0.2,
+        same_name=rng.random() < 0.5,
+        dice=rng.getrandbits(32),
+    )
