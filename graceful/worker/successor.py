@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import redis
+from django.db import connections
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.executions import ExecutionRegistry
@@ -26,11 +27,13 @@ from graceful.exceptions import UnreadableReport
 from graceful.jobs.on_interrupt import policy_of
 from graceful.reports import archive
 from graceful.reports.journal import JOURNAL_KEY, Journal
+from graceful.reports.spool import Spool
 from graceful.worker import failing, rq_private
 from graceful.worker.fetch import HELD_KEY
 from graceful.worker.give_back import NOT_ONCE, give_back
 from graceful.worker.machine import Process, machine, oom_kills
 from graceful.worker.presence import BEATS_KEY, WORKERS_KEY, Heard, Registration, leave
+from graceful.worker.process import bounded
 
 log = logging.getLogger("graceful.worker")
 LOCK_KEY = "graceful:autopsy:{}"
@@ -154,9 +157,14 @@ class Successor:
         return horse.local and not horse.gone
 
     def _report(self, registration: Registration) -> ShutdownReport | None:
+        """The latest that is known of it. Where Redis was away at its end, that is in the archive or in the spool."""
+        archive.bring_home(Spool(self._settings.spool_dir), ARCHIVE_SECONDS)
+        stored = bounded(lambda: _stored(registration.life), ARCHIVE_SECONDS).value
+        if stored is not None:
+            return stored
         text: Any = self._connection.hget(JOURNAL_KEY, registration.life)
         if text is None:
-            return archive.read(registration.life)
+            return None
         try:
             return ShutdownReport.from_json(text)
         except UnreadableReport as error:
@@ -216,3 +224,11 @@ class Successor:
             for registry in rq_private.worker_registries(registration.queues):
                 pipeline.srem(registry, rq_private.worker_keys(registration.worker)[0])
             pipeline.execute()
+
+
+def _stored(life: str) -> ShutdownReport | None:
+    """In a thread of its own, so the connections that it closes are its own too."""
+    try:
+        return archive.read(life)
+    finally:
+        connections.close_all()

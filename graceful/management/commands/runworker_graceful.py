@@ -22,7 +22,7 @@ from graceful.worker.classes import make_graceful
 from graceful.worker.process import close_database_connections, leave
 
 HELPS = {
-    "worker_class": "dotted path of an RQ worker class; it is made graceful (default: RQ['WORKER_CLASS'], or rq.Worker)",
+    "worker_class": "dotted path of an RQ worker class; made graceful (default: RQ['WORKER_CLASS'], or rq.Worker)",
     "pid": "file to write the worker's process id into",
     "burst": "do the jobs that are there, then end",
     "with_scheduler": "run RQ's scheduler in a child process as well",
