@@ -66,6 +66,8 @@ class Pen:
         try:
             if self._raw is None:
                 self._raw = RawConnection(self._connection)
+            if self._raw.socket is None:
+                self._pending = 0  # A hook has cut it; the replies to what went before will not come any more.
             self._raw.send("HSET", JOURNAL_KEY, report.id, report.to_json())
             self._pending += 1
         except (RedisError, OSError) as error:
