@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 from redis.exceptions import RedisError
-from rq.executions import Execution
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.queue import Queue
 from rq.worker import BaseWorker
@@ -52,14 +52,16 @@ class InHand:
         self.queue = queue
         self.execution: Execution | None = None
         self.hard_limit_hit = False
+        self.broken_off = False
+        """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.returned = False
         """Whether it is certain that the job is in nobody's hands through us."""
         self.record = InFlightJob(job.id, rq_private.function_name(job), queue.name)
 
     @property
     def not_done(self) -> bool:
-        """Whether the shutdown ended the job, or kept it from being started: RQ's failure path is not for it."""
-        return self.hard_limit_hit or self._channel.verdict in NOT_DONE
+        """Whether the job's end is not its own, or not known to Redis: RQ's failure path is not for it."""
+        return self.broken_off or self.hard_limit_hit or self._channel.verdict in NOT_DONE
 
     def keep_to(self, limits: Limits) -> float:
         """Interrupt the horse's job at the soft limit, kill the horse at the hard one.
@@ -108,7 +110,9 @@ class InHand:
             self.returned = True
             self.record = replace(self.record, outcome=JobOutcome.RETURNED)
             return
-        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED
+        # A job that breaks its worker off each time must not do so for ever.
+        broken_off = self.broken_off and self.execution is not None and verdict is not Verdict.UNSTARTED
+        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off
         fails = counts and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
         most = (NOT_ONCE if fails else self._settings.max_interruptions) if counts else None
         given = self._give_back(most, until)
@@ -117,9 +121,7 @@ class InHand:
             return
         self.returned = True
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
-        log.warning(
-            "Worker %s: job %s was stopped by the shutdown: %s", self._worker.name, self.job.id, self.record.outcome
-        )
+        log.warning("Worker %s: job %s was broken off: %s", self._worker.name, self.job.id, self.record.outcome)
 
     def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
         if given.too_many:
@@ -136,6 +138,10 @@ class InHand:
     def _give_back(self, most: int | None, until: Deadline) -> GivenBack | None:
         while True:
             try:
+                if self.broken_off and self.execution is None:
+                    # Its making may have had no reply.
+                    executions = ExecutionRegistry(self.job.id, self._worker.connection).get_executions()
+                    self.execution = executions[-1] if executions else None
                 return give_back(self._worker, self._life, self.job, self.queue.key, self.execution, most)
             except RedisError as error:
                 log.error("Worker %s: job %s is not back in its queue yet: %s", self._worker.name, self.job.id, error)

@@ -25,6 +25,13 @@ from graceful.worker.presence import BEAT_SECONDS
 
 log = logging.getLogger("graceful.worker")
 SUSPENDED_SECONDS = 1.0
+FOR_NOW = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
+"""What Redis says, or fails to say, when it will be of use again later."""
 
 
 class Intake:
@@ -128,12 +135,13 @@ class Intake:
                     seconds = min(seconds, idle_left)
                 self._wait_for_work(seconds)
                 wait_seconds = 1.0
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+            except FOR_NOW as error:
                 if self._inbox.unread:
                     continue
-                log.error(
-                    "Worker %s: could not connect to Redis: %s, retrying in %.0f s", worker.name, error, wait_seconds
-                )
+                if isinstance(error, redis.exceptions.ReadOnlyError):
+                    # A replica since the last failover: the next connection may lead to the new primary.
+                    worker.connection.connection_pool.disconnect(inuse_connections=False)
+                log.error("Worker %s: Redis is of no use now: %s, retrying in %.0f s", worker.name, error, wait_seconds)
                 self._inbox.wait(wait_seconds)
                 wait_seconds = min(wait_seconds * worker.exponential_backoff_factor, worker.max_connection_wait_time)
 

@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -44,7 +46,7 @@ from graceful.worker.lifetime import Lifetime
 from graceful.worker.pen import Pen
 from graceful.worker.presence import BEAT_SECONDS, Presence, Registration
 from graceful.worker.process import bounded, close_database_connections
-from graceful.worker.successor import Successor
+from graceful.worker.successor import Successor, forget
 from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
@@ -107,6 +109,7 @@ class GracefulMixin(BaseWorker):
             self._executed = 0
             self._in_hand: InHand | None = None
             self._beat_at = 0.0
+            self._torn_down = True
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -223,11 +226,20 @@ class GracefulMixin(BaseWorker):
         if not isinstance(error, StopRequested) and self._error is None:
             self._error = error
 
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._note(error)
+            raise
+
     # Taking jobs.
 
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
-        self._intake.hold_off(burst)
+        with self._noting():
+            self._intake.hold_off(burst)
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -237,11 +249,26 @@ class GracefulMixin(BaseWorker):
         Raises:
             StopRequested: a stop was asked for.
         """
-        return self._intake.next_job(timeout, max_idle_time)
+        with self._noting():
+            self._register_scheduler()
+            return self._intake.next_job(timeout, max_idle_time)
+
+    def _register_scheduler(self) -> None:
+        """A successor has to know which locks are those of our scheduler."""
+        name = rq_private.scheduler_name(self)
+        if name and name != self._presence.registration.scheduler:
+            try:
+                self._presence.register(replace(self._presence.registration, scheduler=name))
+            except RedisError as error:
+                log.warning("Worker %s: its scheduler is not registered, Redis is away: %s", self.name, error)
 
     def run_maintenance_tasks(self) -> None:
         """As RQ's; also brings home the reports that wait in the journal or in the spool, and removes old ones."""
-        super().run_maintenance_tasks()
+        try:
+            super().run_maintenance_tasks()
+        except RedisError as error:
+            log.warning("Worker %s: no maintenance, Redis is away: %s", self.name, error)
+            return
         keep_up(self.connection, self._settings)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -257,19 +284,19 @@ class GracefulMixin(BaseWorker):
             raise StopRequested
         self._channel.reset()
         self._in_hand = in_hand = InHand(self, self.life, self._channel, self._settings, job, queue)
-        try:
+        with self._noting():
             try:
                 if not self.runs_jobs_itself:
                     close_database_connections()
                 super().execute_job(job, queue)
+            except BaseException:
+                in_hand.broken_off = True
+                raise
             finally:
                 self._see_the_horse_out()
                 if in_hand.not_done:
                     in_hand.put_back(self._patience())
                 self._account()
-        except BaseException as error:
-            self._note(error)
-            raise
         self._executed += 1
 
     def prepare_execution(self, job: Job) -> Execution:
@@ -292,6 +319,8 @@ class GracefulMixin(BaseWorker):
             finished = self._channel.verdict is Verdict.FINISHED
             record = replace(record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
             self._lifetime.job_ended(finished)
+        elif record.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED):
+            self._lifetime.job_ended(record.outcome is JobOutcome.FINISHED)
         if self._drain.requested:
             record = replace(record, seconds=max(0.0, time.monotonic() - self._drain.instants[0]))
             self._lifetime.job_met(record)
@@ -353,9 +382,16 @@ class GracefulMixin(BaseWorker):
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's; not sent any more once the worker is about to go."""
         # The horse has another life than the worker: it always sends, and only in pipelines.
-        if pipeline is None and not self.is_horse and self._drain.requested and self._in_hand is None:
+        if pipeline is not None or self.is_horse:
+            super().heartbeat(timeout, pipeline)
             return
-        super().heartbeat(timeout, pipeline)
+        if self._drain.requested and self._in_hand is None:
+            return
+        try:
+            super().heartbeat(timeout)
+        except RedisError as error:
+            # RQ's loop would end the worker for it; the dequeue that follows waits for Redis to come back.
+            log.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         """Wait for the horse, and see to it that it keeps to the limits of a shutdown.
@@ -441,6 +477,7 @@ class GracefulMixin(BaseWorker):
             return
         self._intake.close()
         doing = bounded(super().teardown, min(TEARDOWN_SECONDS, self._drain.end().left() / 4))
+        self._torn_down = doing.error is None
         if doing.error is not None:
             log.warning("Worker %s: RQ's teardown failed: %s", self.name, doing.error)
 
@@ -468,6 +505,8 @@ class GracefulMixin(BaseWorker):
             self._lifetime.job_met(self._in_hand.record)
             return self._in_hand.returned
         self._intake.give_back_leftover()
+        if not self._torn_down:
+            forget(self.connection, self._presence.registration)
         return True
 
     def _reason(self) -> Reason:

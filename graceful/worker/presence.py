@@ -65,6 +65,7 @@ class Registration:
         queues: names of its queues.
         process: its process.
         oom_kills: what the kernel had counted at its start, see :func:`machine.oom_kills`.
+        scheduler: the name under which its scheduler holds locks; empty if it has none.
     """
 
     life: str
@@ -72,6 +73,7 @@ class Registration:
     queues: tuple[str, ...]
     process: Process
     oom_kills: int | None = None
+    scheduler: str = ""
 
     @classmethod
     def here(cls, life: str, worker: str, queues: tuple[str, ...]) -> Registration:
@@ -92,6 +94,7 @@ class Registration:
                 queues=tuple(str(name) for name in parsed["queues"]),
                 process=Process(str(process["machine"]), int(process["pid"]), str(process["started"])),
                 oom_kills=None if parsed["oom_kills"] is None else int(parsed["oom_kills"]),
+                scheduler=str(parsed.get("scheduler", "")),
             )
         except (ValueError, TypeError, KeyError):
             return None
@@ -133,6 +136,11 @@ class Presence:
             args=[life, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS],
         )
         return Heard(_texts(overdue), _texts(neighbours))
+
+    def register(self, registration: Registration) -> None:
+        """More is known of the worker than at its start."""
+        self.registration = registration
+        self._connection.hset(WORKERS_KEY, registration.life, registration.to_json())
 
     def leave(self, *, archived: bool) -> None:
         """Take back all that was said of the worker; its journal entry too, once the report is ``archived``."""

@@ -11,6 +11,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
+from rq.scheduler import SCHEDULER_LOCKING_KEY_TEMPLATE
 from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
@@ -35,6 +36,16 @@ def scheduler_process(worker: BaseWorker) -> Any:
     """The child of ``--with-scheduler``, or None."""
     scheduler = worker.scheduler
     return scheduler._process if scheduler is not None else None
+
+
+def scheduler_name(worker: BaseWorker) -> str:
+    """What RQ 3 writes into the locks of this worker's scheduler; empty in 2.x, which writes a pid that says little."""
+    return str(getattr(worker.scheduler, "name", "") or "")
+
+
+def scheduler_keys(queue_names: Iterable[str], scheduler: str) -> tuple[str, ...]:
+    """The locks of these queues, and last the hash of the scheduler itself (rq/scheduler.py, 3.0.0)."""
+    return *(SCHEDULER_LOCKING_KEY_TEMPLATE % name for name in queue_names), f"rq:scheduler:{scheduler}"
 
 
 def exception_handlers(worker: BaseWorker) -> list[Any]:

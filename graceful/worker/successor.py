@@ -38,6 +38,15 @@ from graceful.worker.process import bounded
 log = logging.getLogger("graceful.worker")
 LOCK_KEY = "graceful:autopsy:{}"
 LOCK_SECONDS = 30
+RELEASE_SCRIPT = """
+-- KEYS: locks, and last the scheduler's hash. ARGV: the scheduler's name.
+for i = 1, #KEYS - 1 do
+  if redis.call('GET', KEYS[i]) == ARGV[1] then
+    redis.call('DEL', KEYS[i])
+  end
+end
+redis.call('DEL', KEYS[#KEYS])
+"""
 ARCHIVE_SECONDS = 2.0
 
 
@@ -139,7 +148,7 @@ class Successor:
             )
             Journal(self._connection).write(sealed)
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
-        self._forget_in_rq(registration)
+        forget(self._connection, registration)
         leave(self._connection, registration, archived=archived)
         log.warning(
             "Worker %s died without a word; its report is closed by worker %s: %s",
@@ -216,14 +225,26 @@ class Successor:
             return None  # It had come to its end by itself, or is another's.
         return replace(in_flight, outcome=JobOutcome.KILLED if started else JobOutcome.RETURNED)
 
-    def _forget_in_rq(self, registration: Registration) -> None:
-        """Remove the ghost: RQ's own entries of the dead worker, so that its name is free and no page lists it."""
-        with self._connection.pipeline() as pipeline:
-            for key in rq_private.worker_keys(registration.worker):
-                pipeline.delete(key)
-            for registry in rq_private.worker_registries(registration.queues):
-                pipeline.srem(registry, rq_private.worker_keys(registration.worker)[0])
-            pipeline.execute()
+
+def forget(connection: redis.Redis, registration: Registration) -> None:
+    """Remove the ghost: RQ's own entries of the dead worker, so that its name is free and no page lists it.
+
+    Args:
+        connection: a client of the server.
+        registration: the worker, which has ended, or is about to and will not do it itself.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    with connection.pipeline() as pipeline:
+        for key in rq_private.worker_keys(registration.worker):
+            pipeline.delete(key)
+        for registry in rq_private.worker_registries(registration.queues):
+            pipeline.srem(registry, rq_private.worker_keys(registration.worker)[0])
+        pipeline.execute()
+    if registration.scheduler:
+        keys = rq_private.scheduler_keys(registration.queues, registration.scheduler)
+        connection.register_script(RELEASE_SCRIPT)(keys=keys, args=[registration.scheduler])
 
 
 def _stored(life: str) -> ShutdownReport | None:

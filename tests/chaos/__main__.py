@@ -132,7 +132,19 @@ def main() -> int:
 
 def table(rows: dict[str, Row]) -> Iterator[str]:
     """The table by fault, with a line of sums."""
-    titles = ("fault", "rounds", "jobs", "lost", "doubled", "failed", "reports", "left over", "late", "worst", "s/round")
+    titles = (
+        "fault",
+        "rounds",
+        "jobs",
+        "lost",
+        "doubled",
+        "failed",
+        "reports",
+        "left over",
+        "late",
+        "worst",
+        "s/round",
+    )
     form = "{:<16} {:>6} {:>6} {:>5} {:>7} {:>6} {:>7} {:>9} {:>4} {:>8} {:>7}"
     yield form.format(*titles)
     total = Row()

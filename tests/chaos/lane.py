@@ -50,6 +50,13 @@ class Worker:
     def output(self) -> str:
         return self.output_path.read_text(errors="replace") if self.output_path.exists() else ""
 
+    def pour(self, pipe: Path) -> None:
+        """Copy what it prints, through a named pipe because no file gets longer for it, into its file."""
+        with pipe.open("rb") as source, self.output_path.open("wb", buffering=0) as file:
+            while chunk := source.read1(1 << 16):
+                file.write(chunk)
+        pipe.unlink()
+
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal to it alone; it may have ended."""
         self.killed |= signum == signal.SIGKILL
@@ -166,6 +173,7 @@ class Lane:
         name: str = "",
         settings: Mapping[str, Any] | None = None,
         bent_clock: bool = False,
+        piped: bool = False,
     ) -> Worker:
         """Fork a worker.
 
@@ -177,6 +185,7 @@ class Lane:
             name: its name; a new one if empty.
             settings: Django settings.
             bent_clock: whether its wall clock follows the lane's.
+            piped: whether its output goes through a pipe.
         """
         self._count += 1
         worker = Worker(name or f"chaos-{uuid.uuid4().hex[:8]}", self.directory / f"worker-{self._count}.log")
@@ -191,9 +200,14 @@ class Lane:
         environment = {"TEST_REDIS_URL": url or self.server.url}
         if bent_clock:
             environment[CLOCK_VARIABLE] = str(self.clock)
+        output = worker.output_path
+        if piped:
+            output = output.with_suffix(".pipe")
+            os.mkfifo(output)
+            threading.Thread(target=worker.pour, args=(output,), daemon=True).start()
         order = {
             "arguments": arguments,
-            "output": str(worker.output_path),
+            "output": str(output),
             "environment": environment,
             "settings": {"GRACEFUL_SPOOL_DIR": str(self.spool), **(settings or {})},
         }

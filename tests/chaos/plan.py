@@ -79,10 +79,10 @@ def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Mode
         (
             rng.choices(("napping", "spinning", "stubborn"), (8, 1, 1))[0],
             # Most are over at once: it is between two jobs that things go wrong.
-            rng.choice((0.0, 0.0, 0.0, 0.01, 0.05, 0.3)) if turn else rng.choice((0.0, 0.1, 0.5, 3.0)),
+            rng.choice((0.0, 0.0, 0.0, 0.0, 0.01, 0.05, 0.2)) if turn else rng.choice((0.0, 0.1, 0.4, 1.0)),
             rng.choice(queues),
         )
-        for turn in range(rng.randint(6, 14))
+        for turn in range(rng.randint(5, 10))
     )
     return Round(
         seed=seed,
@@ -91,9 +91,9 @@ def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Mode
         mode=mode,
         jobs=jobs,
         delay=round(rng.choice((0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.4))), 4),
-        hold=round(rng.choice((rng.uniform(0, 0.1), rng.uniform(0, 1.2))), 4),
-        stop=round(rng.choice((rng.uniform(-0.15, 0.0), rng.uniform(0, 0.05), rng.uniform(0, 0.8))), 4),
-        rival=rng.random() < 0.2,
+        hold=round(rng.choice((rng.uniform(0, 0.1), rng.uniform(0, 0.8))), 4),
+        stop=round(rng.choice((rng.uniform(-0.15, 0.0), rng.uniform(0, 0.05), rng.uniform(0, 0.5))), 4),
+        rival=rng.random() < 0.15,
         same_name=rng.random() < 0.5,
         dice=rng.getrandbits(32),
     )
