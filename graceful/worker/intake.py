@@ -79,17 +79,18 @@ class Intake:
                 raise StopRequested
             try:
                 suspended = bool(is_suspended(worker.connection, worker))
+                if not suspended and not self._drain.quiet:
+                    return
+                if burst:
+                    log.info("Worker %s: %s in burst mode, exiting", worker.name, "suspended" if suspended else "quiet")
+                    raise StopRequested
+                if not told:
+                    log.info("Worker %s: %s", worker.name, "suspended" if suspended else "waits to be stopped")
+                    worker.set_state(WorkerStatus.SUSPENDED)
+                    told = True
             except RedisError:
-                return  # The dequeue that follows waits for Redis to come back.
-            if not suspended and not self._drain.quiet:
-                return
-            if burst:
-                log.info("Worker %s: %s in burst mode, exiting", worker.name, "suspended" if suspended else "quiet")
-                raise StopRequested
-            if not told:
-                told = True
-                log.info("Worker %s: %s", worker.name, "suspended" if suspended else "waits to be stopped")
-                worker.set_state(WorkerStatus.SUSPENDED)
+                if not self._drain.quiet:
+                    return  # The dequeue that follows waits for Redis to come back.
             self._beat()
             self._inbox.wait(SUSPENDED_SECONDS)
 
@@ -111,11 +112,11 @@ class Intake:
         wait_seconds = 1.0
         named = False
         while True:
-            if self._drain.quiet:
-                self.hold_off(timeout is None)
             self._attend()
             if self._drain.requested:
                 raise StopRequested
+            if self._drain.quiet:
+                self.hold_off(timeout is None)
             try:
                 if not named:
                     worker.set_state(WorkerStatus.IDLE)
@@ -195,8 +196,10 @@ class Intake:
                 # A job that cannot be read ends the worker, as in RQ; RQ's maintenance fails it.
                 self._fetched = None
                 raise
+            # Only then: announcing it may need Redis too.
+            queue = self._announce(job, fetched)
             self._fetched = None
-            return job, self._announce(job, fetched)
+            return job, queue
 
     def _job(self, fetched: Fetched) -> Job:
         worker = self._worker

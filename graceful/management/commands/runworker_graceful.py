@@ -76,7 +76,7 @@ class Command(RQWorkerCommand):
         if seconds is not None:
             conf.settings().with_timeout(seconds)
         # django-rq's hints know RQ's Worker alone, which a SimpleWorker of RQ 3 is not.
-        graceful_class: Any = make_graceful(get_worker_class(options["worker_class"]))  # type: ignore[no-untyped-call]
+        graceful_class: Any = _worker_class(options["worker_class"])
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
         worker: Any = get_worker(
@@ -104,6 +104,18 @@ class Command(RQWorkerCommand):
         except SystemExit as ended:
             return int(ended.code or 0)
         return os.EX_OK
+
+
+def _worker_class(path: str | None) -> Any:
+    """The graceful form of the class at a dotted path, or of ``RQ["WORKER_CLASS"]``.
+
+    Raises:
+        UnsupportedWorkerClass: there is no such class, or it cannot be made graceful.
+    """
+    try:
+        return make_graceful(get_worker_class(path))  # type: ignore[no-untyped-call]
+    except (ImportError, AttributeError, ValueError) as error:  # what rq.utils.import_attribute raises
+        raise UnsupportedWorkerClass(f"The worker class {path or ''} cannot be imported: {error}") from error
 
 
 def _check() -> None:
