@@ -90,6 +90,9 @@ def balance(connection: redis.Redis, job_ids: Iterable[str], queue_names: Iterab
             "deferred": queue.deferred_job_registry,
             "canceled": queue.canceled_job_registry,
         }
+        if hasattr(queue, "ready_job_registry"):
+            # Since RQ 3: dependents on their way to the queue; RQ's maintenance sees to those that did not get there.
+            registries["ready"] = queue.ready_job_registry
         for kind, registry in registries.items():
             # Read as they are: get_job_ids() of RQ moves abandoned jobs on.
             enter(f"{kind}:{name}", connection.zrange(registry.key, 0, -1))

@@ -1,0 +1,106 @@
+"""Exit hooks and RQ classes for worker processes: they write down what they saw, in the file ``TEST_NOTES``."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+from rq import Worker
+from rq.job import Job
+from rq.worker import BaseWorker
+
+from graceful.core.records import Shutdown
+from tests.support.processes import pids_in_session
+
+
+def _note(kind: str, **facts: Any) -> None:
+    with Path(os.environ["TEST_NOTES"]).open("a") as file:
+        main = threading.current_thread() is threading.main_thread()
+        file.write(json.dumps({"kind": kind, "pid": os.getpid(), "main": main, **facts}) + "\n")
+
+
+def notes(path: Path, kind: str) -> list[dict[str, Any]]:
+    """What was written down of one kind."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [note for note in map(json.loads, lines) if note["kind"] == kind]
+
+
+def exit_note(shutdown: Shutdown) -> str:
+    """An exit hook; also tells who else of the worker's session is alive."""
+    others = [pid for pid in pids_in_session(os.getsid(0)) if pid != os.getpid()]
+    _note(
+        "exit",
+        others=others,
+        reason=shutdown.reason,
+        signal=shutdown.signal,
+        worker=shutdown.worker,
+        queues=shutdown.queues,
+        jobs=[[job.id, job.outcome] for job in shutdown.jobs.in_flight],
+        left=shutdown.time_left(),
+    )
+    return "noted"
+
+
+def horse_note() -> None:
+    """A horse exit hook."""
+    _note("horse")
+
+
+def failing() -> None:
+    """An exit hook that fails.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("on purpose")
+
+
+def hanging() -> None:
+    """An exit hook that does not end by itself."""
+    while True:
+        try:
+            time.sleep(0.05)
+        except Exception:
+            continue
+
+
+class BrokenJob(Job):
+    """Cannot be fetched: whoever tries, fails."""
+
+    @classmethod
+    def fetch(cls, *args: Any, **kwargs: Any) -> Job:  # type: ignore[override]
+        raise RuntimeError("a job class that is broken")
+
+
+class OnceUnreachableJob(Job):
+    """Its first fetch finds the connection cut, just after the job was taken from its queue."""
+
+    fetched = 0
+
+    @classmethod
+    def fetch(cls, *args: Any, **kwargs: Any) -> Job:  # type: ignore[override]
+        OnceUnreachableJob.fetched += 1
+        if OnceUnreachableJob.fetched == 1:
+            raise redis.exceptions.ConnectionError("cut")
+        return super().fetch(*args, **kwargs)
+
+
+class OwnWorker(Worker):
+    """A user's own worker class."""
+
+    def perform_job(self, *args: Any, **kwargs: Any) -> bool:
+        _note("own worker")
+        return super().perform_job(*args, **kwargs)
+
+
+class NoWorker:
+    """Not a worker class at all."""
+
+
+class OtherKind(BaseWorker):
+    """Of RQ's base class, but neither forking, spawning nor simple."""

@@ -1,0 +1,178 @@
+"""Jobs of the worker's tests that do something in particular."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from django.db import connection, connections
+from rq import Retry
+from rq.job import Job
+
+from graceful.jobs import on_interrupt, shutdown_requested, time_left, uninterruptible
+from tests.support.jobs import current_job, note_end, note_start
+
+
+def ends_a_program() -> int:
+    """Starts a program and ends it; returns its exit code."""
+    program = subprocess.Popen([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"], stdout=-1)
+    assert program.stdout
+    program.stdout.readline()
+    program.terminate()
+    code = program.wait(10)
+    program.stdout.close()
+    return code
+
+
+def _sleeps(started: Any) -> None:
+    started.set()
+    time.sleep(60)
+
+
+def ends_a_process() -> int | None:
+    """Forks a process with multiprocessing and ends it; returns its exit code."""
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=_sleeps, args=(started,))
+    process.start()
+    assert started.wait(10)
+    process.terminate()
+    process.join(10)
+    return process.exitcode
+
+
+def _wait_in_thread(over: threading.Event) -> None:
+    over.wait(30)
+
+
+def waits_in_two_threads(key: str) -> None:
+    """Waits until somebody pushes to the list ``key``, with a second thread that waits as well."""
+    note_start()
+    over = threading.Event()
+    thread = threading.Thread(target=_wait_in_thread, args=(over,))
+    thread.start()
+    current_job().connection.blpop(key, 30)
+    over.set()
+    thread.join()
+    note_end()
+
+
+def hangs_with_the_gil(seconds: int) -> None:
+    """Sleeps in C and does not let go of the GIL: nothing of Python runs in this process meanwhile."""
+    note_start()
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def database_connections() -> dict[str, Any]:
+    """What the job finds of database connections that its worker had: none that is open."""
+    open_before = [each.alias for each in connections.all(initialized_only=True) if each.connection is not None]
+    targets = []
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else []:
+        try:
+            targets.append(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            continue
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        (one,) = cursor.fetchone()
+    return {"open": open_before, "files": [each for each in targets if "sqlite3" in each], "one": one}
+
+
+def with_children(directory: str) -> list[int]:
+    """Starts children in every way, each of which ends in its own; returns their pids."""
+    pids = []
+    for end in (lambda: os._exit(0), lambda: sys.exit(0)):
+        pid = os.fork()
+        if pid == 0:
+            end()
+        os.waitpid(pid, 0)
+        pids.append(pid)
+    for method in ("fork", "spawn"):
+        process = multiprocessing.get_context(method).Process(target=time.sleep, args=(0.01,))
+        process.start()
+        process.join(20)
+        pids.append(process.pid or 0)
+    return pids
+
+
+def asks_for_a_retry() -> Retry | str:
+    """Returns a Retry at its first run."""
+    job = current_job()
+    if job.connection.incr(f"tests:asked:{job.id}") == 1:
+        return Retry(max=3)
+    return "done"
+
+
+def fails_at_first(times: int) -> str:
+    """Fails so many times, then succeeds.
+
+    Raises:
+        ValueError: at first.
+    """
+    job = current_job()
+    if job.connection.incr(f"tests:tried:{job.id}") <= times:
+        raise ValueError("not yet")
+    return "done"
+
+
+def slow_success(job: Job, connection: Any, result: Any, *args: Any, **kwargs: Any) -> None:
+    """A success callback that takes longer than the grace period leaves to a job."""
+    time.sleep(1.0)
+    connection.rpush("tests:called", f"slow success:{job.id}")
+
+
+def ends_at_a_shutdown() -> str:
+    """Goes on until its worker is to stop, then comes to its own good end; tells how much time it had."""
+    note_start()
+    assert time_left() is None
+    while not shutdown_requested():
+        time.sleep(0.01)
+    left = time_left()
+    note_end()
+    return f"{left:.1f}"
+
+
+def pays() -> str:
+    """Is in an uninterruptible block when the interruption comes."""
+    note_start()
+    with uninterruptible():
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        current_job().connection.rpush("tests:paid", current_job().id)
+    # Here it is interrupted.
+    time.sleep(30)
+    return "never"
+
+
+@on_interrupt("fail")
+def must_not_be_repeated(seconds: float) -> None:
+    """Says itself that it is to fail when it is interrupted."""
+    note_start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@on_interrupt("requeue")
+def may_be_repeated(seconds: float) -> None:
+    """Says itself that it is to be put back when it is interrupted."""
+    note_start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def cleans_up(seconds: float) -> None:
+    """Leaves a mark in its ``finally`` block."""
+    note_start()
+    try:
+        time.sleep(seconds)
+    finally:
+        current_job().connection.rpush("tests:cleaned", current_job().id)
