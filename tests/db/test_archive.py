@@ -150,6 +150,19 @@ def test_a_database_that_is_away_is_an_answer_not_an_error(monkeypatch: pytest.M
     assert archive.store(a_report(), seconds=5) is False
 
 
+def test_a_closed_pool_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that closed the connection pool, as it should, would take away the way to the database."""
+    options = {**connection.settings_dict["OPTIONS"], "pool": {"max_size": 2}}
+    pooled = {**connection.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": 60, "AUTOCOMMIT": False}
+    monkeypatch.setitem(archive.connections.settings, "default", pooled)
+    assert "pool" not in archive._fresh_connection("default", archive.Deadline.after(1)).settings_dict["OPTIONS"]
+    report = a_report()
+    # Committed, too, where the project does that itself.
+    assert archive.store(report, seconds=5)
+    assert archive.read(report.id) == report
+    assert options["pool"] == {"max_size": 2}
+
+
 class Held:
     """A journal of the test's own."""
 
