@@ -35,9 +35,10 @@ class Guard:
         self.gives_way = True
         """Whether the job lets itself be interrupted between two items, before its time is up; not if it then fails."""
         self._open = False
-        self._shields = 0
+        # A list and not a number under a lock: an interruption could come between taking the lock and the block that
+        # gives it back. append and pop are whole, for signals and for threads.
+        self._shields: list[None] = []
         self._caller: FrameType | None = None
-        self._lock = threading.Lock()
         self._pid = os.getpid()
 
     @property
@@ -50,7 +51,7 @@ class Guard:
         self._knock(frame)
 
     def _knock(self, frame: FrameType | None = None) -> None:
-        if self._open and self._shields == 0 and self.channel.interrupt and not self.interrupted:
+        if self._open and not self._shields and self.channel.interrupt and not self.interrupted:
             self._interrupt(frame or sys._getframe(1))
 
     def _interrupt(self, frame: FrameType) -> NoReturn:
@@ -67,7 +68,7 @@ class Guard:
         Raises:
             JobInterrupted: otherwise.
         """
-        allowed = self._open and self._shields == 0 and self.gives_way and not self.interrupted
+        allowed = self._open and not self._shields and self.gives_way and not self.interrupted
         if allowed and threading.current_thread() is threading.main_thread():
             self.save_notes()
             self._interrupt(sys._getframe(1))
@@ -128,15 +129,12 @@ class Guard:
     @contextmanager
     def shield(self) -> Iterator[None]:
         """Hold an interruption back until the outermost block ends; see :func:`graceful.jobs.uninterruptible`."""
-        with self._lock:
-            self._shields += 1
+        self._shields.append(None)
         try:
             yield
         finally:
-            with self._lock:
-                self._shields -= 1
-                last = self._shields == 0
-            if last and self.channel.interrupt:
+            self._shields.pop()
+            if not self._shields and self.channel.interrupt:
                 if threading.current_thread() is threading.main_thread():
                     self._knock()
                 else:

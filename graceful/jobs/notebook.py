@@ -24,7 +24,7 @@ class Store(Protocol):
         """What was saved last, or None."""
 
     def save(self, text: str) -> bool:
-        """Keep ``text`` in place of what was saved before; nothing happens if the job was deleted.
+        """Keep ``text`` in place of what was saved before: the job got on. Nothing happens if it was deleted.
 
         Returns:
             False if that was not possible just now; it is tried again later.
@@ -119,6 +119,7 @@ class Notebook:
         self._entries: dict[str, Entry] = {}
         self._old: dict[str, Any] = {}
         self._states: dict[str, str] = {}
+        self._staged: dict[str, str] = {}
 
     def begin(self, name: str, kind: str, about: str) -> Entry:
         """A loop begins: where does it go on?
@@ -159,8 +160,8 @@ class Notebook:
         """A loop is over: it came to its end, or was left before it."""
         with self._lock:
             entry = self._entries[name]
+            self._dirty |= finished and not entry.finished
             entry.running, entry.finished = False, finished
-            self._dirty = True
         _around.set(tuple(each for each in _around.get() if each != name))
 
     def advance(self, entry: Entry, position: Any) -> None:
@@ -168,22 +169,28 @@ class Notebook:
         entry.position = position
         entry.done += 1
         self._dirty = True
-        if entry.children:
+        if self._staged or entry.children:
             with self._lock:
-                entry.children = False
-                self._drop_within(entry.name)
+                self._states.update(self._staged)
+                self._staged.clear()
+                entry.children = self._drop_within(entry.name)
 
-    def _drop_within(self, name: str) -> None:
+    def _drop_within(self, name: str) -> bool:
+        """Returns whether a loop within this one still runs (side by side with it, as in ``zip``), and is kept."""
+        kept = False
         for child, entry in list(self._entries.items()):
             if entry.parent == name:
                 if entry.running:
-                    self._entries[name].children = True
+                    kept = True
                     continue
                 self._drop_within(child)
                 del self._entries[child]
-        for child, old in list(self._old.items()):
-            if old["parent"] == name and child not in self._entries:
+                self._old.pop(child, None)
+        for child in [child for child, old in self._old.items() if old["parent"] == name]:
+            if child not in self._entries:
                 del self._old[child]
+                self._drop_within(child)
+        return kept
 
     def note(self, name: str, state: Any) -> None:
         """Note a state of the job's own.
@@ -194,14 +201,19 @@ class Notebook:
         text = json.dumps(state)
         with self._lock:
             self._read()
-            self._states[name] = text
-            self._dirty = True
+            if self.in_loop:
+                # It goes with the item in hand: saved before that is finished, it would count the item twice.
+                self._staged[name] = text
+            else:
+                self._dirty |= self._states.get(name) != text
+                self._states[name] = text
+                self._staged.pop(name, None)
 
     def noted(self, name: str, default: Any) -> Any:
         """The state that was noted last under ``name``, in this run or in one before."""
         with self._lock:
             self._read()
-            text = self._states.get(name)
+            text = self._staged.get(name, self._states.get(name))
         return default if text is None else json.loads(text)
 
     @property
@@ -210,7 +222,7 @@ class Notebook:
         return any(name in self._entries and self._entries[name].running for name in _around.get())
 
     def save(self) -> None:
-        """Save what has changed."""
+        """Save what has changed; nothing if nothing has, since a saving says that the job got on."""
         with self._lock:
             self.saved_at = time.monotonic()
             if not self._dirty:

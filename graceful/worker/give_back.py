@@ -14,6 +14,8 @@ from graceful.worker.fetch import HOLDERS_KEY
 
 INTERRUPTIONS_FIELD = "graceful_interruptions"
 """In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
+# Another field, which job_store.py writes, says how many there were when the job last got on: a long job that goes on
+# where it was is not to fail for being interrupted by many deploys, only for getting nowhere between them.
 
 NOT_ONCE = -1
 """As the most interruptions that are allowed: the job is taken out of all places, and not put back."""
@@ -53,7 +55,8 @@ if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
 end
 if ARGV[4] ~= '' then
   count = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
-  if count > tonumber(ARGV[5]) then
+  local before_progress = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions_before_progress') or 0)
+  if count - before_progress > tonumber(ARGV[5]) then
     return {'too many', count}
   end
 end

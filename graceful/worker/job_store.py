@@ -15,6 +15,11 @@ SAVE_SCRIPT = """
 -- A job that was deleted meanwhile must not come back as a hash with nothing but its cursors.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+  -- It got on since it was interrupted: GRACEFUL_MAX_INTERRUPTIONS is for jobs that do not (give_back.py).
+  local interruptions = redis.call('HGET', KEYS[1], 'graceful_interruptions')
+  if interruptions then
+    redis.call('HSET', KEYS[1], 'graceful_interruptions_before_progress', interruptions)
+  end
 end
 """
 

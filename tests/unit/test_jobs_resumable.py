@@ -236,6 +236,25 @@ def test_a_cursor_within_an_item_does_not_outlive_it(worker: Worker) -> None:
     assert out == ["a0", "a1", "b0", "b1", "b2"]
 
 
+def test_nor_do_the_cursors_within_that_one(worker: Worker) -> None:
+    """The same, one loop further in."""
+    out: list[str] = []
+
+    def job(leave_out: str) -> None:
+        for outer in resumable("ab", name="outer"):
+            if outer != leave_out:
+                for middle in resumable("xy", name="middle"):
+                    for inner in resumable(range(2), name="inner"):
+                        out.append(f"{outer}{middle}{inner}")
+
+    with worker.shutdown_after(items=3):
+        job("")
+    assert out == ["ax0"]
+    with worker.run():
+        job("a")
+    assert out == ["ax0", "bx0", "bx1", "by0", "by1"]
+
+
 def test_loops_side_by_side_keep_their_cursors(worker: Worker) -> None:
     """Of two loops in a zip the second would be taken for a part of the first's item, and be forgotten."""
     with worker.shutdown_after(items=4):
@@ -356,9 +375,10 @@ class CountingStore:
 
     def __init__(self) -> None:
         self.saved: list[dict[str, Any]] = []
+        self.text: str | None = None
 
     def load(self) -> str | None:
-        return None
+        return self.text
 
     def save(self, text: str) -> bool:
         self.saved.append(json.loads(text))
@@ -383,6 +403,29 @@ def test_the_cursor_is_saved_while_the_loop_runs() -> None:
         guard.end(True)
         interruption.guard = before
         guard.channel.close()
+
+
+def test_a_run_that_gets_nowhere_saves_nothing(worker: Worker) -> None:
+    """A job that hangs at the same item each time would never be seen to get nowhere, and be run for ever."""
+    store = CountingStore()
+    worker._store = store  # type: ignore[assignment]
+
+    def job() -> None:
+        state = resume_state(default=0)
+        checkpoint(state + 1)
+        for _ in resumable(LETTERS):
+            raise JobInterrupted("time is up")
+
+    with worker.run() as run:
+        job()
+    assert run.interrupted
+    assert len(store.saved) == 1  # The state, which had changed.
+    store.text = json.dumps(store.saved[0])
+    with worker.run():
+        checkpoint(1)
+        for _ in resumable(LETTERS):
+            raise JobInterrupted("time is up")
+    assert len(store.saved) == 1
 
 
 def test_progress_counts_all_runs(worker: Worker) -> None:
@@ -436,6 +479,9 @@ def test_a_state_within_a_loop_fits_to_its_cursor(worker: Worker) -> None:
     with worker.shutdown_after(items=4):
         job(-1)
     assert worker.progress[0].done == 4
+    with pytest.raises(OSError), worker.run():
+        job(cut_at=6)
+    assert worker.progress[0].done == 6
     with worker.run():
         assert job(-1) == 45
 
