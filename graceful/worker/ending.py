@@ -91,7 +91,8 @@ class Ending:
 
     def _leave(self, results: tuple[HookResult, ...]) -> NoReturn:
         """In a second thread, after the hooks: the main thread is lost in one of them."""
-        leave(self._finish(results))
+        assert self._end is not None
+        leave(self._finish(results), self._end.left())
 
     def _take_over(self, why: str) -> None:
         """In the guardian's thread: the main thread is lost somewhere else."""
@@ -99,4 +100,5 @@ class Ending:
         self._kill_horse()
         code = self._lifetime.seal(forced=why)
         self._keep()
-        leave(code)
+        assert self._end is not None
+        leave(code, self._end.left())

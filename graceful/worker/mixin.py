@@ -36,7 +36,7 @@ from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.jobs.channel import Channel, Verdict
-from graceful.worker import horse, os_signals, rq_private
+from graceful.worker import horse, orphan, os_signals, rq_private
 from graceful.worker.drain import STOPS, Drain
 from graceful.worker.ending import Ending
 from graceful.worker.give_back import give_back
@@ -54,6 +54,8 @@ LOOK_SECONDS = 1.0
 TIGHT_SECONDS = 2.0
 """How long one Redis command may take once the shutdown was asked for."""
 TEARDOWN_SECONDS = 1.5
+SCHEDULER_SECONDS = 0.2
+"""How long a scheduler that was killed may take to be gone."""
 
 
 class GracefulMixin(BaseWorker):
@@ -122,6 +124,11 @@ class GracefulMixin(BaseWorker):
     def exit_code(self) -> int | None:
         """The exit code that the shutdown came to; None before it."""
         return self.report.exit_code if self.report else None
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the process has to be over; the whole grace period while nobody wants it to end."""
+        return self._drain.end().left()
 
     @property
     def report(self) -> ShutdownReport | None:
@@ -253,6 +260,11 @@ class GracefulMixin(BaseWorker):
             self._register_scheduler()
             return self._intake.next_job(timeout, max_idle_time)
 
+    def _start_scheduler(self, *args: Any, **kwargs: Any) -> None:
+        """As RQ's; a scheduler whose worker is killed does not go on alone."""
+        with orphan.followed():
+            super()._start_scheduler(*args, **kwargs)
+
     def _register_scheduler(self) -> None:
         """A successor has to know which locks are those of our scheduler."""
         name = rq_private.scheduler_name(self)
@@ -265,7 +277,8 @@ class GracefulMixin(BaseWorker):
     def run_maintenance_tasks(self) -> None:
         """As RQ's; also brings home the reports that wait in the journal or in the spool, and removes old ones."""
         try:
-            super().run_maintenance_tasks()
+            with orphan.followed():  # A scheduler that has ended is started again here.
+                super().run_maintenance_tasks()
         except RedisError as error:
             log.warning("Worker %s: no maintenance, Redis is away: %s", self.name, error)
             return
@@ -460,7 +473,7 @@ class GracefulMixin(BaseWorker):
         process.join(max(0.1, min(2.0, self._drain.end().left() / 4)))
         if process.exitcode != 0:
             process.kill()
-            process.join(0.2)
+            process.join(SCHEDULER_SECONDS)
             assert self.scheduler is not None
             self.scheduler.release_locks()
 
@@ -480,6 +493,10 @@ class GracefulMixin(BaseWorker):
         self._torn_down = doing.error is None
         if doing.error is not None:
             log.warning("Worker %s: RQ's teardown failed: %s", self.name, doing.error)
+        process = rq_private.scheduler_process(self)
+        if process is not None and process.is_alive():
+            process.kill()
+            process.join(SCHEDULER_SECONDS)
 
     def _conclude(self, worked: bool) -> bool:
         if not self._drain.requested:

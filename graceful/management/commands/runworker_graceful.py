@@ -46,6 +46,8 @@ class Command(RQWorkerCommand):
     # Run in handle(), which ends with EX_CONFIG where our own settings are wrong.
     requires_system_checks: list[str] = []
 
+    _seconds_left = 1.0
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)  # type: ignore[no-untyped-call]
         for action in parser._actions:
@@ -68,7 +70,7 @@ class Command(RQWorkerCommand):
             except (RedisConnectionError, RedisTimeoutError) as error:
                 self.stderr.write(self.style.ERROR(f"Redis cannot be reached: {error}"))
                 code = os.EX_UNAVAILABLE
-        leave(code)
+        leave(code, self._seconds_left)
 
     def _run(self, queues: tuple[str, ...], options: dict[str, Any]) -> int:
         _check()
@@ -101,9 +103,11 @@ class Command(RQWorkerCommand):
                 max_jobs=options["max_jobs"],
                 max_idle_time=options["max_idle_time"],
             )
+            code = os.EX_OK
         except SystemExit as ended:
-            return int(ended.code or 0)
-        return os.EX_OK
+            code = int(ended.code or 0)
+        self._seconds_left = worker.seconds_left
+        return code
 
 
 def _worker_class(path: str | None) -> Any:
