@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,13 +41,19 @@ class Inbox:
         self.received: list[Received] = []
         self._read = 0
         self.pid = os.getpid()
-        self._reader, self.writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self.writer, False)
+        # Sockets rather than a pipe: another process can look at what lies in one, and leave it there.
+        self.reader, self._writer = socket.socketpair()
+        self.reader.setblocking(False)
+        self._writer.setblocking(False)
 
     def record(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: it only records."""
         self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Where the interpreter writes the number of each signal."""
+        return self._writer.fileno()
 
     @property
     def unread(self) -> bool:
@@ -68,9 +75,9 @@ class Inbox:
     def wake(self) -> None:
         """Make a :meth:`wait` return early, from any thread."""
         try:
-            os.write(self.writer, b"\0")
+            self._writer.send(b"\0")
         except BlockingIOError:
-            pass  # The pipe is full of wake-ups already.
+            pass  # It is full of wake-ups already.
 
     def wait(self, seconds: float, others: Sequence[Any] = ()) -> list[Any]:
         """Wait until a signal comes, one of ``others`` (sockets) can be read, or the time is up.
@@ -84,22 +91,22 @@ class Inbox:
         """
         poll = select.poll()
         by_descriptor = {other.fileno(): other for other in others}
-        for descriptor in (self._reader, *by_descriptor):
+        for descriptor in (self.reader.fileno(), *by_descriptor):
             poll.register(descriptor, select.POLLIN)
         # poll() counts whole milliseconds; rounding up keeps a short wait from becoming a busy loop.
         events = poll.poll(max(0, int(seconds * 1000 + 0.999)))
         ready = [descriptor for descriptor, _ in events]
-        if self._reader in ready:
+        if self.reader.fileno() in ready:
             try:
-                while len(os.read(self._reader, 4096)) == 4096:
+                while len(self.reader.recv(4096)) == 4096:
                     pass
             except BlockingIOError:
                 pass
         return [by_descriptor[descriptor] for descriptor in ready if descriptor in by_descriptor]
 
     def close(self) -> None:
-        os.close(self._reader)
-        os.close(self.writer)
+        self.reader.close()
+        self._writer.close()
 
 
 _active: Inbox | None = None
@@ -119,7 +126,7 @@ def capture() -> Iterator[Inbox]:
     old_handlers = {signum: signal.signal(signum, inbox.record) for signum in CAPTURED}
     # A handler in Python is what makes the interpreter write to the wakeup descriptor when a child ends.
     old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)
-    old_wakeup = signal.set_wakeup_fd(inbox.writer, warn_on_full_buffer=False)
+    old_wakeup = signal.set_wakeup_fd(inbox.wakeup_fd, warn_on_full_buffer=False)
     _active = inbox
     try:
         yield inbox
@@ -153,7 +160,7 @@ def _nothing(signum: int, frame: FrameType | None) -> None:
 
 
 def _forget() -> None:
-    """In a forked child: the parent's wakeup pipe is shared, and must not hear of the child's signals."""
+    """In a forked child: the parent's wakeup socket is shared, and must not hear of the child's signals."""
     global _active
     inbox, _active = _active, None
     if inbox is not None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
 from graceful.worker import horse, os_signals
+from graceful.worker.companion import Companion
 from graceful.worker.mixin import LOOK_SECONDS, GracefulMixin
 from graceful.worker.process import leave
 
@@ -25,11 +27,36 @@ log = logging.getLogger("graceful.worker")
 class SimpleMixin(GracefulMixin):
     """:class:`GracefulMixin` for worker classes without a horse.
 
-    A job that does not end by the hard limit cannot be killed alone. Its fate is then decided under a lock: either
-    its result is being stored, and that is waited for, or the job goes back to its queue and the process ends.
+    A job that does not end by the hard limit cannot be killed alone. Its fate is then decided under a lock: either its
+    result is being stored, and that is waited for, or the job goes back to its queue and the process ends. A job that
+    holds the GIL all the time is the companion's business (:mod:`graceful.worker.companion`).
     """
 
     runs_jobs_itself = True
+    _companion: Companion | None = None
+
+    def bootstrap(
+        self,
+        logging_level: str | None = "INFO",
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
+        """As RQ's; the companion is forked before there is any thread."""
+        self._companion = Companion(
+            self._inbox, self._channel, self._settings.timeout, lambda: self._successor.close(self.life)
+        )
+        super().bootstrap(logging_level, date_format, log_format)
+
+    def _conclude(self, worked: bool) -> bool:
+        try:
+            return super()._conclude(worked)
+        finally:
+            self._part()
+
+    def _part(self) -> None:
+        companion, self._companion = self._companion, None
+        if companion is not None:
+            companion.dismiss()
 
     def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
         """As RQ's, with the attendant thread beside it."""
@@ -100,4 +127,6 @@ class SimpleMixin(GracefulMixin):
         self._in_hand.put_back(self._patience())
         self._account()
         self.teardown()
-        leave(self._ending.run(self._give_back_leftover))
+        code = self._ending.run(self._give_back_leftover)
+        self._part()
+        leave(code)

@@ -92,6 +92,16 @@ class Successor:
                 closed_reports += self._under_lock(registration)
         return closed_reports
 
+    def close(self, life: str) -> None:
+        """Close the report of a worker that is known to be dead; nothing happens if that has been done.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not answer; the next successor will do it.
+        """
+        registration = self._registration(life)
+        if registration is not None:
+            self._under_lock(registration)
+
     def free_name(self, name: str, hostname: str) -> None:
         """Close the report of a dead worker of this very name, so that RQ lets it be used again.
 
