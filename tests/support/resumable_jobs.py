@@ -1,0 +1,58 @@
+"""Resumable jobs that tests enqueue. Each item goes to a list in Redis, so that tests see which ones were worked at."""
+
+from __future__ import annotations
+
+import time
+
+from django.contrib.auth.models import Group
+
+from graceful.jobs import checkpoint, on_interrupt, resumable, resume_state
+from tests.support.jobs import current_job
+
+ITEMS = "tests:items:"
+"""List, by job id: the items that were worked at, in order."""
+QUICK = "tests:quick"
+"""While this key is there, no item is slow."""
+FAILED = "tests:failed"
+"""Is there once a job has failed on purpose."""
+
+
+def note(item: int) -> None:
+    """Write down that the current job works at an item."""
+    job = current_job()
+    job.connection.rpush(ITEMS + job.id, item)
+
+
+def over_groups(seconds: float, slow: int | None = None, save_every: float = 5.0, failing: int | None = None) -> None:
+    """Works at each group for so many seconds; at ``slow`` for 30, and at ``failing`` it fails, once.
+
+    Raises:
+        ValueError: on purpose.
+    """
+    connection = current_job().connection
+    for group in resumable(Group.objects.all(), chunk_size=50, save_every=save_every):
+        note(group.pk)
+        if group.pk == failing and connection.set(FAILED, 1, nx=True):
+            raise ValueError("on purpose")
+        end = time.monotonic() + (30 if group.pk == slow and not connection.exists(QUICK) else seconds)
+        while time.monotonic() < end:
+            time.sleep(min(0.01, seconds))
+
+
+@on_interrupt("fail")
+def not_twice(seconds: float) -> None:
+    """As above, but it fails when it is interrupted."""
+    over_groups(seconds)
+
+
+def two_loops(more: int, seconds: float) -> int:
+    """A quick loop over all groups, then a slow one over numbers; returns the sum of the numbers."""
+    for group in resumable(Group.objects.order_by("pk"), name="groups"):
+        note(group.pk)
+    total: int = resume_state(default=0)
+    for number in resumable(range(more), name="numbers"):
+        note(number)
+        total += number
+        checkpoint(total)
+        time.sleep(seconds)
+    return total
