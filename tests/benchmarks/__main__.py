@@ -20,9 +20,8 @@ from tests.benchmarks.measures import (
     COMMANDS,
     GRACEFUL,
     STOCK,
-    Backlog,
     Bench,
-    backlog,
+    backlogs,
     bench,
     busy_stops,
     idle_stops,
@@ -103,14 +102,10 @@ def add_stops(
         )
 
 
-def add_backlogs(table: Table, on: Bench, options: argparse.Namespace) -> None:
+def add_backlogs(table: Table, options: argparse.Namespace) -> None:
     for queues, words in ((ONE, "one queue"), (THREE, "three queues")):
         progress(f"{options.pairs} times {options.jobs} jobs, {words}")
-        runs = {command: Backlog() for command in COMMANDS}
-        for turn in range(options.pairs):
-            # The one that goes first takes turns too: what the machine does besides hits both alike.
-            for command in COMMANDS if turn % 2 else reversed(COMMANDS):
-                backlog(on, command, queues, options.jobs, runs[command])
+        runs = backlogs(queues, options.jobs, options.pairs)
         stock, graceful = runs[STOCK], runs[GRACEFUL]
         ratio = statistics.median(ours / theirs for ours, theirs in zip(graceful.rates, stock.rates, strict=True))
         table.add(
@@ -121,7 +116,9 @@ def add_backlogs(table: Table, on: Bench, options: argparse.Namespace) -> None:
             f">= {RATE_RATIO}",
             ratio >= RATE_RATIO,
         )
-        peaks = [statistics.median(run.peaks) / 2**20 for run in (stock, graceful)]
+        cpu = [run.cpu_seconds_a_job * 1000 for run in (stock, graceful)]
+        table.add(f"CPU time per job, {words}", f"{cpu[0]:.1f} ms", f"{cpu[1]:.1f} ms", f"{cpu[1] / cpu[0]:.2f}")
+        peaks = [run.peak_bytes / 2**20 for run in (stock, graceful)]
         table.add(f"peak memory, {words}", f"{peaks[0]:.1f} MiB", f"{peaks[1]:.1f} MiB", f"{peaks[1] / peaks[0]:.2f}")
 
 
@@ -144,8 +141,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--signals", type=int, default=100, help="SIGTERMs for the count of lost jobs (default 100)")
     parser.add_argument("--stops", type=int, default=30, help="workers stopped for each latency (default 30)")
-    parser.add_argument("--jobs", type=int, default=300, help="jobs of a backlog (default 300)")
-    parser.add_argument("--pairs", type=int, default=7, help="backlogs for each kind of worker (default 7)")
+    parser.add_argument("--jobs", type=int, default=60, help="jobs of a backlog (default 60)")
+    parser.add_argument("--pairs", type=int, default=30, help="backlogs for each kind of worker (default 30)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--only", choices=["lost", "stops", "backlog"], help="one part alone")
     options = parser.parse_args()
@@ -157,7 +154,7 @@ def main() -> int:
             add_stops(table, "idle", idle_stops, on, options)
             add_stops(table, "busy, past the job's end", busy_stops, on, options)
         if options.only in (None, "backlog"):
-            add_backlogs(table, on, options)
+            add_backlogs(table, options)
         table.print()
         print(f"\n{machine(on)}; seed {options.seed}.")
         print("`runworker_graceful` with one exit hook, its report stored in SQLite; stock has neither.")

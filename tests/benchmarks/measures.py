@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,11 +34,12 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass
 class Ended:
-    """How a worker process ended: when, and with how much memory at most (its horses' counted, one by one)."""
+    """How a worker process ended: when, with how much memory at most (a horse's, if that had more), and CPU time."""
 
     at: float
     exit_code: int
     peak_bytes: int
+    cpu_seconds: float
 
 
 @dataclass
@@ -57,10 +58,11 @@ class Losses:
 
 @dataclass
 class Backlog:
-    """Jobs a second, and peak memory, of each run over a backlog."""
+    """What one worker did with its backlogs; the CPU time has the worker's start and its horses in it."""
 
     rates: list[float] = field(default_factory=list)
-    peaks: list[int] = field(default_factory=list)
+    peak_bytes: int = 0
+    cpu_seconds_a_job: float = 0.0
 
 
 class Bench:
@@ -124,7 +126,20 @@ class Bench:
         worker.process.returncode = os.waitstatus_to_exitcode(status)
         if at and worker.process.returncode == -9:
             raise AssertionError(f"{worker!r} did not end within {PATIENCE_SECONDS} s:\n{worker.output}")
-        return Ended(at, worker.process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Ended(at, worker.process.returncode, peak_bytes, usage.ru_utime + usage.ru_stime)
+
+    def rate(self, queues: Sequence[str], jobs: int) -> float:
+        """Jobs a second, from the first to the last of a backlog that appears at once."""
+        self.connection.delete(ENDS)
+        with self.connection.pipeline() as pipeline:
+            for place, name in enumerate(queues):
+                share = range(place, jobs, len(queues))
+                self.queue(name).enqueue_many([Queue.prepare_data(stamped) for _ in share], pipeline=pipeline)
+            pipeline.execute()
+        wait_until(lambda: self.connection.llen(ENDS) == jobs, 120, "the backlog is done", interval=0.05)
+        stamps = sorted(float(stamp) for stamp in self.connection.lrange(ENDS, 0, -1))
+        return (jobs - 1) / (stamps[-1] - stamps[0])
 
 
 @contextmanager
@@ -183,16 +198,29 @@ def busy_stops(on: Bench, stops: int, rng: random.Random) -> Iterator[tuple[str,
                 yield command, ended.at - float(on.connection.lindex(ENDS, 0))
 
 
-def backlog(on: Bench, command: str, queues: Sequence[str], jobs: int, into: Backlog) -> None:
-    """Jobs a second from the first to the last job of a backlog, and the worker's peak memory."""
-    on.connection.flushall()
-    for turn in range(jobs):
-        on.queue(queues[turn % len(queues)]).enqueue(stamped)
-    with on.worker(command, queues) as worker:
-        wait_until(lambda: on.connection.llen(ENDS) == jobs, 120, interval=0.1)
-        into.peaks.append(on.stop(worker).peak_bytes)
-    stamps = sorted(float(stamp) for stamp in on.connection.lrange(ENDS, 0, -1))
-    into.rates.append((jobs - 1) / (stamps[-1] - stamps[0]))
+def backlogs(queues: Sequence[str], jobs: int, pairs: int) -> dict[str, Backlog]:
+    """Both kinds of worker stand idle side by side, and are given the same backlog in turn.
+
+    Args:
+        queues: what the jobs are spread over.
+        jobs: how many a backlog has; it appears at once.
+        pairs: how often each gets one; a first one is not counted.
+    """
+    runs = {command: Backlog() for command in COMMANDS}
+    with ExitStack() as stack:
+        benches = {command: stack.enter_context(bench()) for command in COMMANDS}
+        workers = {command: stack.enter_context(benches[command].worker(command, queues)) for command in COMMANDS}
+        for turn in range(pairs + 1):
+            # The one that goes first takes turns too: what the machine does besides hits both alike.
+            for command in COMMANDS if turn % 2 else COMMANDS[::-1]:
+                rate = benches[command].rate(queues, jobs)
+                if turn:
+                    runs[command].rates.append(rate)
+        for command, run in runs.items():
+            ended = benches[command].stop(workers[command])
+            run.peak_bytes = ended.peak_bytes
+            run.cpu_seconds_a_job = ended.cpu_seconds / (jobs * (pairs + 1))
+    return runs
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
