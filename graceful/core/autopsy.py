@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
+from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport, Spans
 
 SHORTEST_GRACE_SECONDS = 8.0
@@ -34,11 +34,9 @@ class Findings:
 
 
 def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
-    """The sealed report of a dead worker; its phase stays the last one that it reached in ``notes``."""
+    """The sealed report of a dead worker; its phase stays the last one that it reached."""
     beat = datetime.fromtimestamp(findings.last_beat, UTC) if findings.last_beat is not None else None
-    notes = [f"died in the phase {report.phase}"]
-    if report.notes:
-        notes.append(report.notes)
+    notes = [report.notes] if report.notes else []
     if beat is not None:
         notes.append(f"last heartbeat {beat.isoformat(timespec='seconds')}")
     if findings.oom_killed:
@@ -48,7 +46,6 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
     notes.append(f"closed by worker {findings.found_by}")
     return replace(
         report,
-        phase=Phase.SEALED,
         reason=Reason.KILLED,
         outcome=Outcome.KILLED,
         exit_code=None,

@@ -133,7 +133,8 @@ class ShutdownReport:
 
     @property
     def sealed(self) -> bool:
-        return self.phase is Phase.SEALED
+        """Whether the report is complete: by its worker, or by a successor, which leaves the phase as it was."""
+        return self.outcome is not None
 
     def to_json(self) -> str:
         """The report as JSON of at most ``ENTRY_LIMIT`` characters; long texts are cut, with a mark."""
