@@ -51,11 +51,11 @@ class ShutdownCollector:
         failed = ReportedHook.objects.filter(
             report__happened_at__gte=since, outcome__in=[HookOutcome.FAILED, HookOutcome.TIMED_OUT]
         ).order_by()
-        for row in failed.values("name", "outcome").annotate(number=Count("pk")):
-            hooks.add_metric([row["name"], row["outcome"]], row["number"])
+        for hook in failed.values("name", "outcome").annotate(number=Count("pk")):
+            hooks.add_metric([hook["name"], hook["outcome"]], hook["number"])
         met = ReportedJob.objects.filter(report__happened_at__gte=since).order_by()
-        for row in met.values("outcome").annotate(number=Count("pk")):
-            jobs.add_metric([row["outcome"]], row["number"])
+        for job in met.values("outcome").annotate(number=Count("pk")):
+            jobs.add_metric([job["outcome"]], job["number"])
         return shutdowns, slowest, hooks, jobs
 
     def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
