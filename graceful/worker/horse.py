@@ -6,9 +6,10 @@ import faulthandler
 import logging
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import redis
 from rq.job import Job
@@ -26,6 +27,9 @@ from graceful.worker import failing, orphan, os_signals
 from graceful.worker.fetch import claim
 from graceful.worker.job_store import JobStore
 from graceful.worker.machine import Process
+from graceful.worker.process import leave
+
+T = TypeVar("T")
 
 log = logging.getLogger("graceful.worker")
 
@@ -87,7 +91,7 @@ def perform(
     def perform_with_policy() -> Any:
         channel.policy = policy_of(failing.function(job), job.meta)
         guard.gives_way = (channel.policy or conf.settings().interrupted_jobs) == "requeue"
-        return job_perform()
+        return _alone(job_perform)
 
     # RQ calls job.perform() under the job's own timeout (BaseWorker.perform_job): just there it may be interrupted.
     job.perform = lambda: guard.run(perform_with_policy)  # type: ignore[method-assign]
@@ -105,6 +109,29 @@ def perform(
         del job.perform
         interruption.install(None)
         _run_exit_hooks(channel)
+
+
+def _alone(perform: Callable[[], T]) -> T:
+    """Call ``perform``; a child that it forked and that comes back from it as well is ended, as any script's would be.
+
+    It is neither horse nor worker, and would store a second end of the job, run the horse exit hooks, and in a worker
+    without horses go on as a second worker.
+    """
+    pid = os.getpid()
+    code = os.EX_OK
+    try:
+        return perform()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    except BaseException:
+        code = 1
+        if os.getpid() != pid:
+            traceback.print_exc()
+        raise
+    finally:
+        if os.getpid() != pid:
+            leave(code)
 
 
 def raise_if_interrupted() -> None:
