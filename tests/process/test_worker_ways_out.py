@@ -1,0 +1,295 @@
+"""Each reason for which a worker ends, each exit code; and that hooks and report come with all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from rq import Queue
+from rq.command import send_shutdown_command
+
+from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
+from graceful.core.records import ShutdownReport
+from tests.conftest import StartWorker
+from tests.support import jobs
+from tests.support.processes import WorkerProcess
+from tests.support.reports import report_of
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+from tests.support.worker_hooks import notes
+
+GRACEFUL = {"command": "runworker_graceful"}
+RQWORKER = {"command": "rqworker", "options": ("--worker-class", "graceful.worker.GracefulWorker")}
+HOOKS = ["tests.support.worker_hooks.exit_note"]
+SHORT = {"GRACEFUL_TIMEOUT": 2.0, "GRACEFUL_HOOKS_TIMEOUT": 1.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
+
+both_commands = pytest.mark.parametrize("command", [GRACEFUL, RQWORKER], ids=["runworker_graceful", "rqworker"])
+
+
+class Started:
+    """Starts workers whose one exit hook writes down what it saw.
+
+    Args:
+        start_worker: the fixture.
+        notes_path: where the hook writes to.
+    """
+
+    def __init__(self, start_worker: StartWorker, notes_path: Path) -> None:
+        self._start_worker = start_worker
+        self.notes_path = notes_path
+
+    def __call__(self, command: dict[str, Any], *options: str, **arguments: Any) -> WorkerProcess:
+        settings = {"GRACEFUL_EXIT_HOOKS": HOOKS, **arguments.pop("settings", {})}
+        return self._start_worker(
+            command=command["command"],
+            options=(*command.get("options", ()), *options),
+            settings=settings,
+            environment={"TEST_NOTES": str(self.notes_path)},
+            **arguments,
+        )
+
+    def assert_hook_ran(self, worker: WorkerProcess, reason: Reason) -> dict[str, Any]:
+        """The hook ran once, in the worker's main thread, with nobody else of it alive."""
+        (note,) = notes(self.notes_path, "exit")
+        assert note["pid"] == worker.pid
+        assert note["main"]
+        assert note["others"] == []
+        assert note["reason"] == reason
+        assert note["worker"] == worker.name
+        return note
+
+
+@pytest.fixture
+def started(start_worker: StartWorker, tmp_path: Path) -> Started:
+    return Started(start_worker, tmp_path / "notes")
+
+
+def assert_sealed(report: ShutdownReport, reason: Reason, outcome: Outcome, code: int) -> None:
+    """What has to be true of every complete report."""
+    assert report.phase is Phase.SEALED
+    assert (report.reason, report.outcome, report.exit_code) == (reason, outcome, code)
+    assert [(hook.name, hook.outcome, hook.detail) for hook in report.hooks] == [(HOOKS[0], "ok", "noted")]
+    moments = [report.started_at, report.requested_at, report.drained_at, report.ended_at]
+    assert None not in moments
+    assert moments == sorted(moments)  # type: ignore[type-var]
+    assert report.seconds.total is not None
+    assert report.notes == ""
+
+
+@both_commands
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal(
+    command: dict[str, Any], signum: signal.Signals, connection: redis.Redis, queue: Queue, started: Started
+) -> None:
+    """A deploy would run no hooks, or would look like a crash."""
+    worker = started(command)
+    job = queue.enqueue(jobs.quick, 7)
+    wait_until(lambda: job.get_status(refresh=True) == "finished")
+    worker.wait_state("idle")
+    worker.signal(signum)
+    assert worker.wait(5) == 0
+    report = report_of(connection, worker)
+    assert_sealed(report, Reason.SIGNAL, Outcome.CLEAN, 0)
+    assert report.signal == signum.name
+    assert (report.jobs.finished, report.jobs.failed, report.jobs.in_flight) == (1, 0, ())
+    assert (report.worker, report.pid, report.queues) == (worker.name, worker.pid, ("default",))
+    assert report.worker_class == "graceful.worker.classes.GracefulWorker"
+    note = started.assert_hook_ran(worker, Reason.SIGNAL)
+    assert note["signal"] == signum.name
+    assert note["queues"] == ["default"]
+    assert job.return_value() == 7
+
+
+@both_commands
+def test_burst(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A worker in a cron job would run no hooks at the end of its work."""
+    good, bad = queue.enqueue(jobs.quick), queue.enqueue(jobs.failing)
+    worker = started(command, "--burst", wait=False)
+    assert worker.wait() == 0
+    assert [job.get_status(refresh=True) for job in (good, bad)] == ["finished", "failed"]
+    report = report_of(connection, worker)
+    assert_sealed(report, Reason.BURST, Outcome.CLEAN, 0)
+    assert report.signal is None
+    assert (report.jobs.finished, report.jobs.failed) == (1, 1)
+    started.assert_hook_ran(worker, Reason.BURST)
+
+
+@both_commands
+def test_max_jobs(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A worker that is renewed after so many jobs would run no hooks, or would do one job more."""
+    enqueued = [queue.enqueue(jobs.quick) for _ in range(3)]
+    worker = started(command, "--max-jobs", "2", wait=False)
+    assert worker.wait() == 0
+    assert [job.get_status(refresh=True) for job in enqueued] == ["finished", "finished", "queued"]
+    assert_sealed(report_of(connection, worker), Reason.MAX_JOBS, Outcome.CLEAN, 0)
+    started.assert_hook_ran(worker, Reason.MAX_JOBS)
+
+
+@both_commands
+def test_idle(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A worker that scales down by itself would run no hooks."""
+    job = queue.enqueue(jobs.quick)
+    worker = started(command, "--max-idle-time", "1", wait=False)
+    assert worker.wait() == 0
+    assert job.get_status(refresh=True) == "finished"
+    assert_sealed(report_of(connection, worker), Reason.IDLE, Outcome.CLEAN, 0)
+    started.assert_hook_ran(worker, Reason.IDLE)
+
+
+@both_commands
+def test_shutdown_command(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """RQ's shutdown command, which its dashboards send, would end the worker without hooks."""
+    worker = started(command)
+    job = queue.enqueue(jobs.until_released, "go")
+    worker.wait_state("busy")
+    send_shutdown_command(connection, worker.name)
+    wait_until(lambda: report_of(connection, worker).phase is Phase.DRAINING)
+    connection.rpush("go", 1)
+    assert worker.wait(5) == 0
+    report = report_of(connection, worker)
+    assert_sealed(report, Reason.COMMAND, Outcome.CLEAN, 0)
+    assert report.signal is None
+    ((job_id, outcome, seconds),) = [(each.id, each.outcome, each.seconds) for each in report.jobs.in_flight]
+    assert (job_id, outcome) == (job.id, JobOutcome.FINISHED)
+    assert seconds is not None
+    assert job.get_status(refresh=True) == "finished"
+    assert started.assert_hook_ran(worker, Reason.COMMAND)["jobs"] == [[job.id, "finished"]]
+
+
+@both_commands
+def test_redis_lost(
+    command: dict[str, Any],
+    shared_database: str,
+    own_valkey: Server,
+    started: Started,
+    tmp_path: Path,
+) -> None:
+    """A worker whose Redis went away in the middle of a job would run no hooks, and would leave no report."""
+    from graceful.models import ShutdownReport as Row
+
+    worker = started(command, settings={"GRACEFUL_TIMEOUT": 4.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0})
+    queue = Queue(connection=own_valkey.client())
+    job = queue.enqueue(jobs.sleeping, 0.5)
+    wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id))
+    own_valkey.kill()
+    assert worker.wait(30) == os.EX_UNAVAILABLE
+    report = Row.objects.get(worker=worker.name).to_record()
+    assert_sealed(report, Reason.REDIS_LOST, Outcome.CRASHED, 69)
+    assert [each.id for each in report.jobs.in_flight] == [job.id]
+    started.assert_hook_ran(worker, Reason.REDIS_LOST)
+    assert not (tmp_path / "spool").exists()
+
+
+def test_no_redis_at_the_start(own_valkey: Server, started: Started) -> None:
+    """A worker that cannot reach Redis would look like one whose settings are wrong."""
+    own_valkey.stop()
+    worker = started(GRACEFUL, wait=False)
+    assert worker.wait(30) == os.EX_UNAVAILABLE
+    assert "Redis cannot be reached" in worker.output
+    assert "Traceback" not in worker.output
+
+
+@both_commands
+def test_error(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A worker that crashed would run no hooks, and would end as if all were well."""
+    job = queue.enqueue(jobs.quick)
+    worker = started(command, "--job-class", "tests.support.worker_hooks.BrokenJob", wait=False)
+    assert worker.wait() == os.EX_SOFTWARE
+    assert "a job class that is broken" in worker.output
+    assert_sealed(report_of(connection, worker), Reason.ERROR, Outcome.CRASHED, 70)
+    started.assert_hook_ran(worker, Reason.ERROR)
+    # As with RQ's own worker; its maintenance will fail a job that nobody can read.
+    assert connection.lrange(queue.intermediate_queue_key, 0, -1) == [job.id.encode()]
+
+
+@both_commands
+def test_a_hook_that_fails_and_one_that_hangs(
+    command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started
+) -> None:
+    """A hook that did not do its work would go unseen, or would keep the next one from running."""
+    hooks = [
+        "tests.support.worker_hooks.failing",
+        {"call": "tests.support.worker_hooks.hanging", "timeout": 0.2},
+        *HOOKS,
+    ]
+    worker = started(command, settings={"GRACEFUL_EXIT_HOOKS": hooks, **SHORT})
+    worker.signal()
+    assert worker.wait(5) == os.EX_SOFTWARE
+    report = report_of(connection, worker)
+    assert (report.outcome, report.exit_code) == (Outcome.HOOKS_FAILED, 70)
+    assert [hook.outcome for hook in report.hooks] == ["failed", "timed_out", "ok"]
+    assert "on purpose" in report.hooks[0].error
+    assert "time.sleep(0.05)" in report.hooks[1].traceback
+    started.assert_hook_ran(worker, Reason.SIGNAL)
+
+
+@both_commands
+def test_interrupted_job(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A deploy that interrupted jobs would look clean."""
+    worker = started(command, settings=SHORT)
+    job = queue.enqueue(jobs.napping, 30)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    worker.signal()
+    assert worker.wait(5) == os.EX_TEMPFAIL
+    report = report_of(connection, worker)
+    assert_sealed(report, Reason.SIGNAL, Outcome.INTERRUPTED, 75)
+    (in_flight,) = report.jobs.in_flight
+    assert (in_flight.id, in_flight.outcome, in_flight.interruptions) == (job.id, JobOutcome.INTERRUPTED, 1)
+    assert (in_flight.function, in_flight.queue) == ("tests.support.jobs.napping", "default")
+    assert "in napping" in in_flight.stack
+    assert started.assert_hook_ran(worker, Reason.SIGNAL)["jobs"] == [[job.id, "interrupted"]]
+
+
+def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A worker would start with settings that nobody meant, and its supervisor would start it again for ever."""
+    job = queue.enqueue(jobs.quick)
+    settings = {"GRACEFUL_TIMEOUT": -5, "GRACEFUL_TIMEOUTS": 3}
+    worker = started(GRACEFUL, settings=settings, wait=False)
+    assert worker.wait() == os.EX_CONFIG
+    assert "GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5" in worker.output
+    assert "GRACEFUL_TIMEOUTS" in worker.output
+    assert "Traceback" not in worker.output
+    assert job.get_status(refresh=True) == "queued"
+    assert connection.keys("graceful:*") == []
+    # Under rqworker the message is the same, though the command is not ours.
+    worker = started(RQWORKER, settings=settings, wait=False)
+    assert worker.wait() != 0
+    assert "GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5" in worker.output
+    assert job.get_status(refresh=True) == "queued"
+
+
+def test_option_timeout(connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """``--timeout`` would be taken and not kept, or a wrong one would start a worker."""
+    worker = started(GRACEFUL, "--timeout", "1.5", settings=SHORT | {"GRACEFUL_TIMEOUT": 60.0})
+    job = queue.enqueue(jobs.napping, 30)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    worker.signal()
+    assert worker.wait(5) == os.EX_TEMPFAIL
+    assert (report_of(connection, worker).seconds.total or 99) < 1.75
+    for wrong, message in (("0", "--timeout must be a positive number"), ("5", "GRACEFUL_HOOKS_TIMEOUT must be below")):
+        worker = started(GRACEFUL, "--timeout", wrong, settings={"GRACEFUL_HOOKS_TIMEOUT": 5.0}, wait=False)
+        assert worker.wait() == os.EX_CONFIG
+        assert message in worker.output
+
+
+def test_the_database_is_away_at_the_end(
+    connection: redis.Redis, start_worker: StartWorker, shared_database: str
+) -> None:
+    """A report would be lost with the database's restart, or would be stored twice afterwards."""
+    from graceful.models import ShutdownReport as Row
+
+    away = start_worker(environment={"DATABASE_URL": "sqlite://"})
+    away.signal()
+    assert away.wait(5) == 0
+    assert report_of(connection, away).outcome is Outcome.CLEAN
+    assert not Row.objects.exists()
+    successor = start_worker()
+    wait_until(lambda: Row.objects.filter(worker=away.name).exists(), 5, lambda: successor.output)
+    successor.signal()
+    assert successor.wait(5) == 0
+    assert sorted(Row.objects.values_list("worker", flat=True)) == sorted([away.name, successor.name])
+    assert connection.keys("graceful:*") == []
