@@ -49,6 +49,8 @@ class Inbox:
     def record(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: it only records."""
         self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
+        # The interpreter has woken a waiting thread before it came here; that one may have looked too early.
+        self.wake()
 
     @property
     def wakeup_fd(self) -> int:
