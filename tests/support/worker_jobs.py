@@ -63,10 +63,14 @@ def waits_in_two_threads(key: str) -> None:
     note_end()
 
 
-def hangs_with_the_gil(seconds: int) -> None:
-    """Sleeps in C and does not let go of the GIL: nothing of Python runs in this process meanwhile."""
+def hangs_with_the_gil() -> None:
+    """Waits in C for a lock that it holds itself, and does not let go of the GIL: no Python runs here any more."""
     note_start()
-    ctypes.PyDLL(None).sleep(seconds)
+    libc = ctypes.PyDLL(None)
+    mutex = ctypes.create_string_buffer(256)
+    libc.pthread_mutex_init(mutex, None)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
 
 
 def database_connections() -> dict[str, Any]:
