@@ -19,6 +19,7 @@ from typing import Any
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+from rq.job import Job
 
 from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
@@ -31,12 +32,27 @@ HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
 
-FETCH_SCRIPT = """
+UNSETTLED = """
+-- Whether a job has come to no end yet, as far as Redis knows.
+local function unsettled(queue, job, prefix)
+  local status = redis.call('HGET', prefix .. job, 'status')
+  return status == 'started' or (status == 'queued' and redis.call('LPOS', queue .. ':intermediate', job))
+end
+"""
+"""Begins a script. The name of the intermediate queue is that of ``IntermediateQueue.get_intermediate_queue_key``."""
+
+FETCH_SCRIPT = (
+    UNSETTLED
+    + """
 -- KEYS: held, holders, then queue and intermediate queue in turn.
--- ARGV: number of this fetch, life of the worker, seconds to keep what it holds.
+-- ARGV: number of this fetch, life of the worker, seconds to keep what it holds, prefix of the keys of jobs.
 local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 if held[1] == ARGV[1] then
-  return {held[2], held[3]}
+  return {held[2], held[3], 'taken'}
+end
+if held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] and unsettled(held[2], held[3], ARGV[4]) then
+  -- The worker is done with it and Redis has forgotten: it was restarted without its last moments.
+  return {held[2], held[3], 'forgotten'}
 end
 for i = 3, #KEYS, 2 do
   local job = redis.call('LMOVE', KEYS[i], KEYS[i + 1], 'LEFT', 'RIGHT')
@@ -48,11 +64,12 @@ for i = 3, #KEYS, 2 do
     redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[i], 'job', job)
     redis.call('EXPIRE', KEYS[1], ARGV[3])
     redis.call('HSET', KEYS[2], job, ARGV[2])
-    return {KEYS[i], job}
+    return {KEYS[i], job, 'taken'}
   end
 end
 return false
 """
+)
 
 CLAIM_SCRIPT = """
 -- KEYS: held, holders. ARGV: life of the worker, job, pid of the horse, start time of the horse.
@@ -66,10 +83,14 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A job id on its way to a worker: it stands in the intermediate queue of ``queue_key``."""
+    """A job id on its way to a worker: it stands in the intermediate queue of ``queue_key``.
+
+    Or, if ``forgotten``, one that the worker was done with and that Redis, restarted, still has in its hands.
+    """
 
     queue_key: str
     job_id: str
+    forgotten: bool = False
 
 
 class Fetcher:
@@ -99,13 +120,16 @@ class Fetcher:
         """
         keys = [HELD_KEY.format(self._life), HOLDERS_KEY, *(key for pair in queue_keys for key in pair)]
         self.unsure = True
-        reply: Any = self._script(keys=keys, args=[f"{self._life}:{self._count}", self._life, HELD_SECONDS])
+        prefix = Job.redis_job_namespace_prefix
+        reply: Any = self._script(keys=keys, args=[f"{self._life}:{self._count}", self._life, HELD_SECONDS, prefix])
         self.unsure = False
         if not reply:
             return None
+        queue_key, job_id, how = (part.decode() if isinstance(part, bytes) else part for part in reply)
+        if how == "forgotten":
+            return Fetched(queue_key, job_id, forgotten=True)
         # Only now that the reply is here may the next fetch have another number.
         self._count += 1
-        queue_key, job_id = (part.decode() if isinstance(part, bytes) else part for part in reply)
         return Fetched(queue_key, job_id)
 
     def unconfirmed(self) -> Fetched | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import redis
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError, StopRequested
+from rq.executions import ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.queue import Queue
@@ -161,7 +162,12 @@ class Intake:
             job = self._job(fetched)
         except NoSuchJobError:
             return
-        give_back(self._worker, self._life, job, fetched.queue_key, None)
+        execution = None
+        if fetched.forgotten:
+            log.warning("Worker %s: Redis has forgotten that job %s is done", self._worker.name, job.id)
+            executions = ExecutionRegistry(job.id, self._worker.connection).get_executions()
+            execution = executions[-1] if executions else None
+        give_back(self._worker, self._life, job, fetched.queue_key, execution)
 
     def close(self) -> None:
         """Wait for nothing more."""
@@ -184,6 +190,9 @@ class Intake:
             fetched = self._fetched
             if fetched is None:
                 return None
+            if fetched.forgotten:
+                self.give_back_leftover()
+                continue
             try:
                 job = self._job(fetched)
             except RedisError:

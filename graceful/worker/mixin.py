@@ -23,6 +23,7 @@ from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.executions import Execution
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
@@ -51,8 +52,9 @@ from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
 LOOK_SECONDS = 1.0
-TIGHT_SECONDS = 2.0
-"""How long one Redis command may take once the shutdown was asked for."""
+TIGHT_SHARE = 5
+"""One Redis command may take this part of the hooks' time once the shutdown was asked for: a second by default."""
+TIGHTEST_SECONDS = 0.1
 TEARDOWN_SECONDS = 1.5
 SCHEDULER_SECONDS = 0.2
 """How long a scheduler that was killed may take to be gone."""
@@ -214,9 +216,10 @@ class GracefulMixin(BaseWorker):
 
     def _tighten(self) -> None:
         """From now on no Redis command may hold the worker for long, whatever RQ set for its blocking ones."""
+        seconds = max(TIGHTEST_SECONDS, self._settings.hooks_timeout / TIGHT_SHARE)
         pool = self.connection.connection_pool
         pool.connection_kwargs.update(
-            socket_timeout=TIGHT_SECONDS, socket_connect_timeout=TIGHT_SECONDS, retry=Retry(NoBackoff(), 1)
+            socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1)
         )
         pool.disconnect(inuse_connections=False)
 
@@ -328,6 +331,8 @@ class GracefulMixin(BaseWorker):
         in_hand = self._in_hand
         assert in_hand is not None
         record = in_hand.record
+        if record.outcome is JobOutcome.RUNNING and self._channel.verdict is Verdict.NONE:
+            self._clear_intermediate(in_hand)
         if record.outcome is JobOutcome.RUNNING:
             finished = self._channel.verdict is Verdict.FINISHED
             record = replace(record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
@@ -340,6 +345,13 @@ class GracefulMixin(BaseWorker):
         in_hand.record = record
         if record.outcome is not JobOutcome.UNKNOWN:
             self._in_hand = None
+
+    def _clear_intermediate(self, in_hand: InHand) -> None:
+        """A horse that died before it began leaves its job, failed by RQ, in the intermediate queue too."""
+        try:
+            IntermediateQueue(in_hand.queue.key, self.connection).remove(in_hand.job.id)
+        except RedisError as error:
+            log.warning("Worker %s: job %s is still in the intermediate queue: %s", self.name, in_hand.job.id, error)
 
     def _patience(self) -> Deadline:
         """Until when Redis may take to hear of a job that goes back: half of the hooks' time is spared."""
@@ -497,6 +509,8 @@ class GracefulMixin(BaseWorker):
         if process is not None and process.is_alive():
             process.kill()
             process.join(SCHEDULER_SECONDS)
+        # One that was killed has left its locks and its own entry behind.
+        self._torn_down &= process is None or process.exitcode == 0
 
     def _conclude(self, worked: bool) -> bool:
         if not self._drain.requested:

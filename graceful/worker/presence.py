@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
+from rq.job import Job
 
 from graceful.reports.journal import JOURNAL_KEY
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
+from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, UNSETTLED
 from graceful.worker.machine import Process, oom_kills
 
 WORKERS_KEY = "graceful:workers"
@@ -39,11 +40,18 @@ return {
 }
 """
 
-LEAVE_SCRIPT = """
--- KEYS: workers, beats, machine, held, holders, journal. ARGV: life, '1' to remove the journal's entry too.
-local job = redis.call('HGET', KEYS[4], 'job')
-if job and redis.call('HGET', KEYS[5], job) == ARGV[1] then
-  redis.call('HDEL', KEYS[5], job)
+LEAVE_SCRIPT = (
+    UNSETTLED
+    + """
+-- KEYS: workers, beats, machine, held, holders, journal.
+-- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs.
+local held = redis.call('HMGET', KEYS[4], 'queue', 'job')
+if held[2] and redis.call('HGET', KEYS[5], held[2]) == ARGV[1] then
+  if unsettled(held[1], held[2], ARGV[3]) then
+    -- Redis was restarted without its last moments: a successor gives the job back.
+    return 0
+  end
+  redis.call('HDEL', KEYS[5], held[2])
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -52,7 +60,9 @@ redis.call('DEL', KEYS[4])
 if ARGV[2] == '1' then
   redis.call('HDEL', KEYS[6], ARGV[1])
 end
+return 1
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +168,7 @@ def leave(connection: redis.Redis, registration: Registration, *, archived: bool
             HOLDERS_KEY,
             JOURNAL_KEY,
         ],
-        args=[registration.life, "1" if archived else ""],
+        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix],
     )
 
 

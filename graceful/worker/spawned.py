@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
 from typing import Any
 
+from redis.exceptions import RedisError
 from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
 
-from graceful.jobs.channel import Channel
+from graceful.jobs.channel import Channel, Verdict
 from graceful.worker.classes import make_graceful
 from graceful.worker.spawn import connect
+
+log = logging.getLogger("graceful.worker")
 
 
 def main(descriptor: int) -> None:
@@ -19,6 +25,17 @@ def main(descriptor: int) -> None:
     with os.fdopen(descriptor, "rb") as file:
         file.seek(0)
         letter: dict[str, Any] = pickle.load(file)
+    channel = Channel(letter["memory"], letter["stacks"])
+    try:
+        worker, job, queue = _prepare(letter, channel)
+    except RedisError as error:
+        log.warning("Job %s is not started, Redis is away: %s", letter["job"], error)
+        channel.verdict = Verdict.UNSTARTED
+        sys.exit(1)
+    worker.main_work_horse(job, queue)
+
+
+def _prepare(letter: dict[str, Any], channel: Channel) -> tuple[Any, Job, Queue]:
     attributes = letter["attributes"]
     connection = connect(letter["connection"])
     worker: Any = make_graceful(letter["worker_class"]).find_by_key(
@@ -34,7 +51,7 @@ def main(descriptor: int) -> None:
         setattr(worker, name, value)
     for handler in letter["exception_handlers"]:
         worker.push_exc_handler(handler)
-    worker.join(letter["life"], Channel(letter["memory"], letter["stacks"]))
+    worker.join(letter["life"], channel)
     job = worker.job_class.fetch(letter["job"], connection=connection, serializer=worker.serializer)
     queue = worker.queue_class(
         letter["queue"],
@@ -46,4 +63,4 @@ def main(descriptor: int) -> None:
     execution = Execution.fetch(letter["execution"], job.id, connection=connection)
     execution._job = job
     worker.execution = execution
-    worker.main_work_horse(job, queue)
+    return worker, job, queue

@@ -7,6 +7,7 @@ The workers are real ones: a session each, their own command line, environment a
 from __future__ import annotations
 
 import datetime as datetime_module
+import faulthandler
 import json
 import mmap
 import os
@@ -121,6 +122,7 @@ def _be_a_worker(order: dict[str, Any]) -> int:
     os.closerange(3, 64)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     os.environ.update(order["environment"])
     _set(order["settings"], order["environment"]["TEST_REDIS_URL"])
     if CLOCK_VARIABLE in os.environ:

@@ -153,6 +153,8 @@ def _see_out(scene: Scene, outcome: Outcome, stock: bool) -> None:
     if not worker.ended.wait(patience):
         if not stock:
             outcome.left_over.append(f"{worker!r} did not end")
+            worker.signal(signal.SIGUSR1)  # Its stacks go into its log.
+            time.sleep(0.3)
         worker.signal_session(signal.SIGKILL)
         worker.ended.wait(5)
     if stopped_at is not None and not worker.killed:
