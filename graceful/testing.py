@@ -83,6 +83,7 @@ class Worker:
         guard = interruption.install(channel, self._store)
         assert guard is not None
         try:
+            guard.look_every = 0.0  # Between any two items, to be interrupted after the very one.
             guard.begin()
             yield run
             run.finished = True

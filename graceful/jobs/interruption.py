@@ -18,6 +18,8 @@ from graceful.jobs.notebook import MemoryStore, Notebook, Store
 
 T = TypeVar("T")
 REASON = "the worker is shutting down"
+LOOK_SECONDS = 0.001
+"""A loop looks for a shutdown between two items, but no more often than that: items can take microseconds."""
 
 
 class Guard:
@@ -34,6 +36,7 @@ class Guard:
         self.interrupted = False
         self.gives_way = True
         """Whether the job lets itself be interrupted between two items, before its time is up; not if it then fails."""
+        self.look_every = LOOK_SECONDS
         self._open = False
         # A list and not a number under a lock: an interruption could come between taking the lock and the block that
         # gives it back. append and pop are whole, for signals and for threads.
@@ -59,15 +62,17 @@ class Guard:
         self.channel.write_stack(self._stack_of_job(frame))
         raise JobInterrupted(REASON)
 
-    def give_way(self) -> None:
-        """Interrupt the job at a point that suits it, with its cursors saved.
+    def look(self) -> None:
+        """At a point that suits the job: interrupt it if a shutdown was asked for, with its cursors saved.
 
-        Returns where the job must not be interrupted: in an ``uninterruptible`` block, in another thread than the main
-        one, where it has swallowed an interruption already, or would fail by it.
+        Returns otherwise, and also where the job must not be interrupted: in an ``uninterruptible`` block, in another
+        thread than the main one, where it has swallowed an interruption already, or would fail by it.
 
         Raises:
-            JobInterrupted: otherwise.
+            JobInterrupted: the worker is to stop.
         """
+        if not self.channel.announced:
+            return
         allowed = self._open and not self._shields and self.gives_way and not self.interrupted
         if allowed and threading.current_thread() is threading.main_thread():
             self.save_notes()

@@ -70,7 +70,7 @@ class Entry:
         finished: it came to its end.
         parent: name of the loop in whose item it runs, or empty.
         running: it has begun in this run, and is not over.
-        children: whether loops ran in its present item.
+        done_saved: finished items when it was saved last.
         encode: makes JSON of ``position``.
     """
 
@@ -84,7 +84,7 @@ class Entry:
     finished: bool = False
     parent: str = ""
     running: bool = False
-    children: bool = False
+    done_saved: int = 0
     encode: Callable[[Any], Any] = field(default=_as_it_is, repr=False)
 
     def as_json(self) -> dict[str, Any]:
@@ -113,6 +113,8 @@ class Notebook:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.used = False
+        self.pending = False
+        """Whether there is something that changes when an item is finished."""
         self.saved_at = time.monotonic()
         self._dirty = False
         self._lock = threading.RLock()
@@ -121,7 +123,7 @@ class Notebook:
         self._states: dict[str, str] = {}
         self._staged: dict[str, str] = {}
 
-    def begin(self, name: str, kind: str, about: str) -> Entry:
+    def begin(self, name: str, kind: str, about: str, encode: Callable[[Any], Any] = _as_it_is) -> Entry:
         """A loop begins: where does it go on?
 
         Raises:
@@ -133,7 +135,7 @@ class Notebook:
             if name in self._entries:
                 raise ValueError(f"two loops of this job are called {name!r}; give each of them a name= of its own")
             around = [each for each in _around.get() if each in self._entries and self._entries[each].running]
-            entry = Entry(name, kind, about, parent=around[-1] if around else "")
+            entry = Entry(name, kind, about, parent=around[-1] if around else "", encode=encode)
             old = self._old.get(name)
             if old is not None:
                 there, here = (
@@ -145,12 +147,11 @@ class Notebook:
                         f"loop {name!r} is now over {here}, but its saved cursor is of {there}; "
                         "to begin anew give the loop another name="
                     )
-                entry.saved, entry.done = old["position"], old["done"]
+                entry.saved, entry.done, entry.done_saved = old["position"], old["done"], old["done"]
                 entry.total, entry.finished = old["total"], old["finished"]
-            if around:
-                self._entries[entry.parent].children = True
-            # Cursors of loops within the item that comes first hold for that item only, even if none begins in it.
-            entry.children = any(each["parent"] == name for each in self._old.values())
+            # A cursor within an item holds for that item only, also one that was saved by an earlier run and is of a
+            # loop that does not begin in the item this time.
+            self.pending |= bool(around) or any(each["parent"] == name for each in self._old.values())
             entry.running = True
             self._entries[name] = entry
             _around.set((*around, name))
@@ -164,25 +165,25 @@ class Notebook:
             entry.running, entry.finished = False, finished
         _around.set(tuple(each for each in _around.get() if each != name))
 
-    def advance(self, entry: Entry, position: Any) -> None:
-        """An item is finished. What ran within it belongs to the past: the next item begins it anew."""
-        entry.position = position
-        entry.done += 1
-        self._dirty = True
-        if self._staged or entry.children:
-            with self._lock:
-                self._states.update(self._staged)
-                self._staged.clear()
-                entry.children = self._drop_within(entry.name)
+    def item_finished(self, entry: Entry) -> None:
+        """To be called when an item is finished and something is ``pending``.
 
-    def _drop_within(self, name: str) -> bool:
-        """Returns whether a loop within this one still runs (side by side with it, as in ``zip``), and is kept."""
-        kept = False
+        What ran within the item belongs to the past: the next item begins it anew.
+        """
+        with self._lock:
+            self._states.update(self._staged)
+            self._staged.clear()
+            self._drop_within(entry.name)
+            within = {
+                *(each.parent for each in self._entries.values()),
+                *(each["parent"] for each in self._old.values()),
+            }
+            self.pending = within != {""}
+
+    def _drop_within(self, name: str) -> None:
         for child, entry in list(self._entries.items()):
-            if entry.parent == name:
-                if entry.running:
-                    kept = True
-                    continue
+            # One that still runs does so side by side with this one, as in zip().
+            if entry.parent == name and not entry.running:
                 self._drop_within(child)
                 del self._entries[child]
                 self._old.pop(child, None)
@@ -190,7 +191,6 @@ class Notebook:
             if child not in self._entries:
                 del self._old[child]
                 self._drop_within(child)
-        return kept
 
     def note(self, name: str, state: Any) -> None:
         """Note a state of the job's own.
@@ -204,6 +204,7 @@ class Notebook:
             if self.in_loop:
                 # It goes with the item in hand: saved before that is finished, it would count the item twice.
                 self._staged[name] = text
+                self.pending = True
             else:
                 self._dirty |= self._states.get(name) != text
                 self._states[name] = text
@@ -225,14 +226,18 @@ class Notebook:
         """Save what has changed; nothing if nothing has, since a saving says that the job got on."""
         with self._lock:
             self.saved_at = time.monotonic()
-            if not self._dirty:
+            if not self._dirty and all(entry.done == entry.done_saved for entry in self._entries.values()):
                 return
             loops = {name: entry.as_json() for name, entry in self._entries.items()}
+            counts = {name: loop["done"] for name, loop in loops.items()}
             # What the run before had noted, and this one has not come to yet, may come yet.
             loops = {**{name: old for name, old in self._old.items() if name not in loops}, **loops}
             states = {name: json.loads(text) for name, text in self._states.items()}
             text = json.dumps({"version": VERSION, "loops": loops, "states": states})
-            self._dirty = not self.store.save(text)
+            if self.store.save(text):
+                self._dirty = False
+                for name, done in counts.items():
+                    self._entries[name].done_saved = done
 
     def clear(self) -> None:
         """The job has succeeded: nothing is kept, so that a job that repeats starts over."""

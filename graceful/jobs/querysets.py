@@ -6,7 +6,7 @@ met if they stand further on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import Any, Generic, TypeVar
@@ -72,17 +72,18 @@ class QuerySetWalk(Generic[Row]):
         values_of = self._values_of
         while True:
             rows = self.queryset if last is None else self.queryset.filter(self._behind(last))
-            chunk = list(rows[: self.chunk_size])
-            if not chunk:
-                return
-            self._check_first(chunk[0])
-            for row in chunk:
+            begun = last
+            for row in _fetched(rows[: self.chunk_size]):
+                if last is begun:
+                    self._check_first(row)
                 # Read before the job has the row: it may change it.
                 values = values_of(row)
                 # A filter over a relation can double a row; each is handed out once, in one chunk as in two.
                 if values != last:
                     last = values
                     yield row, values
+            if last is begun:
+                return
 
     def _behind(self, values: Any) -> Q:
         """The condition for rows that come after the one with these values."""
@@ -117,6 +118,16 @@ class QuerySetWalk(Generic[Row]):
 
     def count(self) -> int | None:
         return self.queryset.count()
+
+
+def _fetched(rows: Any) -> Iterable[Any]:
+    """The rows, read from the database now, and made objects of one by one as they are asked for.
+
+    As ``QuerySet._fetch_all`` does (Django 5.2 to 6.1), but for the list: a chunk of objects in memory costs a fifth of
+    the time, in garbage collections.
+    """
+    fetched: Iterable[Any] = rows if rows._prefetch_related_lookups else rows._iterable_class(rows)
+    return fetched
 
 
 def _beyond(column: Column) -> str:

@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 from django.db.models import QuerySet
 
 from graceful.jobs import interruption
-from graceful.jobs.interruption import Guard
-from graceful.jobs.notebook import Entry, Notebook
 from graceful.jobs.querysets import CHUNK_SIZE, QuerySetWalk
 from graceful.jobs.walks import Walk, walk_over
 
@@ -82,43 +80,43 @@ def _hand_out(walk: Walk[T], name: str, save_every: float, total: int | None, co
             yield item
         return
     notebook = guard.notebook
-    entry = notebook.begin(name, walk.kind, walk.about)
+    entry = notebook.begin(name, walk.kind, walk.about, walk.encode)
     finished = False
     try:
         if not entry.finished:
-            entry.encode = walk.encode
             if total is not None:
                 entry.total = total
             elif entry.total is None and count:
                 entry.total = walk.count()
-            yield from _watched(walk, entry, guard, notebook, save_every)
+            clock = time.monotonic
+            look_every = min(guard.look_every, save_every)
+            look_at = 0.0
+            if walk.slow:
+                guard.look()
+            for item, position in walk.items(entry.saved):
+                # Looked for when the next item is there, so that a loop behind its last item is not interrupted any
+                # more; and the clock is asked before, since it is the cheapest to ask.
+                if clock() >= look_at:
+                    if look_at == 0.0:
+                        json.dumps(walk.encode(position))  # Its errors are better heard of now than in a shutdown.
+                    if not walk.slow:
+                        guard.look()
+                    now = clock()
+                    if now - notebook.saved_at >= save_every:
+                        guard.save_notes()
+                    look_at = now + look_every
+                yield item
+                entry.position = position
+                entry.done += 1
+                if notebook.pending:
+                    notebook.item_finished(entry)
+                if walk.slow:
+                    guard.look()
         finished = True
     finally:
         notebook.end(name, finished=finished)
     if not notebook.in_loop:
         guard.save_notes()
-
-
-def _watched(walk: Walk[T], entry: Entry, guard: Guard, notebook: Notebook, save_every: float) -> Iterator[T]:
-    channel = guard.channel
-    clock = time.monotonic
-    fetched_first = not walk.slow
-    if not fetched_first and channel.announced:
-        guard.give_way()
-    checked = False
-    for item, position in walk.items(entry.saved):
-        if not checked:
-            json.dumps(walk.encode(position))  # Its errors are better heard of now than in the middle of a shutdown.
-            checked = True
-        # Looked for when the next item is there, so that a loop behind its last item is not interrupted any more.
-        if fetched_first and channel.announced:
-            guard.give_way()
-        yield item
-        notebook.advance(entry, position)
-        if not fetched_first and channel.announced:
-            guard.give_way()
-        if clock() - notebook.saved_at >= save_every:
-            guard.save_notes()
 
 
 def checkpoint(state: Any, *, name: str = "default") -> None:
@@ -142,8 +140,7 @@ def checkpoint(state: Any, *, name: str = "default") -> None:
     if guard.notebook.in_loop:
         return
     guard.save_notes()
-    if guard.channel.announced:
-        guard.give_way()
+    guard.look()
 
 
 def resume_state(*, name: str = "default", default: Any = None) -> Any:

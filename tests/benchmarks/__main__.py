@@ -6,6 +6,7 @@ import argparse
 import platform
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -137,6 +138,13 @@ def machine(on: Bench) -> str:
     )
 
 
+def jobs_table() -> int:
+    """The table of what jobs may use, from a process of its own, whose Django has another database."""
+    progress("interruptible and resumable jobs")
+    print(flush=True)
+    return subprocess.call([sys.executable, "-m", "tests.benchmarks.bench_jobs"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--signals", type=int, default=100, help="SIGTERMs for the count of lost jobs (default 100)")
@@ -144,8 +152,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=60, help="jobs of a backlog (default 60)")
     parser.add_argument("--pairs", type=int, default=30, help="backlogs for each kind of worker (default 30)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--only", choices=["lost", "stops", "backlog"], help="one part alone")
+    parser.add_argument("--only", choices=["lost", "stops", "backlog", "jobs"], help="one part alone")
     options = parser.parse_args()
+    if options.only == "jobs":
+        return jobs_table()
     table = Table()
     with bench() as on:
         if options.only in (None, "lost"):
@@ -158,6 +168,8 @@ def main() -> int:
         table.print()
         print(f"\n{machine(on)}; seed {options.seed}.")
         print("`runworker_graceful` with one exit hook, its report stored in SQLite; stock has neither.")
+    if options.only is None:
+        table.reached &= jobs_table() == 0
     return 0 if table.reached else 1
 
 

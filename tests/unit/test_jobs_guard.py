@@ -275,6 +275,7 @@ def test_many_threads_enter_and_leave(guard: Guard) -> None:
 
 
 @pytest.mark.usefixtures("handler")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_child_that_the_job_forks_is_not_the_job(guard: Guard) -> None:
     """A pool's process would end in the middle of its work, and save cursors that are not the job's."""
 
