@@ -23,6 +23,8 @@ log = logging.getLogger("graceful.worker")
 LOOK_SECONDS = 0.1
 MARGIN_SECONDS = 0.2
 """How much later than the worker's own watchdog it kills."""
+CLOSE_SECONDS = 2.0
+"""How long closing the report may take; a successor does it otherwise."""
 STOPS = frozenset(int(signum) for signum in STOP_SIGNALS)
 
 
@@ -57,6 +59,9 @@ class Companion:
         code = os.EX_OK
         try:
             self._watch()
+            # A Redis or a database that does not answer must not keep it: SIGALRM ends it where it stands.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, CLOSE_SECONDS)
             self._close_report()
         except BaseException:
             log.exception("The companion of worker process %d failed", self._worker_pid)
