@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ from graceful.worker.give_back import give_back
 from graceful.worker.in_hand import InHand
 from graceful.worker.intake import Intake
 from graceful.worker.lifetime import Lifetime
+from graceful.worker.lookout import Lookout
 from graceful.worker.pen import Pen
 from graceful.worker.presence import BEAT_SECONDS, Presence, Registration
 from graceful.worker.process import bounded, close_database_connections
@@ -68,6 +70,7 @@ class GracefulMixin(BaseWorker):
 
     runs_jobs_itself = False
     """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
+    _lookout: Lookout | None = None
     grace_seconds: float | None = None
     """The grace period in seconds, in place of ``GRACEFUL_TIMEOUT``."""
 
@@ -114,12 +117,15 @@ class GracefulMixin(BaseWorker):
             self._in_hand: InHand | None = None
             self._beat_at = 0.0
             self._torn_down = True
+            self._attending = threading.RLock()
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
             except BaseException as error:
                 self._note(error)
                 log.exception("Worker %s: ended by an error", self.name)
+            finally:
+                self._dismiss_lookout()
             return self._conclude(worked)
 
     @property
@@ -146,10 +152,22 @@ class GracefulMixin(BaseWorker):
     ) -> None:
         """As RQ's; before it our entry in the journal, and the reports of those who died here without a word."""
         setup_loghandlers(logging_level, date_format, log_format, name="graceful")
+        self._lookout = Lookout(
+            self._inbox,
+            self.attend,
+            lambda: self._drain.requested,
+            lambda: not self.runs_jobs_itself or self._in_hand is None,
+            self._tight_seconds,
+        )
         self._lifetime.open()
         self._successor.look(self._presence.beat())
         self._successor.free_name(self.name, self._lifetime.report.hostname)
         super().bootstrap(logging_level, date_format, log_format)
+
+    def _dismiss_lookout(self) -> None:
+        lookout, self._lookout = self._lookout, None
+        if lookout is not None:
+            lookout.dismiss()
 
     def _beat(self) -> None:
         """Every few seconds: say that we live, look after those that do not."""
@@ -177,7 +195,15 @@ class GracefulMixin(BaseWorker):
             super().handle_payload(message)
 
     def attend(self) -> None:
-        """Act upon what was asked for since the last time."""
+        """Act upon what was asked for since the last time; at once if another thread is at that."""
+        if not self._attending.acquire(blocking=False):
+            return
+        try:
+            self._attend()
+        finally:
+            self._attending.release()
+
+    def _attend(self) -> None:
         while (received := self._inbox.next()) is not None:
             if received.name in STOPS:
                 first = self._drain.ask(received)
@@ -214,14 +240,19 @@ class GracefulMixin(BaseWorker):
         if process is not None and process.is_alive():
             process.terminate()
 
+    @property
+    def _tight_seconds(self) -> float:
+        return max(TIGHTEST_SECONDS, self._settings.hooks_timeout / TIGHT_SHARE)
+
     def _tighten(self) -> None:
         """From now on no Redis command may hold the worker for long, whatever RQ set for its blocking ones."""
-        seconds = max(TIGHTEST_SECONDS, self._settings.hooks_timeout / TIGHT_SHARE)
+        seconds = self._tight_seconds
         pool = self.connection.connection_pool
         pool.connection_kwargs.update(
             socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1)
         )
         pool.disconnect(inuse_connections=False)
+        pool.reset()  # Connections that it already has would go on with their old timeouts.
 
     def _log_stacks(self) -> None:
         names = sys._current_frames()

@@ -45,12 +45,15 @@ class Inbox:
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
         self._writer.setblocking(False)
+        self._bell, self._bell_rope = socket.socketpair()
+        self._bell_rope.setblocking(False)
 
     def record(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: it only records."""
         self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
         # The interpreter has woken a waiting thread before it came here; that one may have looked too early.
         self.wake()
+        self.ring()
 
     @property
     def wakeup_fd(self) -> int:
@@ -73,6 +76,7 @@ class Inbox:
         """Record a request that came another way, from any thread, and wake the loop."""
         self.received.append(Received(name, time.monotonic()))
         self.wake()
+        self.ring()
 
     def wake(self) -> None:
         """Make a :meth:`wait` return early, from any thread."""
@@ -80,6 +84,20 @@ class Inbox:
             self._writer.send(b"\0")
         except BlockingIOError:
             pass  # It is full of wake-ups already.
+
+    def ring(self) -> None:
+        """Make :meth:`heard` return, from any thread."""
+        try:
+            self._bell_rope.send(b"\0")
+        except (BlockingIOError, OSError):
+            pass  # It rings already, or nobody listens any more.
+
+    def heard(self) -> bool:
+        """Wait, in another thread than those that :meth:`wait`, until something is recorded; False at the end."""
+        try:
+            return bool(self._bell.recv(4096))
+        except OSError:
+            return False
 
     def wait(self, seconds: float, others: Sequence[Any] = ()) -> list[Any]:
         """Wait until a signal comes, one of ``others`` (sockets) can be read, or the time is up.
@@ -109,6 +127,8 @@ class Inbox:
     def close(self) -> None:
         self.reader.close()
         self._writer.close()
+        self._bell_rope.close()
+        self._bell.close()
 
 
 _active: Inbox | None = None

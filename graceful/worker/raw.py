@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import redis
+from redis.connection import AbstractConnection
 
 REPLY_SECONDS = 1.0
+
+
+def socket_of_main_thread() -> Any:
+    """The socket of the Redis connection that the main thread is in a call of, or None."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, AbstractConnection):
+            return owner._sock
+        frame = frame.f_back
+    return None
 
 
 class RawConnection:
