@@ -25,19 +25,24 @@ MACHINE_KEY = "graceful:on:{}"
 BEAT_SECONDS = 15.0
 OVERDUE_SECONDS = 60
 """Without a beat for so long a worker on another machine counts as gone: found after 60 to 75 s."""
+JUDGE_SECONDS = 30
+"""A worker whose own last beat is longer ago does not judge others: while Redis was away, nobody could beat."""
 MACHINE_SECONDS = 7 * 24 * 3600
 
 BEAT_SCRIPT = """
--- KEYS: workers, beats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine.
+-- KEYS: workers, beats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine,
+-- seconds since its own last beat after which it does not judge others.
 local now = tonumber(redis.call('TIME')[1])
+local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
 redis.call('EXPIRE', KEYS[3], ARGV[4])
-return {
-  redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]), 'LIMIT', 0, 20),
-  redis.call('SMEMBERS', KEYS[3])
-}
+local overdue = {}
+if now - before <= tonumber(ARGV[5]) then
+  overdue = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]), 'LIMIT', 0, 20)
+end
+return {overdue, redis.call('SMEMBERS', KEYS[3])}
 """
 
 LEAVE_SCRIPT = (
@@ -143,7 +148,7 @@ class Presence:
         life = self.registration.life
         overdue, neighbours = self._beat(
             keys=[WORKERS_KEY, BEATS_KEY, MACHINE_KEY.format(self.registration.process.machine)],
-            args=[life, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS],
+            args=[life, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS, JUDGE_SECONDS],
         )
         return Heard(_texts(overdue), _texts(neighbours))
 
