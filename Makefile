@@ -2,6 +2,7 @@
 #   make test        all tests that need nothing installed
 #   make demo        watch a worker being stopped in the middle of its work, and read its report
 #   make demo-admin  the same report in the admin
+#   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=)
 #   make bench       side by side with RQ's stock worker
 #   make lint        style, types, imports
 #   make clean       remove what the above have made
@@ -9,6 +10,8 @@
 PYTHON ?= python3
 JOBS ?= auto
 ARGS ?=
+ROUNDS ?= 200
+SEED ?=
 # A pip constraints file, to test with other versions than the newest.
 CONSTRAINTS ?=
 
@@ -16,7 +19,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TIERS = tests/unit tests/db tests/integration tests/process
 
-.PHONY: test demo demo-admin bench lint clean
+.PHONY: test demo demo-admin bench chaos lint clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -29,6 +32,10 @@ demo-admin: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+chaos: .venv/installed
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(BIN)/python -m tests.chaos --rounds 60 $(if $(SEED),--seed $(SEED)) --stock
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check

@@ -23,10 +23,7 @@ django.setup()
 from tests.chaos.faults import FAULTS  # noqa: E402
 from tests.chaos.lane import Lane  # noqa: E402
 from tests.chaos.plan import Round, plan  # noqa: E402
-from tests.chaos.rounds import NOISE_SECONDS, Outcome, play  # noqa: E402
-
-TOLERATED_SECONDS = 1.0
-"""An overrun up to this is the machine's load, and is only reported."""
+from tests.chaos.rounds import NOISE_SECONDS, TOLERATED_SECONDS, Outcome, play  # noqa: E402
 
 
 @dataclass

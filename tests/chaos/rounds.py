@@ -24,6 +24,8 @@ from tests.support.waiting import NeverHappened, wait_until
 
 NOISE_SECONDS = 0.25
 """How much later than the grace period an end may be seen from outside."""
+TOLERATED_SECONDS = 1.0
+"""An overrun up to this is the machine's load, and is only reported."""
 STUCK_SECONDS = 8.0
 """A worker that is still there so long after its grace period is killed, and has failed."""
 STOCK_SECONDS = 8.0
