@@ -11,6 +11,7 @@ and the queue stays as it is. So a waiting connection can be cut at any instant,
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +19,21 @@ from typing import Any
 
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from rq.job import Job
 
 from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
 from graceful.worker.raw import RawConnection
 
+log = logging.getLogger("graceful.worker")
 MAX_WATCHED_QUEUES = 16
 """Each watched queue costs a connection; those beyond are polled."""
 POLL_SECONDS = 0.25
+WATCH_SECONDS = 120.0
+"""A waiting connection that says nothing for so long is replaced by a new one."""
+SPARE_CONNECTIONS = 2
+"""Left in the pool for commands, of which two threads may send one at a time."""
 HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
@@ -154,6 +160,17 @@ def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bo
     return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, horse.pid, horse.started]))
 
 
+def connections_left(connection: redis.Redis) -> int:
+    """How many connections the client's pool would still give out.
+
+    redis-py has no public way to it; read in redis 5.0 to 8.1 (``ConnectionPool``, ``BlockingConnectionPool``).
+    """
+    pool: Any = connection.connection_pool
+    if isinstance(pool, redis.BlockingConnectionPool):
+        return int(pool.pool.qsize())
+    return int(pool.max_connections) - len(pool._in_use_connections)
+
+
 class QueueWatch:
     """Waits for a job on several queues at once without taking any, and for signals at the same time."""
 
@@ -176,10 +193,10 @@ class QueueWatch:
         Raises:
             redis.exceptions.ConnectionError: Redis cannot be reached.
         """
+        if not self._polling:
+            self._ask(queue_keys[:MAX_WATCHED_QUEUES])
         if self._polling or len(queue_keys) > MAX_WATCHED_QUEUES:
             seconds = min(seconds, POLL_SECONDS)
-        if not self._polling:
-            self._ask(queue_keys[:MAX_WATCHED_QUEUES], seconds)
         began = time.monotonic()
         while True:
             left = began + seconds - time.monotonic()
@@ -187,25 +204,37 @@ class QueueWatch:
             ready = self._inbox.wait(max(0.0, left), list(sockets))
             if self._inbox.unread:
                 return True
-            answered = [sockets[each].answered() for each in ready]
+            try:
+                answered = [sockets[each].answered() for each in ready]
+            except NoPermissionError as error:
+                self._poll(str(error))
+                return True
             if any(answered):
                 return True
             if time.monotonic() >= began + seconds:
                 return self._polling or len(queue_keys) > MAX_WATCHED_QUEUES
 
-    def _ask(self, queue_keys: Sequence[str], seconds: float) -> None:
+    def _ask(self, queue_keys: Sequence[str]) -> None:
+        new = [queue_key for queue_key in queue_keys if queue_key not in self._waiting]
         try:
+            if new and connections_left(self._connection) < len(new) + SPARE_CONNECTIONS:
+                self._poll("the pool has no connections to spare")
+                return
+            for queue_key in new:
+                self._waiting[queue_key] = _Waiting(self._connection, queue_key)
             for queue_key in queue_keys:
-                if queue_key not in self._waiting:
-                    self._waiting[queue_key] = _Waiting(self._connection, queue_key)
-                self._waiting[queue_key].ask(seconds)
-        except redis.exceptions.MaxConnectionsError:
-            # The pool has no connection to spare for waiting: look at the queues every now and then instead.
-            self.close()
-            self._polling = True
+                self._waiting[queue_key].ask()
+        except redis.exceptions.MaxConnectionsError as error:
+            self._poll(str(error))
         except RedisError:
             self.close()
             raise
+
+    def _poll(self, why: str) -> None:
+        """From now on look at the queues every now and then instead."""
+        log.info("Queues are looked at every %g s, and not watched: %s", POLL_SECONDS, why)
+        self.close()
+        self._polling = True
 
     def close(self) -> None:
         """Cut the waiting connections. Nothing is lost by it: they only looked."""
@@ -222,7 +251,7 @@ class _Waiting:
         self._queue_key = queue_key
         self._asked_until = 0.0
 
-    def ask(self, seconds: float) -> None:
+    def ask(self) -> None:
         now = time.monotonic()
         if self._asked_until > now and self.raw.socket is not None:
             return
@@ -230,14 +259,20 @@ class _Waiting:
             # No answer for long: the connection may be half dead, and a new one is cheap and certain.
             self.raw.disconnect()
         self.raw.send("BLMOVE", self._queue_key, self._queue_key, "LEFT", "LEFT", 0)
-        self._asked_until = now + seconds
+        self._asked_until = now + WATCH_SECONDS
 
     def answered(self) -> bool:
-        """Read what came. True if it means: look at the queue."""
+        """Read what came. True if it means: look at the queue.
+
+        Raises:
+            redis.exceptions.NoPermissionError: this user may not wait.
+        """
         try:
             if not self.raw.readable():
                 return False
             self.raw.read()
+        except NoPermissionError:
+            raise
         except (RedisConnectionError, redis.exceptions.TimeoutError, ResponseError):
             self.raw.disconnect()
         self._asked_until = 0.0
