@@ -19,6 +19,14 @@ from graceful.jobs import on_interrupt, shutdown_requested, time_left, uninterru
 from tests.support.jobs import current_job, note_end, note_start
 
 
+def idles(seconds: float) -> None:
+    """Sleeps in many short calls, and does not speak to Redis after its first line."""
+    note_start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def ends_a_program() -> int:
     """Starts a program and ends it; returns its exit code."""
     program = subprocess.Popen([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"], stdout=-1)
