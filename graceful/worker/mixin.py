@@ -25,7 +25,7 @@ from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.intermediate_queue import IntermediateQueue
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
 from rq.timeouts import HorseMonitorTimeoutException
@@ -160,9 +160,11 @@ class GracefulMixin(BaseWorker):
             self._tight_seconds,
         )
         self._lifetime.open()
-        self._successor.look(self._presence.beat())
+        heard = self._presence.beat()
         self._successor.free_name(self.name, self._lifetime.report.hostname)
         super().bootstrap(logging_level, date_format, log_format)
+        # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
+        self._successor.look(heard)
 
     def _dismiss_lookout(self) -> None:
         lookout, self._lookout = self._lookout, None
@@ -423,10 +425,17 @@ class GracefulMixin(BaseWorker):
         horse.raise_if_interrupted()
         super().handle_execution_ended(*args, **kwargs)
 
-    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
-        """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go."""
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go.
+
+        A success whose reply alone was lost is none the less one, and does not become a failure.
+        """
         horse.forget_cursors()
-        super().handle_job_success(*args, **kwargs)
+        try:
+            super().handle_job_success(job, *args, **kwargs)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            if job.get_status(refresh=True) != JobStatus.FINISHED:
+                raise
 
     def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a Redis that is away does not part the worker from its running job."""

@@ -33,12 +33,15 @@ STOCK_SECONDS = 8.0
 SUCCESSOR_SECONDS = 20.0
 MAY_STAY = re.compile(
     r"rq:job:[^:]+(:execution:.*|:executions|:dependents)?|rq:results:.*|rq:queues?(:[a-z]+)?|rq:(finished|failed):[a-z]+"
+    # RQ's maintenance notes when it first saw a job in the intermediate queue, and forgets it after a day.
+    r"|rq:queue:[a-z]+:intermediate:first_seen:.*"
     # RQ keeps the hash of a worker that has ended for a minute, and these two as locks of its maintenance.
     r"|rq:worker:[^:]+|rq:clean_groups|rq:clean_registries:[a-z]+"
     # RQ 2.x writes nothing into a scheduler's lock from which one could tell whose it is.
     + (r"|rq:scheduler-lock:[a-z]+" if int(rq.VERSION.partition(".")[0]) < 3 else "")
 )
-MAY_EXPIRE = ("rq:worker:", "rq:clean_", "rq:scheduler-lock:")
+QUEUE = re.compile(r"rq:queue:[a-z]+")
+MAY_EXPIRE = ("rq:worker:", "rq:clean_", "rq:scheduler-lock:", "rq:queue:")
 
 
 @dataclass
@@ -208,14 +211,14 @@ def _balance(lane: Lane, ids: list[str], fault: Fault, workers: list[Worker], ou
 
 
 def _needlessly(job: str, fault: Fault) -> bool:
-    return not (fault.may_fail or fault.name.startswith("kill"))
+    return not (fault.may_fail or fault.name.startswith("kill") or fault.name == "freeze")
 
 
 def _left_over(lane: Lane) -> list[str]:
     found = []
     for key in sorted(key.decode() for key in lane.connection.keys("*")):
         expires = lane.connection.ttl(key) != -1
-        if not MAY_STAY.fullmatch(key) or (key.startswith(MAY_EXPIRE) and not expires):
+        if not MAY_STAY.fullmatch(key) or (key.startswith(MAY_EXPIRE) and not expires and not QUEUE.fullmatch(key)):
             found.append(f"key {key}")
     own = lane.connection.client_id()
 

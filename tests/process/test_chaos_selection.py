@@ -1,4 +1,4 @@
-"""A fixed selection of the chaos suite: every fault more than once, in each kind of worker. ``make chaos`` is the whole."""
+"""A fixed selection of the chaos suite: every fault at least twice. ``make chaos`` is the whole."""
 
 from __future__ import annotations
 
