@@ -8,19 +8,26 @@ from typing import Any
 
 import redis
 from redis.connection import AbstractConnection
+from redis.retry import Retry
 
 REPLY_SECONDS = 1.0
 
 
 def socket_of_main_thread() -> Any:
-    """The socket of the Redis connection that the main thread is in a call of, or None."""
+    """The socket of the Redis connection that the main thread is in a call of, or None.
+
+    That call is not tried again any more: it would wait with the patience that its connection was made with.
+    """
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    found = None
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, AbstractConnection):
-            return owner._sock
+        if isinstance(owner, AbstractConnection) and found is None:
+            found = owner._sock
+        if isinstance(owner, Retry):
+            owner.update_retries(0)
         frame = frame.f_back
-    return None
+    return found
 
 
 class RawConnection:
