@@ -6,20 +6,14 @@ import inspect
 import logging
 import os
 import signal
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
@@ -33,13 +27,14 @@ from rq.worker import BaseWorker
 
 from graceful import conf
 from graceful.core.deadline import Deadline
-from graceful.core.phases import JobOutcome, Phase, Reason
+from graceful.core.phases import JobOutcome, Reason
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
-from graceful.jobs.channel import Channel, Verdict
-from graceful.worker import horse, orphan, os_signals, rq_private
-from graceful.worker.drain import STOPS, Drain
+from graceful.jobs.channel import Channel, Stage, Verdict
+from graceful.worker import horse, orphan, os_signals, rq_private, scheduler
+from graceful.worker.attention import Attention, tight_seconds
+from graceful.worker.drain import Drain
 from graceful.worker.ending import Ending
 from graceful.worker.give_back import give_back
 from graceful.worker.in_hand import InHand
@@ -54,12 +49,7 @@ from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
 LOOK_SECONDS = 1.0
-TIGHT_SHARE = 5
-"""One Redis command may take this part of the hooks' time once the shutdown was asked for: a second by default."""
-TIGHTEST_SECONDS = 0.1
 TEARDOWN_SECONDS = 1.5
-SCHEDULER_SECONDS = 0.2
-"""How long a scheduler that was killed may take to be gone."""
 
 
 class GracefulMixin(BaseWorker):
@@ -117,7 +107,16 @@ class GracefulMixin(BaseWorker):
             self._in_hand: InHand | None = None
             self._beat_at = 0.0
             self._torn_down = True
-            self._attending = threading.RLock()
+            self._attention = Attention(
+                self,
+                inbox,
+                self._drain,
+                settings,
+                self._channel,
+                self._lifetime,
+                self._ending,
+                lambda: self._in_hand,
+            )
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -156,8 +155,8 @@ class GracefulMixin(BaseWorker):
             self._inbox,
             self.attend,
             lambda: self._drain.requested,
-            lambda: not self.runs_jobs_itself or self._in_hand is None,
-            self._tight_seconds,
+            lambda: not self.runs_jobs_itself or self._in_hand is None or self._channel.stage is Stage.STORING,
+            tight_seconds(self._settings),
         )
         self._lifetime.open()
         heard = self._presence.beat()
@@ -197,72 +196,8 @@ class GracefulMixin(BaseWorker):
             super().handle_payload(message)
 
     def attend(self) -> None:
-        """Act upon what was asked for since the last time; at once if another thread is at that."""
-        if not self._attending.acquire(blocking=False):
-            return
-        try:
-            self._attend()
-        finally:
-            self._attending.release()
-
-    def _attend(self) -> None:
-        while (received := self._inbox.next()) is not None:
-            if received.name in STOPS:
-                first = self._drain.ask(received)
-                self._stop_asked(first, received.at)
-            elif received.name == os_signals.QUIET_SIGNAL.name:
-                self._drain.quiet = True
-                log.info("Worker %s: quiet, takes no new job", self.name)
-            elif received.name == os_signals.STACKS_SIGNAL.name:
-                self._log_stacks()
-
-    def _stop_asked(self, first: bool, at: float) -> None:
-        limits = self._drain.limits
-        assert limits is not None
-        self._channel.announce(limits)
-        if not first:
-            log.warning("Worker %s: asked to stop again", self.name)
-            return
-        log.info(
-            "Worker %s [PID %d]: shutdown requested (%s), %.1f s left",
-            self.name,
-            os.getpid(),
-            self._drain.signal or self._drain.reason,
-            limits.end.left(),
-        )
-        self._ending.guard(limits.end)
-        self._tighten()
-        asked_at = utc_now() - timedelta(seconds=time.monotonic() - at)
-        self._lifetime.requested(self._drain.reason or Reason.SIGNAL, self._drain.signal, asked_at)
-        if self._in_hand is not None:
-            self._lifetime.change(phase=Phase.DRAINING)
-            self._lifetime.job_met(self._in_hand.record)
-        self._lifetime.post()
-        process = rq_private.scheduler_process(self)
-        if process is not None and process.is_alive():
-            process.terminate()
-
-    @property
-    def _tight_seconds(self) -> float:
-        return max(TIGHTEST_SECONDS, self._settings.hooks_timeout / TIGHT_SHARE)
-
-    def _tighten(self) -> None:
-        """From now on no Redis command may hold the worker for long, whatever RQ set for its blocking ones."""
-        seconds = self._tight_seconds
-        pool = self.connection.connection_pool
-        pool.connection_kwargs.update(
-            socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1)
-        )
-        pool.disconnect(inuse_connections=False)
-        pool.reset()  # Connections that it already has would go on with their old timeouts.
-
-    def _log_stacks(self) -> None:
-        names = sys._current_frames()
-        text = "\n".join(f"Thread {ident}:\n{''.join(traceback.format_stack(frame))}" for ident, frame in names.items())
-        log.warning("Worker %s: stacks of the worker\n%s", self.name, text)
-        if self.horse_pid:
-            stacks = self._in_hand.horse_stacks() if self._in_hand else ""
-            log.warning("Worker %s: stacks of the work horse\n%s", self.name, stacks)
+        """Act upon what was asked for since the last time."""
+        self._attention.attend()
 
     def _note(self, error: BaseException) -> None:
         """RQ's loop logs an error and breaks off; this is how its end knows of it."""
@@ -293,22 +228,13 @@ class GracefulMixin(BaseWorker):
             StopRequested: a stop was asked for.
         """
         with self._noting():
-            self._register_scheduler()
+            scheduler.register(self, self._presence)
             return self._intake.next_job(timeout, max_idle_time)
 
     def _start_scheduler(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a scheduler whose worker is killed does not go on alone."""
         with orphan.followed():
             super()._start_scheduler(*args, **kwargs)
-
-    def _register_scheduler(self) -> None:
-        """A successor has to know which locks are those of our scheduler."""
-        name = rq_private.scheduler_name(self)
-        if name and name != self._presence.registration.scheduler:
-            try:
-                self._presence.register(replace(self._presence.registration, scheduler=name))
-            except RedisError as error:
-                log.warning("Worker %s: its scheduler is not registered, Redis is away: %s", self.name, error)
 
     def run_maintenance_tasks(self) -> None:
         """As RQ's; also brings home the reports that wait in the journal or in the spool, and removes old ones."""
@@ -387,8 +313,11 @@ class GracefulMixin(BaseWorker):
             log.warning("Worker %s: job %s is still in the intermediate queue: %s", self.name, in_hand.job.id, error)
 
     def _patience(self) -> Deadline:
-        """Until when Redis may take to hear of a job that goes back: half of the hooks' time is spared."""
-        return self._drain.end().earlier(self._settings.hooks_timeout / 2)
+        """Until when Redis may take to hear of a job that goes back: half of the hooks' time is spared.
+
+        The last try begins so early that it has its answer by then, or has given up waiting for one.
+        """
+        return self._drain.end().earlier(self._settings.hooks_timeout / 2 + tight_seconds(self._settings))
 
     # The horse.
 
@@ -496,8 +425,7 @@ class GracefulMixin(BaseWorker):
         if not self.horse_pid:
             return
         if not self._drain.requested:
-            self._drain.begin(time.monotonic(), Reason.REDIS_LOST)
-            self._stop_asked(True, time.monotonic())
+            self._attention.stop(Reason.REDIS_LOST)
         while self.horse_pid:
             try:
                 self.wait_for_horse()
@@ -517,17 +445,8 @@ class GracefulMixin(BaseWorker):
     # The end.
 
     def stop_scheduler(self) -> None:
-        """As RQ's, without its unbounded wait; locks of a scheduler that had to be killed are released here."""
-        process = rq_private.scheduler_process(self)
-        if process is None or not process.pid:
-            return
-        process.terminate()
-        process.join(max(0.1, min(2.0, self._drain.end().left() / 4)))
-        if process.exitcode != 0:
-            process.kill()
-            process.join(SCHEDULER_SECONDS)
-            assert self.scheduler is not None
-            self.scheduler.release_locks()
+        """As RQ's, without its unbounded wait; locks of a scheduler that had to be killed are released."""
+        scheduler.stop(self, self._drain.end().left() / 4)
 
     def unsubscribe(self) -> None:
         """As RQ's, in an order in which the thread sees that it has to stop before it is woken up."""
@@ -545,12 +464,8 @@ class GracefulMixin(BaseWorker):
         self._torn_down = doing.error is None
         if doing.error is not None:
             log.warning("Worker %s: RQ's teardown failed: %s", self.name, doing.error)
-        process = rq_private.scheduler_process(self)
-        if process is not None and process.is_alive():
-            process.kill()
-            process.join(SCHEDULER_SECONDS)
-        # One that was killed has left its locks and its own entry behind.
-        self._torn_down &= process is None or process.exitcode == 0
+        # A scheduler that was killed has left its locks and its own entry behind.
+        self._torn_down &= scheduler.stopped_by_itself(self)
 
     def _conclude(self, worked: bool) -> bool:
         if not self._drain.requested:
