@@ -52,7 +52,7 @@ class Lookout:
         self._thread.join(self._patience)
 
     def _look_out(self) -> None:
-        while self._inbox.heard() and not self._over.is_set():
+        while (self._inbox.unread or self._inbox.heard()) and not self._over.is_set():
             before: socket.socket | None = None
             while not self._over.wait(self._patience):
                 if self._inbox.unread:

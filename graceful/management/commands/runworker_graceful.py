@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from django.core import checks
@@ -19,6 +20,8 @@ from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
 from graceful.worker import os_signals
 from graceful.worker.classes import make_graceful
+from graceful.worker.drain import STOPS
+from graceful.worker.lookout import Lookout
 from graceful.worker.process import close_database_connections, leave
 
 HELPS = {
@@ -35,6 +38,8 @@ HELPS = {
     "serializer": "dotted path of the serializer of jobs and results",
     "args": "names of the queues, the most urgent one first (default: default)",
 }
+START_SECONDS = 1.0
+"""How long the start may take to notice a stop by itself."""
 LEVELS = {0: "WARNING", 1: "INFO"}
 
 
@@ -61,9 +66,10 @@ class Command(RQWorkerCommand):
 
     def handle(self, *queues: str, **options: Any) -> None:
         """Run the worker. Ends the process with the exit code of the shutdown."""
-        with os_signals.capture():
+        with os_signals.capture() as inbox:
+            lookout = Lookout(inbox, lambda: _leave_if_stopped(inbox), lambda: False, lambda: False, START_SECONDS)
             try:
-                code = self._run(queues, options)
+                code = self._run(queues, options, lookout.dismiss)
             except (InvalidSettings, UnsupportedWorkerClass) as error:
                 self.stderr.write(self.style.ERROR(str(error)))
                 code = os.EX_CONFIG
@@ -72,7 +78,7 @@ class Command(RQWorkerCommand):
                 code = os.EX_UNAVAILABLE
         leave(code, self._seconds_left)
 
-    def _run(self, queues: tuple[str, ...], options: dict[str, Any]) -> int:
+    def _run(self, queues: tuple[str, ...], options: dict[str, Any], started: Callable[[], None]) -> int:
         _check()
         seconds = options["timeout"]
         if seconds is not None:
@@ -95,6 +101,7 @@ class Command(RQWorkerCommand):
             with open(os.path.expanduser(options["pid"]), "w") as file:
                 file.write(str(os.getpid()))
         close_database_connections()
+        started()
         try:
             worker.work(
                 burst=options["burst"],
@@ -108,6 +115,12 @@ class Command(RQWorkerCommand):
             code = int(ended.code or 0)
         self._seconds_left = worker.seconds_left
         return code
+
+
+def _leave_if_stopped(inbox: os_signals.Inbox) -> None:
+    """End a process that is to stop and still starts, in a Redis command that nobody answers; it holds nothing yet."""
+    if any(received.name in STOPS for received in inbox.received):
+        leave(os.EX_OK)
 
 
 def _worker_class(path: str | None) -> Any:
