@@ -56,7 +56,7 @@ local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 if held[1] == ARGV[1] then
   return {held[2], held[3], 'taken'}
 end
-if held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] and unsettled(held[2], held[3], ARGV[4]) then
+if held[2] and held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] and unsettled(held[2], held[3], ARGV[4]) then
   -- The worker is done with it and Redis has forgotten: it was restarted without its last moments.
   return {held[2], held[3], 'forgotten'}
 end

@@ -25,6 +25,8 @@ from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
 
 log = logging.getLogger("graceful.worker")
 STACK_SECONDS = 0.5
+QUIET_SECONDS = 0.05
+"""faulthandler writes line by line, and nothing says which is the last: when none came for so long."""
 RETRY_SECONDS = 0.2
 NOT_DONE = frozenset({Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN})
 
@@ -89,13 +91,14 @@ class InHand:
         """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code."""
         before = size = len(self._channel.read_stack())
         send(self._worker.horse_pid, os_signals.STACKS_SIGNAL)
-        until = Deadline.after(STACK_SECONDS)
+        until, quiet_at = Deadline.after(STACK_SECONDS), Deadline.after(STACK_SECONDS)
         while not until.expired:
-            time.sleep(0.01)
+            time.sleep(0.005)
             text = self._channel.read_stack()
-            if len(text) == size > before:
-                return text  # Nothing came in the last 10 ms: it is complete.
-            size = len(text)
+            if len(text) != size:
+                size, quiet_at = len(text), Deadline.after(QUIET_SECONDS)
+            elif size > before and quiet_at.expired:
+                return text
         return self._channel.read_stack()
 
     def put_back(self, until: Deadline) -> None:

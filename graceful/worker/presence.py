@@ -22,6 +22,7 @@ from graceful.worker.machine import Process, oom_kills
 WORKERS_KEY = "graceful:workers"
 BEATS_KEY = "graceful:beats"
 MACHINE_KEY = "graceful:on:{}"
+ENCODING = ("utf-8", "surrogateescape")
 BEAT_SECONDS = 15.0
 OVERDUE_SECONDS = 60
 """Without a beat for so long a worker on another machine counts as gone: found after 60 to 75 s."""
@@ -52,7 +53,7 @@ LEAVE_SCRIPT = (
 -- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs.
 local held = redis.call('HMGET', KEYS[4], 'queue', 'job')
 if held[2] and redis.call('HGET', KEYS[5], held[2]) == ARGV[1] then
-  if unsettled(held[1], held[2], ARGV[3]) then
+  if held[1] and unsettled(held[1], held[2], ARGV[3]) then
     -- Redis was restarted without its last moments: a successor gives the job back.
     return 0
   end
@@ -111,7 +112,7 @@ class Registration:
                 oom_kills=None if parsed["oom_kills"] is None else int(parsed["oom_kills"]),
                 scheduler=str(parsed.get("scheduler", "")),
             )
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
 
@@ -178,4 +179,9 @@ def leave(connection: redis.Redis, registration: Registration, *, archived: bool
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values)
+    return tuple(value.decode(*ENCODING) if isinstance(value, bytes) else str(value) for value in values)
+
+
+def raw(life: str) -> bytes:
+    """A life as it stands in Redis: one that is not ours may be no text at all."""
+    return life.encode(*ENCODING)

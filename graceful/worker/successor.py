@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 from django.db import connections
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.executions import ExecutionRegistry
 from rq.job import Job
@@ -32,12 +32,13 @@ from graceful.worker import failing, rq_private
 from graceful.worker.fetch import HELD_KEY
 from graceful.worker.give_back import NOT_ONCE, give_back
 from graceful.worker.machine import Process, machine, oom_kills
-from graceful.worker.presence import BEATS_KEY, WORKERS_KEY, Heard, Registration, leave
+from graceful.worker.presence import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Heard, Registration, leave, raw
 from graceful.worker.process import bounded
 
 log = logging.getLogger("graceful.worker")
 LOCK_KEY = "graceful:autopsy:{}"
 LOCK_SECONDS = 30
+QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
 RELEASE_SCRIPT = """
 -- KEYS: locks, and last the scheduler's hash. ARGV: the scheduler's name.
 for i = 1, #KEYS - 1 do
@@ -80,17 +81,26 @@ class Successor:
         suspects = [life for life in dict.fromkeys((*heard.neighbours, *heard.overdue)) if life != self._life]
         closed_reports = 0
         for life in suspects:
-            registration = self._registration(life)
-            if registration is None:
-                # Half removed, or not ours: nobody can say anything of it any more.
-                self._connection.zrem(BEATS_KEY, life)
-                self._connection.srem(f"graceful:on:{machine()}", life)
-                continue
-            process = registration.process
-            overdue = life in heard.overdue
-            if process.gone or (overdue and not process.local):
-                closed_reports += self._under_lock(registration)
+            try:
+                closed_reports += self._look_at(life, overdue=life in heard.overdue)
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                raise
+            except Exception:
+                # Whatever is said of it that cannot be understood must not keep the living from their work.
+                log.exception("The report of worker %r could not be closed", life)
         return closed_reports
+
+    def _look_at(self, life: str, *, overdue: bool) -> int:
+        registration = self._registration(life)
+        if registration is None:
+            # Half removed, or not ours: nobody can say anything of it any more.
+            self._connection.zrem(BEATS_KEY, raw(life))
+            self._connection.srem(MACHINE_KEY.format(machine()), raw(life))
+            return 0
+        process = registration.process
+        if process.gone or (overdue and not process.local):
+            return self._under_lock(registration)
+        return 0
 
     def close(self, life: str) -> None:
         """Close the report of a worker that is known to be dead; nothing happens if that has been done.
@@ -119,8 +129,9 @@ class Successor:
                 self._under_lock(registration)
 
     def _registration(self, life: str) -> Registration | None:
-        text: Any = self._connection.hget(WORKERS_KEY, life)
-        return Registration.from_json(text) if text else None
+        text: Any = self._connection.hget(WORKERS_KEY, raw(life))
+        registration = Registration.from_json(text) if text else None
+        return registration if registration is not None and registration.life == life else None
 
     def _under_lock(self, registration: Registration) -> int:
         key = LOCK_KEY.format(registration.life)
@@ -132,8 +143,7 @@ class Successor:
             self._connection.delete(key)
 
     def _examine(self, registration: Registration) -> bool:
-        raw: Any = self._connection.hgetall(HELD_KEY.format(registration.life))
-        held = {key.decode(): value.decode() for key, value in raw.items()}
+        held = self._held(registration.life)
         if self._horse_lives(registration, held):
             return False
         report = self._report(registration)
@@ -168,9 +178,25 @@ class Successor:
         )
         return True
 
+    def _held(self, life: str) -> dict[str, str]:
+        """What it held; nothing where that cannot be read."""
+        try:
+            found: Any = self._connection.hgetall(HELD_KEY.format(life))
+            held = {key.decode(): value.decode() for key, value in found.items()}
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            log.warning("What worker %s held is no hash, and is removed", life)
+            self._connection.delete(HELD_KEY.format(life))
+            return {}
+        except UnicodeDecodeError as error:
+            log.warning("What worker %s held cannot be read: %s", life, error)
+            return {}
+        return held if {"job", "queue"} <= held.keys() and held["queue"].startswith(QUEUE_PREFIX) else {}
+
     def _horse_lives(self, registration: Registration, held: dict[str, str]) -> bool:
         """Whether its horse is still at the job. It learns of its worker's death by itself, and ends; see orphan."""
-        if "horse" not in held:
+        if not held.get("horse", "").isdecimal():
             return False
         horse = Process(registration.process.machine, int(held["horse"]), held.get("horse_started", ""))
         return horse.local and not horse.gone
