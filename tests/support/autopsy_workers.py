@@ -10,7 +10,7 @@ from typing import Any
 from rq.job import Job
 from rq.queue import Queue
 
-from graceful.worker import GracefulSimpleWorker, GracefulWorker
+from graceful.worker import GracefulSimpleWorker, GracefulWorker, intake, mixin
 
 
 def _die() -> None:
@@ -43,6 +43,14 @@ class KilledSealed(GracefulWorker):  # type: ignore[misc, valid-type]
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         self._presence.leave = lambda **_: _die()
+        super().bootstrap(*args, **kwargs)
+
+
+class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
+    """Beats, and looks after others, twice a second."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        mixin.BEAT_SECONDS = intake.BEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
 
 
