@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
 import secrets
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import django
@@ -21,9 +19,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
 from tests.chaos.faults import FAULTS  # noqa: E402
-from tests.chaos.lane import Lane  # noqa: E402
-from tests.chaos.plan import Round, plan  # noqa: E402
-from tests.chaos.rounds import NOISE_SECONDS, TOLERATED_SECONDS, Outcome, play  # noqa: E402
+from tests.chaos.lanes import run  # noqa: E402
+from tests.chaos.plan import plan  # noqa: E402
+from tests.chaos.rounds import NOISE_SECONDS, TOLERATED_SECONDS, Outcome  # noqa: E402
 
 
 @dataclass
@@ -53,42 +51,6 @@ class Row:
         if outcome.overrun is not None:
             self.overrun = outcome.overrun if self.overrun is None else max(self.overrun, outcome.overrun)
             self.late += outcome.overrun > NOISE_SECONDS
-
-
-def run(rounds: Sequence[Round], lanes: int, each: Callable[[Outcome], None], *, stock: bool = False) -> None:
-    """Play rounds on some lanes side by side; ``each`` is called with every outcome, one at a time."""
-    waiting: queue.SimpleQueue[Round] = queue.SimpleQueue()
-    for one in rounds:
-        waiting.put(one)
-    lock = threading.Lock()
-    errors: list[BaseException] = []
-
-    def serve() -> None:
-        try:
-            with Lane() as lane:
-                while not errors:
-                    try:
-                        one = waiting.get_nowait()
-                    except queue.Empty:
-                        return
-                    outcome = play(lane, one, stock=stock)
-                    with lock:
-                        each(outcome)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=serve) for _ in range(min(lanes, len(rounds)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        errors.append(KeyboardInterrupt())
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise errors[0]
 
 
 def main() -> int:
