@@ -90,7 +90,7 @@ class Storm:
             code, _ = self.nursery.wait(pid)
             # Before the command has its handlers the signal just ends the process: it holds nothing yet.
             assert code in (0, -signum), f"shutdown {number}: exit code {code}\n{self.nursery.output[-5000:]}"
-            assert pids_in_session(pid) == []
+            wait_until(lambda pid=pid: not pids_in_session(pid), 3, "nothing is left behind")  # type: ignore[misc]
             assert not self.connection.smembers("rq:workers"), "the worker has not said that it is gone"
 
     def settle(self) -> None:

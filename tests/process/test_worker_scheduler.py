@@ -40,7 +40,7 @@ def test_it_ends_with_the_worker(connection: redis.Redis, queue: Queue, start_wo
     later = queue.enqueue_in(timedelta(milliseconds=10), jobs.quick)
     wait_until(lambda: later.get_status(refresh=True) == "finished", 10, lambda: worker.output)
     job = queue.enqueue(jobs.until_released, "go")
-    worker.wait_state("busy")
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
     worker.signal()
     # At once, not only when the job is done: nothing is to be scheduled any more.
     wait_until(lambda: locks(connection) == [], 5, lambda: worker.output)
