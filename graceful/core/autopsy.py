@@ -50,11 +50,16 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
         outcome=Outcome.KILLED,
         exit_code=None,
         requested_at=report.requested_at,
-        ended_at=max(beat, report.requested_at or beat, report.started_at) if beat else findings.found_at,
+        ended_at=max([beat, *_seen(report)]) if beat else findings.found_at,
         seconds=replace(report.seconds, total=None) if report.seconds else Spans(),
         jobs=_jobs(report.jobs, findings.job),
         notes="; ".join(notes),
     )
+
+
+def _seen(report: ShutdownReport) -> list[datetime]:
+    """When it was certainly alive; its beat is known to the second only."""
+    return [at for at in (report.started_at, report.requested_at, report.drained_at) if at is not None]
 
 
 def _grace_over(report: ShutdownReport, last_seen: datetime) -> bool:
