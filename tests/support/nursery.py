@@ -50,7 +50,8 @@ class Nursery:
         return self.output_path.read_text(errors="replace")
 
     def _ask(self, **question: Any) -> dict[str, Any]:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps(question).encode() + b"\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline() or '{"error": "the nursery is gone"}')
