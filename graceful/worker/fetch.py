@@ -56,9 +56,12 @@ local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 if held[1] == ARGV[1] then
   return {held[2], held[3], 'taken'}
 end
-if held[2] and held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] and unsettled(held[2], held[3], ARGV[4]) then
-  -- The worker is done with it and Redis has forgotten: it was restarted without its last moments.
-  return {held[2], held[3], 'forgotten'}
+if held[2] and held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] then
+  -- The worker is done with it. But Redis may have been restarted without its last moments.
+  if unsettled(held[2], held[3], ARGV[4]) then
+    return {held[2], held[3], 'forgotten'}
+  end
+  redis.call('LREM', held[2] .. ':intermediate', 0, held[3])
 end
 for i = 3, #KEYS, 2 do
   local job = redis.call('LMOVE', KEYS[i], KEYS[i + 1], 'LEFT', 'RIGHT')

@@ -50,12 +50,15 @@ LEAVE_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: workers, beats, machine, held, holders, journal.
--- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs.
+-- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs, '1' if a successor has seen to the job.
 local held = redis.call('HMGET', KEYS[4], 'queue', 'job')
 if held[2] and redis.call('HGET', KEYS[5], held[2]) == ARGV[1] then
-  if held[1] and unsettled(held[1], held[2], ARGV[3]) then
-    -- Redis was restarted without its last moments: a successor gives the job back.
-    return 0
+  if held[1] and ARGV[4] == '' then
+    if unsettled(held[1], held[2], ARGV[3]) then
+      -- Redis was restarted without its last moments: a successor gives the job back.
+      return 0
+    end
+    redis.call('LREM', held[1] .. ':intermediate', 0, held[2])
   end
   redis.call('HDEL', KEYS[5], held[2])
 end
@@ -163,8 +166,8 @@ class Presence:
         leave(self._connection, self.registration, archived=archived)
 
 
-def leave(connection: redis.Redis, registration: Registration, *, archived: bool) -> None:
-    """See :meth:`Presence.leave`."""
+def leave(connection: redis.Redis, registration: Registration, *, archived: bool, job_seen_to: bool = False) -> None:
+    """See :meth:`Presence.leave`; ``job_seen_to`` if the caller has done with its job all that can be done."""
     connection.register_script(LEAVE_SCRIPT)(
         keys=[
             WORKERS_KEY,
@@ -174,7 +177,7 @@ def leave(connection: redis.Redis, registration: Registration, *, archived: bool
             HOLDERS_KEY,
             JOURNAL_KEY,
         ],
-        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix],
+        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix, "1" if job_seen_to else ""],
     )
 
 

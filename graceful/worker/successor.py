@@ -169,7 +169,7 @@ class Successor:
             Journal(self._connection).write(sealed)
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
         forget(self._connection, registration)
-        leave(self._connection, registration, archived=archived)
+        leave(self._connection, registration, archived=archived, job_seen_to=True)
         log.warning(
             "Worker %s died without a word; its report is closed by worker %s: %s",
             registration.worker,

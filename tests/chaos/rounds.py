@@ -103,6 +103,8 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
     scene = Scene(lane, plan, workers[0], rng)
     try:
         _wait_for_work(lane, scene.worker)
+        for each in workers:
+            _wait_for_registration(lane, each)
         scene.sleep(plan.delay)
         with _lifted(scene):
             if not scene.worker.ended.is_set():
@@ -138,6 +140,16 @@ def _enqueue(lane: Lane, kind: str, seconds: float, queue: str) -> str:
 def _wait_for_work(lane: Lane, worker: Worker) -> None:
     """Wait until the worker is at its first job, so that the fault does not come before there is anything to break."""
     wait_until(lambda: worker.ended.is_set() or lane.ledger.lines(), 20, lambda: f"a job: {worker.output}")
+
+
+def _wait_for_registration(lane: Lane, worker: Worker) -> None:
+    """Wait until a worker has started; one that finds no Redis at its start has nothing to report."""
+    key = f"rq:worker:{worker.name}"
+    wait_until(
+        lambda: worker.ended.is_set() or lane.connection.sismember("rq:workers", key),
+        20,
+        lambda: f"a registration: {worker.output}",
+    )
 
 
 @contextmanager
