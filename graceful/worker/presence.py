@@ -50,7 +50,7 @@ LEAVE_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: workers, beats, machine, held, holders, journal.
--- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs, '1' if a successor has seen to the job.
+-- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs, '1' if the job has been seen to.
 local held = redis.call('HMGET', KEYS[4], 'queue', 'job')
 if held[2] and redis.call('HGET', KEYS[5], held[2]) == ARGV[1] then
   if held[1] and ARGV[4] == '' then
