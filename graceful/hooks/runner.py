@@ -146,8 +146,9 @@ class _Course:
     def _finish(self, result: HookResult, error: BaseException | None = None) -> None:
         """Keep a result and tell everybody; a thread that is not in charge any more ends here."""
         self._enter(self._between_hooks(), result)
-        _quietly(_log, result, error)
+        # The log comes after the report: where nobody reads it any more it holds whoever writes.
         _quietly(self.on_end, result)
+        _quietly(_log, result, error)
         _quietly(_send, result)
 
     def _between_hooks(self) -> _Stage:

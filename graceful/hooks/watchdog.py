@@ -7,6 +7,7 @@ arming it again moves it. A forked child has none, until it arms its own.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 from typing import IO
@@ -33,7 +34,8 @@ def disarm() -> None:
     global _own_stderr
     faulthandler.cancel_dump_traceback_later()
     if _own_stderr is not None:
-        os.close(_own_stderr)
+        with contextlib.suppress(OSError):  # A hook may have closed every descriptor there is.
+            os.close(_own_stderr)
         _own_stderr = None
 
 

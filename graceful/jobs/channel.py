@@ -7,6 +7,7 @@ worker reads.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -150,8 +151,9 @@ class Channel:
 
     def close(self) -> None:
         self._page.close()
-        os.close(self.memory)
-        os.close(self.stacks)
+        for descriptor in (self.memory, self.stacks):
+            with contextlib.suppress(OSError):  # An exit hook may have closed every descriptor there is.
+                os.close(descriptor)
 
 
 def _unnamed_file(size: int) -> int:

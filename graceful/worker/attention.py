@@ -99,13 +99,6 @@ class Attention:
         if not first:
             log.warning("Worker %s: asked to stop again", self._worker.name)
             return
-        log.info(
-            "Worker %s [PID %d]: shutdown requested (%s), %.1f s left",
-            self._worker.name,
-            os.getpid(),
-            self._drain.signal or self._drain.reason,
-            limits.end.left(),
-        )
         self._ending.guard(limits.end)
         self._tighten()
         asked_at = utc_now() - timedelta(seconds=time.monotonic() - at)
@@ -118,6 +111,14 @@ class Attention:
         process = rq_private.scheduler_process(self._worker)
         if process is not None and process.is_alive():
             process.terminate()
+        # Only now: where nobody reads the log any more it may hold us for ever.
+        log.info(
+            "Worker %s [PID %d]: shutdown requested (%s), %.1f s left",
+            self._worker.name,
+            os.getpid(),
+            self._drain.signal or self._drain.reason,
+            limits.end.left(),
+        )
 
     def _tighten(self) -> None:
         """From now on no Redis command may hold the worker for long, whatever RQ set for its blocking ones."""

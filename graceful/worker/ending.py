@@ -13,7 +13,7 @@ from graceful.hooks import once, registry, runner, watchdog
 from graceful.worker.drain import Drain
 from graceful.worker.lifetime import Guardian, Lifetime
 from graceful.worker.presence import Presence
-from graceful.worker.process import bounded, leave
+from graceful.worker.process import bounded, leave, leave_by
 
 log = logging.getLogger("graceful.worker")
 GUARDIAN_SECONDS = 0.4
@@ -38,12 +38,14 @@ class Ending:
         self._kill_horse = kill_horse
         self._guardian = Guardian(self._take_over)
         self._end: Deadline | None = None
+        self._guarded: Deadline | None = None
 
     def guard(self, end: Deadline) -> None:
         """Make sure that the process is over by ``end``, whatever the main thread does."""
         self._end = end
-        margin = min(GUARDIAN_SECONDS, end.left() / 10)
-        self._guardian.expect(end.earlier(margin))
+        # What the main thread does in time must be over before the guardian looks.
+        self._guarded = end.earlier(min(GUARDIAN_SECONDS, end.left() / 10))
+        self._guardian.expect(self._guarded)
         watchdog.arm(end)
 
     def run(self, give_back_leftover: Callable[[], bool]) -> int:
@@ -80,14 +82,14 @@ class Ending:
 
     def _finish(self, results: tuple[HookResult, ...]) -> int:
         code = self._lifetime.seal()
-        self._keep()
+        assert self._guarded is not None
+        self._keep(self._guarded)
         self._guardian.dismiss()
         watchdog.disarm()
         return code
 
-    def _keep(self) -> None:
-        assert self._end is not None
-        self._lifetime.keep(self._end, self._presence, empty_handed=self._empty_handed)
+    def _keep(self, until: Deadline) -> None:
+        self._lifetime.keep(until, self._presence, empty_handed=self._empty_handed)
 
     def _leave(self, results: tuple[HookResult, ...]) -> NoReturn:
         """In a second thread, after the hooks: the main thread is lost in one of them."""
@@ -96,9 +98,14 @@ class Ending:
 
     def _take_over(self, why: str) -> None:
         """In the guardian's thread: the main thread is lost somewhere else."""
-        log.error("The shutdown has to be forced: %s", why)
-        self._kill_horse()
-        code = self._lifetime.seal(forced=why)
-        self._keep()
         assert self._end is not None
+        self._kill_horse()
+        if self._lifetime.kept:
+            # The report is stored, or about to be; what hangs is a log or a receiver of a signal.
+            leave(self._lifetime.report.exit_code or 0, self._end.left())
+        code = self._lifetime.seal(forced=why)
+        # From here on even a log that nobody reads changes nothing.
+        leave_by(code, self._end.left())
+        self._keep(self._end)
+        log.error("The shutdown has to be forced: %s", why)
         leave(code, self._end.left())

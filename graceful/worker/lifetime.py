@@ -181,6 +181,11 @@ class Lifetime:
             )
             return self.report.exit_code or 0
 
+    @property
+    def kept(self) -> bool:
+        """Whether the sealed report is stored, or about to be."""
+        return self._finished
+
     def keep(self, deadline: Deadline, presence: Presence, *, empty_handed: bool) -> None:
         """Bring the sealed report to where it stays: database, else Redis, else a file, else one line on stderr.
 

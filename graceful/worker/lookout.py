@@ -56,8 +56,8 @@ class Lookout:
             before: socket.socket | None = None
             while not self._over.wait(self._patience):
                 if self._inbox.unread:
-                    log.warning("The main thread does not come to act upon a signal")
                     self._attend()
+                    log.warning("The main thread does not come to act upon a signal")
                 if not self._stopping():
                     break
                 held_by: socket.socket | None = socket_of_main_thread() if self._may_cut() else None

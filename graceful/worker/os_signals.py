@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -125,10 +125,9 @@ class Inbox:
         return [by_descriptor[descriptor] for descriptor in ready if descriptor in by_descriptor]
 
     def close(self) -> None:
-        self.reader.close()
-        self._writer.close()
-        self._bell_rope.close()
-        self._bell.close()
+        for end in (self.reader, self._writer, self._bell_rope, self._bell):
+            with suppress(OSError):  # An exit hook may have closed every descriptor there is.
+                end.close()
 
 
 _active: Inbox | None = None
@@ -156,7 +155,10 @@ def capture() -> Iterator[Inbox]:
         # A forked child that unwinds through here has nothing to put back: see _forget.
         if inbox.pid == os.getpid():
             _active = None
-            signal.set_wakeup_fd(old_wakeup)
+            try:
+                signal.set_wakeup_fd(old_wakeup)
+            except (OSError, ValueError):
+                signal.set_wakeup_fd(-1)  # It has been closed meanwhile.
             for signum, handler in old_handlers.items():
                 signal.signal(signum, handler)
             inbox.close()

@@ -12,8 +12,13 @@ from typing import Generic, NoReturn, TypeVar
 
 from django.db import connections
 
+from graceful.core.deadline import Deadline
+from graceful.hooks import watchdog
+
 T = TypeVar("T")
 SHORTEST_SECONDS = 0.05
+WATCHDOG_MARGIN = 0.1
+"""So many seconds before the watchdog, which knows one exit code only, a thread ends the process with the right one."""
 
 
 class Bounded(Generic[T]):
@@ -67,6 +72,22 @@ def close_database_connections() -> None:
             connection.close_pool()  # type: ignore[attr-defined]
 
 
+def leave_by(code: int, seconds: float) -> None:
+    """See to it that the process ends within so many seconds, whatever it does until then.
+
+    Args:
+        code: the exit code; it is 1 where C code holds the GIL.
+        seconds: until then.
+    """
+    watchdog.arm(Deadline.after(max(SHORTEST_SECONDS, seconds)))
+    last_resort = threading.Timer(max(SHORTEST_SECONDS / 2, seconds - WATCHDOG_MARGIN), os._exit, (code,))
+    last_resort.daemon = True
+    try:
+        last_resort.start()
+    except RuntimeError:
+        pass  # No thread to be had.
+
+
 def leave(code: int, seconds: float = 1.0) -> NoReturn:
     """End the process at once, with nothing lost that Python would have written.
 
@@ -77,12 +98,7 @@ def leave(code: int, seconds: float = 1.0) -> NoReturn:
         code: the exit code.
         seconds: how long the atexit functions may take; ``multiprocessing``'s waits for children without any limit.
     """
-    last_resort = threading.Timer(max(SHORTEST_SECONDS, seconds), os._exit, (code,))
-    last_resort.daemon = True
-    try:
-        last_resort.start()
-    except RuntimeError:
-        pass  # No thread to be had.
+    leave_by(code, seconds)
     try:
         atexit._run_exitfuncs()
     except BaseException:

@@ -1,0 +1,101 @@
+"""Ends at which the surroundings do not play along: the exit code is the report's, and all is over in time."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+import redis
+
+from tests.conftest import StartWorker
+from tests.support.processes import WorkerProcess
+from tests.support.reports import report_of
+
+SETTINGS = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
+HOOKS = "tests.support.attack_hooks"
+LATE = 0.5
+"""Seconds that a loaded machine may take to see the end of a process."""
+
+
+def hooks(*names: str) -> dict[str, object]:
+    return {**SETTINGS, "GRACEFUL_EXIT_HOOKS": [f"{HOOKS}.{name}" for name in names]}
+
+
+def seconds_to_end(worker: WorkerProcess) -> float:
+    began = time.monotonic()
+    worker.signal(SIGTERM)
+    worker.wait(10)
+    return time.monotonic() - began
+
+
+def test_database_that_does_not_answer(connection: redis.Redis, start_worker: StartWorker, tmp_path: Path) -> None:
+    """A clean end would look like a crash, because the report could not be stored in time."""
+    path = tmp_path / "locked.sqlite3"
+    worker = start_worker(settings=hooks("after"), environment={"DATABASE_URL": f"sqlite:///{path}"})
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("BEGIN EXCLUSIVE")
+    try:
+        assert seconds_to_end(worker) < 2.0 + LATE
+    finally:
+        database.close()
+    assert "The shutdown has to be forced" not in worker.output
+    assert "longer than" in worker.output
+    report = report_of(connection, worker)
+    assert (worker.exit_code, report.outcome, report.exit_code) == (0, "clean", 0)
+    assert "Shutdown of worker" in worker.output
+    assert connection.hlen("graceful:workers") == 0
+
+
+def test_hook_that_closes_all_descriptors(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """What the worker itself closes at the end would not be open any more, and its error would be the exit code."""
+    worker = start_worker(settings=hooks("closes_all_descriptors", "after"))
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert (worker.exit_code, report.exit_code) == (0, 0), worker.output
+    assert [hook.outcome for hook in report.hooks] == ["ok", "ok"]
+
+
+def test_output_that_nobody_reads_any_more(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """A log line that cannot be written would take the hooks out of the report, and the report its seal."""
+    worker = start_worker(settings=hooks("fills_the_output", "after"))
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert report.sealed
+    assert worker.exit_code == report.exit_code
+    assert [(hook.outcome, hook.detail) for hook in report.hooks] == [("ok", ""), ("ok", "ran")]
+
+
+def test_log_that_was_stuck_before_the_signal(
+    connection: redis.Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """A worker that hangs in the first line that it logs of its end would never come to that end."""
+    stuck = tmp_path / "stuck"
+    handler = {"stuck": {"class": f"{HOOKS}.StuckHandler"}}
+    logging = {"version": 1, "disable_existing_loggers": False, "handlers": handler}
+    logging["loggers"] = {"graceful": {"handlers": ["stuck"]}}
+    worker = start_worker(settings={**hooks("after"), "LOGGING": logging}, environment={"TEST_STUCK": str(stuck)})
+    stuck.touch()
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert (report.outcome, report.exit_code) == ("forced", 70)
+    assert worker.exit_code == 70
+
+
+@pytest.mark.parametrize(("hook", "code"), [("hangs_at_exit", 0), ("hangs_at_exit_with_the_gil", 1)])
+def test_atexit_function_that_hangs(hook: str, code: int, connection: redis.Redis, start_worker: StartWorker) -> None:
+    """A library that hangs while the process leaves would hold it past the grace period."""
+    worker = start_worker(settings=hooks(hook))
+    assert seconds_to_end(worker) < 3.0 + LATE
+    assert worker.exit_code == code
+    assert report_of(connection, worker).exit_code == 0
+
+
+def test_receiver_of_shutdown_finished_that_hangs(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """A clean end that is stored already would look like a crash, because a receiver does not return."""
+    worker = start_worker(settings=hooks("leaves_a_receiver_that_hangs"))
+    assert seconds_to_end(worker) < 2.0 + LATE
+    report = report_of(connection, worker)
+    assert (worker.exit_code, report.exit_code) == (0, 0)
