@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from redis.exceptions import RedisError
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
@@ -28,8 +29,9 @@ def main(descriptor: int) -> None:
     channel = Channel(letter["memory"], letter["stacks"])
     try:
         worker, job, queue = _prepare(letter, channel)
-    except RedisError as error:
-        log.warning("Job %s is not started, Redis is away: %s", letter["job"], error)
+    except (RedisError, NoSuchJobError) as error:
+        # Redis is away, or was restarted without its last moments.
+        log.warning("Job %s is not started: %s", letter["job"], error)
         channel.verdict = Verdict.UNSTARTED
         sys.exit(1)
     worker.main_work_horse(job, queue)
@@ -46,7 +48,7 @@ def _prepare(letter: dict[str, Any], channel: Channel) -> tuple[Any, Job, Queue]
         serializer=letter["serializer"],
     )
     if worker is None:
-        sys.exit(1)
+        raise NoSuchJobError(f"there is no worker {letter['worker_key']}")
     for name, value in attributes.items():
         setattr(worker, name, value)
     for handler in letter["exception_handlers"]:
@@ -60,7 +62,10 @@ def _prepare(letter: dict[str, Any], channel: Channel) -> tuple[Any, Job, Queue]
         serializer=worker.serializer,
         death_penalty_class=worker.death_penalty_class,
     )
-    execution = Execution.fetch(letter["execution"], job.id, connection=connection)
+    try:
+        execution = Execution.fetch(letter["execution"], job.id, connection=connection)
+    except ValueError as error:
+        raise NoSuchJobError(str(error)) from error
     execution._job = job
     worker.execution = execution
     return worker, job, queue

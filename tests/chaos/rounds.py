@@ -31,6 +31,8 @@ STUCK_SECONDS = 8.0
 STOCK_SECONDS = 8.0
 """The stock worker has no grace period: the platform's SIGKILL comes after so long."""
 SUCCESSOR_SECONDS = 20.0
+UNHURRIED = {**SETTINGS, "GRACEFUL_TIMEOUT": 15.0, "GRACEFUL_HOOKS_TIMEOUT": 10.0}
+"""Of the successor: it shows what is left over, and not how quick it is."""
 MAY_STAY = re.compile(
     r"rq:job:[^:]+(:execution:.*|:executions|:dependents)?|rq:results:.*|rq:queues?(:[a-z]+)?|rq:(finished|failed):[a-z]+"
     # RQ's maintenance notes when it first saw a job in the intermediate queue, and forgets it after a day.
@@ -117,7 +119,7 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
                 rival.signal_session(signal.SIGKILL)
         _wait_for_horses(workers, outcome, stock)
         name = workers[0].name if plan.same_name and not stock else ""
-        successor = lane.start_worker(QUEUES, "burst", stock=stock, settings=SETTINGS, name=name)
+        successor = lane.start_worker(QUEUES, "burst", stock=stock, settings=UNHURRIED, name=name)
         workers.append(successor)
         if not successor.ended.wait(SUCCESSOR_SECONDS):
             outcome.left_over.append(f"the successor did not end: {successor!r}")
