@@ -20,10 +20,11 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from graceful.admin_list import TIME, CappedPaginator, ReportChangeList, search
+from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.page import report_page
 from graceful.reports.sources import visits
-from graceful.reports.text import one_line, seconds_text
+from graceful.reports.text import seconds_text
 
 VISIT_SECONDS = 0.5
 """A page waits so long for reports that are not in the database yet."""

@@ -25,6 +25,7 @@ from graceful.core import policy
 from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome
 from graceful.core.records import HookResult, HookSpec, Shutdown
+from graceful.core.text import one_line
 from graceful.hooks.alarm import Alarm
 from graceful.hooks.attempt import Attempt
 from graceful.hooks.calls import INVOKE_CODE
@@ -223,13 +224,13 @@ class _Course:
 def _log(result: HookResult, error: BaseException | None) -> None:
     facts = {"hook": result.name, "outcome": result.outcome.value, "seconds": result.seconds}
     if result.outcome is HookOutcome.FAILED:
-        logger.error("Exit hook %s failed: %s", result.name, result.error, exc_info=error, extra=facts)
+        logger.error("Exit hook %s failed: %s", result.name, one_line(result.error), exc_info=error, extra=facts)
     elif result.outcome is HookOutcome.TIMED_OUT:
         logger.error("Exit hook %s %s\n%s", result.name, result.error, result.traceback, extra=facts)
     elif result.outcome is HookOutcome.SKIPPED:
-        logger.info("Exit hook %s skipped: %s", result.name, result.detail, extra=facts)
+        logger.info("Exit hook %s skipped: %s", result.name, one_line(result.detail), extra=facts)
     else:
-        logger.info("Exit hook %s ok in %.3f s %s", result.name, result.seconds, result.detail, extra=facts)
+        logger.info("Exit hook %s ok in %.3f s %s", result.name, result.seconds, one_line(result.detail), extra=facts)
 
 
 def _send(result: HookResult) -> None:

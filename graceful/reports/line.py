@@ -7,7 +7,8 @@ from typing import Any
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import ShutdownReport
-from graceful.reports.text import one_line, seconds_text
+from graceful.core.text import one_line
+from graceful.reports.text import seconds_text
 
 STOPPED = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED)
 """What the shutdown did to a job that it did not let finish."""

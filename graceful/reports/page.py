@@ -13,7 +13,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
-from graceful.reports.text import one_line, printable_text, seconds_text
+from graceful.core.text import one_line
+from graceful.reports.text import printable_text, seconds_text
 from graceful.reports.timeline import Bar, timeline
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from graceful.core.phases import Phase
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
+from graceful.core.text import escaped, one_line
 
 LABEL = 10
 """Width of the left column."""
@@ -23,11 +24,6 @@ def report_text(report: ShutdownReport) -> str:
     return "\n\n".join("\n".join(line.rstrip() for line in part) for part in parts)
 
 
-def one_line(text: str) -> str:
-    """``text`` with every control and format character escaped, line breaks and direction marks among them."""
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
 def printable_text(text: str) -> str:
     """``text`` with its line breaks, and every other control and format character escaped."""
     return "\n".join(one_line(line.expandtabs()) for line in text.splitlines())
@@ -35,7 +31,7 @@ def printable_text(text: str) -> str:
 
 def plain(text: str) -> str:
     """``text`` in printable ASCII: everything else is escaped, and line breaks too."""
-    return "".join(char if " " <= char <= "~" else _escape(char) for char in text)
+    return "".join(char if " " <= char <= "~" else escaped(char) for char in text)
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -48,10 +44,6 @@ def seconds_text(seconds: float | None) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def _head(report: ShutdownReport) -> list[str]:

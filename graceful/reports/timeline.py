@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from graceful.core.phases import HookOutcome
 from graceful.core.records import ShutdownReport
-from graceful.reports.text import one_line, seconds_text
+from graceful.core.text import one_line
+from graceful.reports.text import seconds_text
 
 NARROWEST = 0.4
 """Percent of the whole that the shortest part is drawn with, so that it is seen."""

@@ -161,6 +161,23 @@ def test_error_stands_in_the_result() -> None:
     assert "attempt.py" not in result.traceback
 
 
+@pytest.mark.parametrize("how", ["returns", "raises", "is skipped"])
+def test_what_a_hook_says_is_one_line_of_the_log(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A hook that passes on what strangers wrote would forge lines of the log, or move a terminal's cursor."""
+    said = "ok\n12:00:00 Worker w: done\r\x1b[2J\u202e\u2028\ud800"
+
+    def hook() -> str:
+        if how == "returns":
+            return said
+        raise HookSkipped(said) if how == "is skipped" else ValueError(said)
+
+    with caplog.at_level(logging.INFO, "graceful.hooks"):
+        result_of(hook)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "done" in message
+    assert message.isprintable()
+
+
 def test_error_is_logged_with_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """A failing hook would be silent."""
     with caplog.at_level(logging.INFO, "graceful.hooks"):
