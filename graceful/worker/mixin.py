@@ -161,6 +161,7 @@ class GracefulMixin(BaseWorker):
         self._lifetime.open()
         heard = self._presence.beat()
         self._successor.free_name(self.name, self._lifetime.report.hostname)
+        self._torn_down = False
         super().bootstrap(logging_level, date_format, log_format)
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
         self._successor.look(heard)
@@ -491,7 +492,8 @@ class GracefulMixin(BaseWorker):
             self._lifetime.job_met(self._in_hand.record)
             return self._in_hand.returned
         self._intake.give_back_leftover()
-        if not self._torn_down:
+        # What ended the start may have been another worker of this name: then the entry is that one's.
+        if not self._torn_down and self.connection.hget(self.key, "pid") in (None, str(os.getpid()).encode()):
             forget(self.connection, self._presence.registration)
         return True
 

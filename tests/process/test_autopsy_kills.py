@@ -243,3 +243,16 @@ def test_killed_when_the_report_was_sealed(connection: redis.Redis, queue: Queue
     (found,) = ArchivedReport.objects.filter(worker=worker.name)
     assert (found.outcome, found.reason, found.exit_code) == (Outcome.CLEAN, Reason.SIGNAL, 0)
     assert traces(connection) == []
+
+
+def test_a_namesake_of_a_living_worker_leaves_it_its_name(
+    queue: Queue, connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """The living worker would vanish from every list, because another of its name could not start."""
+    living = start_worker(name="the-worker")
+    namesake = start_worker(name="the-worker", wait=False)
+    assert namesake.wait() == 70, namesake.output
+    assert [worker.pid for worker in Worker.all(connection=connection)] == [living.pid]
+    living.signal(signal.SIGTERM)
+    assert living.wait() == 0
+    assert traces(connection) == []
