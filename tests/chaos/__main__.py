@@ -139,7 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fault", choices=list(FAULTS), help="only this one")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="only the round of this number, with its logs")
     parser.add_argument("--stock", action="store_true", help="django-rq's own worker instead of ours")
-    parser.add_argument("--lanes", type=int, default=2, help="how many rounds go on side by side")
+    parser.add_argument("--lanes", type=int, default=3, help="how many rounds go on side by side")
     parser.add_argument("--logs", action="store_true", help="print the logs of rounds that went wrong")
     parser.add_argument("--verbose", action="store_true", help="print every round")
     return parser.parse_args()
