@@ -53,6 +53,8 @@ class InHand:
         self.job = job
         self.queue = queue
         self.execution: Execution | None = None
+        self.horse_status: int | None = None
+        """What ``waitpid`` said of the horse's end; None before it, and where there is no horse."""
         self.hard_limit_hit = False
         self.broken_off = False
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""

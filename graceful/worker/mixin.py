@@ -16,7 +16,7 @@ import redis
 from redis.exceptions import RedisError
 from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.exceptions import StopRequested
+from rq.exceptions import InvalidJobOperation, StopRequested
 from rq.executions import Execution
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
@@ -265,6 +265,7 @@ class GracefulMixin(BaseWorker):
                 if not self.runs_jobs_itself:
                     close_database_connections()
                 super().execute_job(job, queue)
+                self._fail_if_unsaid(in_hand)
             except BaseException:
                 in_hand.broken_off = True
                 raise
@@ -274,6 +275,22 @@ class GracefulMixin(BaseWorker):
                     in_hand.put_back(self._patience())
                 self._account()
         self._executed += 1
+
+    def _fail_if_unsaid(self, in_hand: InHand) -> None:
+        """Fail a job whose horse ended in the middle of it with exit code 0 (``os._exit(0)``).
+
+        RQ takes that for a job that came to its end (``Worker.monitor_work_horse``), and the job would stay started.
+        """
+        if in_hand.horse_status != 0 or in_hand.not_done or self._channel.verdict is not Verdict.NONE:
+            return
+        try:
+            over = in_hand.job.get_status(refresh=True) != JobStatus.STARTED
+        except InvalidJobOperation:
+            return  # It was deleted.
+        if not over:
+            reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
+            log.warning("Worker %s: job %s failed (%s)", self.name, in_hand.job.id, reason)
+            rq_private.fail(self, in_hand.job, in_hand.queue, reason, in_hand.execution)
 
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
@@ -411,6 +428,7 @@ class GracefulMixin(BaseWorker):
             if pid:
                 rq_private.set_horse_pid(self, 0)
                 assert self._in_hand is not None
+                self._in_hand.horse_status = status
                 return pid, 0 if self._in_hand.not_done else status, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -156,17 +157,26 @@ def test_jobs_that_are_deleted_or_canceled_in_the_queue(
     assert connection.keys("graceful:held*") == []
 
 
-def test_a_horse_that_dies_is_a_failure(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A job that the kernel killed would be put back as if a shutdown had interrupted it, again and again."""
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.worker.SpawnWorker"])
+def test_a_horse_that_dies_is_a_failure(
+    worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A job that the kernel killed, or that calls ``os._exit(0)``, would be put back, again and again."""
     killed, exited = queue.enqueue(jobs.killing_itself), queue.enqueue(jobs.exiting, 3)
+    silent, again = queue.enqueue(jobs.exiting, 0), queue.enqueue(os._exit, 0, retry=Retry(max=1))
     after = queue.enqueue(jobs.quick)
-    worker = start_worker(options=["--burst"], wait=False)
-    assert worker.wait() == 0, worker.output
-    assert [job.get_status(refresh=True) for job in (killed, exited, after)] == ["failed", "failed", "finished"]
+    worker = start_worker(options=["--burst", "--worker-class", worker_class], wait=False)
+    assert worker.wait(30) == 0, worker.output
+    assert [job.get_status(refresh=True) for job in (killed, exited, silent, again, after)] == [
+        *["failed"] * 4,
+        "finished",
+    ]
     assert "signal 9" in (killed.latest_result().exc_string or "")
+    assert "exit code 0" in (silent.latest_result().exc_string or "")
+    assert int(connection.hget(jobs.STARTED, silent.id) or 0) == 1
     report = report_of(connection, worker)
-    assert (report.jobs.finished, report.jobs.failed) == (1, 2)
-    balance(connection, [killed.id, exited.id, after.id]).assert_balanced()
+    assert (report.jobs.finished, report.jobs.failed) == (1, 5), "the last one was tried twice"
+    balance(connection, [killed.id, exited.id, silent.id, again.id, after.id]).assert_balanced()
 
 
 @pytest.mark.parametrize("worker_class", ALL_CLASSES)
