@@ -10,7 +10,7 @@ class GracefulError(Exception):
 
 
 class InvalidSettings(GracefulError, ImproperlyConfigured):
-    """One or more ``GRACEFUL_*`` settings are wrong; the message names key, rule and value of each."""
+    """One or more settings are wrong; the message names key, rule and value of each."""
 
 
 class UnsupportedWorkerClass(GracefulError, ImproperlyConfigured):

@@ -262,6 +262,26 @@ def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started)
     assert job.get_status(refresh=True) == "queued"
 
 
+def test_wrong_queues(connection: redis.Redis, started: Started) -> None:
+    """A queue that is misspelt would end in a traceback, with the exit code of who knows what."""
+    worker = started(GRACEFUL, queues=("nosuch",), wait=False)
+    assert worker.wait() == os.EX_CONFIG
+    assert "Queues must be in RQ_QUEUES (" in worker.output
+    assert "), got: 'nosuch'" in worker.output
+    assert "Traceback" not in worker.output
+
+
+def test_option_skip_checks(connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A command line of rqworker with ``--skip-checks`` would be refused, or a wrong value be let through."""
+    settings = {"GRACEFUL_EXIT_HOOKS": ["no_such_module.hook"]}
+    worker = started(GRACEFUL, "--burst", settings=settings, wait=False)
+    assert worker.wait() == os.EX_CONFIG
+    worker = started(GRACEFUL, "--burst", "--skip-checks", settings=settings, wait=False)
+    assert worker.wait() == os.EX_SOFTWARE, "it works, and the report has a hook that failed"
+    worker = started(GRACEFUL, "--skip-checks", settings={"GRACEFUL_TIMEOUT": -5}, wait=False)
+    assert worker.wait() == os.EX_CONFIG
+
+
 def test_option_timeout(connection: redis.Redis, queue: Queue, started: Started) -> None:
     """``--timeout`` would be taken and not kept, or a wrong one would start a worker."""
     worker = started(GRACEFUL, "--timeout", "1.5", settings=SHORT | {"GRACEFUL_TIMEOUT": 60.0})

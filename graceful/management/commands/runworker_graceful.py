@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import SystemCheckError
 from django_rq.management.commands.rqworker import Command as RQWorkerCommand
+from django_rq.queues import get_queues
 from django_rq.workers import get_worker, get_worker_class
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -63,6 +66,14 @@ class Command(RQWorkerCommand):
             metavar="SECONDS",
             help="the grace period, from the signal to the end of the process (default: GRACEFUL_TIMEOUT)",
         )
+        # Django adds it only to a command whose checks it runs itself. Not under Django's own name for it, which
+        # call_command() sets to true wherever its caller does not.
+        parser.add_argument(
+            "--skip-checks",
+            dest="unchecked",
+            action="store_true",
+            help="skip the system checks; the values of GRACEFUL_* settings are checked all the same",
+        )
 
     def handle(self, *queues: str, **options: Any) -> None:
         """Run the worker. Ends the process with the exit code of the shutdown."""
@@ -79,12 +90,15 @@ class Command(RQWorkerCommand):
         leave(code, self._seconds_left)
 
     def _run(self, queues: tuple[str, ...], options: dict[str, Any], started: Callable[[], None]) -> int:
-        _check()
+        conf.settings()
+        if not options["unchecked"]:
+            _check()
         seconds = options["timeout"]
         if seconds is not None:
             conf.settings().with_timeout(seconds)
         # django-rq's hints know RQ's Worker alone, which a SimpleWorker of RQ 3 is not.
         graceful_class: Any = _worker_class(options["worker_class"])
+        _check_queues(queues)
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
         worker: Any = get_worker(
@@ -142,7 +156,6 @@ def _check() -> None:
         InvalidSettings: one of ours found an error; the message has all of them.
         SystemCheckError: another one did.
     """
-    conf.settings()
     found = checks.run_checks()
     errors = [message for message in found if message.is_serious() and not message.is_silenced()]
     ours = [message for message in errors if (message.id or "").startswith("graceful.")]
@@ -153,3 +166,20 @@ def _check() -> None:
     for message in found:
         if not message.is_silenced():
             sys.stderr.write(f"{message}\n")
+
+
+def _check_queues(names: tuple[str, ...]) -> None:
+    """See whether one worker can take these queues; without names it takes the one that is called default.
+
+    Raises:
+        InvalidSettings: RQ_QUEUES has not all of them, or they are on different servers or of different classes.
+    """
+    known = getattr(django_settings, "RQ_QUEUES", None) or {}
+    unknown = [name for name in names or ("default",) if name not in known]
+    if unknown:
+        there = ", ".join(map(repr, known)) or "it has none"
+        raise InvalidSettings(f"Queues must be in RQ_QUEUES ({there}), got: {', '.join(map(repr, unknown))}")
+    try:
+        get_queues(*names)  # type: ignore[no-untyped-call]
+    except (ImproperlyConfigured, ValueError) as error:
+        raise InvalidSettings(f"RQ_QUEUES: {error}") from error
