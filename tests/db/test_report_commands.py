@@ -161,3 +161,10 @@ def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings:
     assert "Not reached: the journal in Redis" in err.getvalue()
     assert list(ArchivedReport.objects.values_list("pk", flat=True)) == [fresh.id]
     assert timedelta(days=30) == django_settings.GRACEFUL_REPORTS_KEEP
+
+
+def test_without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who forgot to migrate would read fifty lines of traceback."""
+    monkeypatch.setattr(ArchivedReport._meta, "db_table", "no_such_table")
+    with pytest.raises(CommandError, match=r"cannot be read: (.|\n)*no_such_table(.|\n)*manage.py migrate graceful"):
+        command("shutdown_report")

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.sources import bring_all_home
@@ -63,7 +64,12 @@ class Command(BaseCommand):
             found = found.filter(pk=options["id"])
         if options["worker"] is not None:
             found = found.filter(worker=options["worker"])
-        reports = [row.to_record() for row in found[: 1 if alone else options["limit"]]]
+        try:
+            reports = [row.to_record() for row in found[: 1 if alone else options["limit"]]]
+        except DatabaseError as error:
+            raise CommandError(
+                f"The shutdown reports cannot be read: {error}\nTheir tables are made by: manage.py migrate graceful"
+            ) from error
         if not reports:
             raise CommandError(_none_found(options))
         if options["format"] == "json":
