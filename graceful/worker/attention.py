@@ -78,7 +78,11 @@ class Attention:
         try:
             while (received := self._inbox.next()) is not None:
                 if received.name in STOPS:
-                    self._announce(first=self._drain.ask(received), at=received.at)
+                    first = self._drain.ask(received)
+                    self._announce(first=first, at=received.at)
+                    if not first:
+                        why = "" if self._drain.counted else ", too soon to count"
+                        log.warning("Worker %s: asked to stop again%s", self._worker.name, why)
                 elif received.name == os_signals.QUIET_SIGNAL.name:
                     self._drain.quiet = True
                     log.info("Worker %s: quiet, takes no new job", self._worker.name)
@@ -97,7 +101,6 @@ class Attention:
         assert limits is not None
         self._channel.announce(limits)
         if not first:
-            log.warning("Worker %s: asked to stop again", self._worker.name)
             return
         self._ending.guard(limits.end)
         self._tighten()
@@ -132,7 +135,11 @@ class Attention:
 
     def _log_stacks(self) -> None:
         frames = sys._current_frames().items()
-        text = "\n".join(f"Thread {ident}:\n{''.join(traceback.format_stack(frame))}" for ident, frame in frames)
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        text = "\n".join(
+            f"Thread {ident} ({names.get(ident, 'unknown')}):\n{''.join(traceback.format_stack(frame))}"
+            for ident, frame in frames
+        )
         log.warning("Worker %s: stacks of the worker\n%s", self._worker.name, text)
         in_hand = self._in_hand()
         if in_hand is not None and self._worker.horse_pid:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
-from graceful.core.escalation import limits_of
+from graceful.core.escalation import distinct, limits_of
 from graceful.core.phases import Reason
 from graceful.core.policy import Limits
 from graceful.worker.os_signals import STOP_SIGNALS, Received
@@ -34,6 +34,11 @@ class Drain:
     @property
     def requested(self) -> bool:
         return self.limits is not None
+
+    @property
+    def counted(self) -> bool:
+        """Whether the last request counts, or came so soon that it is one with that before it."""
+        return bool(self.instants) and distinct(self.instants)[-1] == self.instants[-1]
 
     def ask(self, received: Received) -> bool:
         """A stop was asked for, perhaps not for the first time.

@@ -28,6 +28,15 @@ STACK_SECONDS = 0.5
 QUIET_SECONDS = 0.05
 """faulthandler writes line by line, and nothing says which is the last: when none came for so long."""
 RETRY_SECONDS = 0.2
+BECAME = {
+    JobOutcome.INTERRUPTED: "was interrupted, and is back at the front of its queue",
+    JobOutcome.KILLED: "was killed, and is back at the front of its queue",
+    JobOutcome.RETURNED: "was not started, and is back at the front of its queue",
+    JobOutcome.INTERRUPTION_FAILED: "was interrupted, and has failed for it",
+    JobOutcome.FINISHED: "was broken off, but had finished",
+    JobOutcome.FAILED: "was broken off, but had failed",
+}
+"""What the log says of a job that was put back, or needed not be."""
 NOT_DONE = frozenset({Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN})
 
 
@@ -126,7 +135,7 @@ class InHand:
             return
         self.returned = True
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
-        log.warning("Worker %s: job %s was broken off: %s", self._worker.name, self.job.id, self.record.outcome)
+        log.warning("Worker %s: job %s %s", self._worker.name, self.job.id, BECAME[self.record.outcome])
 
     def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
         if given.too_many:

@@ -75,7 +75,7 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     worker.signal(signal.SIGINT)
     worker.signal(signal.SIGINT)
     worker.signal(signal.SIGTERM)
-    wait_until(lambda: "asked to stop again" in worker.output)
+    wait_until(lambda: "asked to stop again, too soon to count" in worker.output)
     # Well within the second nothing has happened; then one more.
     assert "interrupting it" not in worker.output
     assert worker.running
@@ -83,6 +83,8 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     assert worker.running
     worker.signal(signal.SIGTERM)
     assert worker.wait(5) == os.EX_TEMPFAIL
+    assert "asked to stop again\n" in worker.output, "the one that counts is said not to"
+    assert f"job {job.id} was interrupted, and is back at the front of its queue" in worker.output
     report = report_of(connection, worker)
     assert report.signal == "SIGINT"
     assert 1.0 < (report.seconds.total or 0) < 5
@@ -153,6 +155,7 @@ def test_stacks(connection: redis.Redis, queue: Queue, start_worker: StartWorker
     output = worker.output
     assert "stacks of the worker" in output
     assert "wait_for_horse" in output
+    assert "(MainThread):" in output
     assert "_wait_in_thread" in output, "only the horse's main thread is shown"
     # Asking a second time works as well, and harms nothing.
     worker.signal(signal.SIGTTIN)
