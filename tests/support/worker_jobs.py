@@ -141,8 +141,8 @@ def slow_success(job: Job, connection: Any, result: Any, *args: Any, **kwargs: A
 
 def ends_at_a_shutdown() -> str:
     """Goes on until its worker is to stop, then comes to its own good end; tells how much time it had."""
-    note_start()
     assert time_left() is None
+    note_start()
     while not shutdown_requested():
         time.sleep(0.01)
     left = time_left()
