@@ -86,7 +86,10 @@ class InHand:
         if limits.hard.expired:
             if not self.hard_limit_hit:
                 log.warning("Worker %s: the job did not end, killing its horse %d", self._worker.name, horse_pid)
-                self._channel.write_stack(self.horse_stacks())
+                interrupted_at, killed_at = self._channel.read_stack(), self.horse_stacks()
+                if interrupted_at:
+                    killed_at = f"When it was interrupted:\n{interrupted_at}\n\nWhen it was killed:\n{killed_at}"
+                self._channel.write_stack(killed_at)
                 self.hard_limit_hit = True
                 self._worker.kill_horse(signal.SIGKILL)
             return RETRY_SECONDS
@@ -99,18 +102,25 @@ class InHand:
         return limits.soft.left()
 
     def horse_stacks(self) -> str:
-        """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code."""
-        before = size = len(self._channel.read_stack())
+        """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code.
+
+        They come by the file that keeps where the job was interrupted, behind that, and are taken out of it again.
+        """
+        kept = text = self._channel.read_stack()
         send(self._worker.horse_pid, os_signals.STACKS_SIGNAL)
         until, quiet_at = Deadline.after(STACK_SECONDS), Deadline.after(STACK_SECONDS)
         while not until.expired:
             time.sleep(0.005)
-            text = self._channel.read_stack()
-            if len(text) != size:
-                size, quiet_at = len(text), Deadline.after(QUIET_SECONDS)
-            elif size > before and quiet_at.expired:
-                return text
-        return self._channel.read_stack()
+            before, text = text, self._channel.read_stack()
+            if text != before:
+                quiet_at = Deadline.after(QUIET_SECONDS)
+            elif text != kept and quiet_at.expired:
+                break
+        if not text.startswith(kept):
+            return text  # Interrupted meanwhile, which has written anew.
+        if text != kept:
+            self._channel.write_stack(kept)
+        return text.removeprefix(kept).strip()
 
     def put_back(self, until: Deadline) -> None:
         """Put it at the front of its queue, or fail it where that is asked for; ``record`` tells which.

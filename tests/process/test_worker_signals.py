@@ -160,6 +160,8 @@ def test_stacks(connection: redis.Redis, queue: Queue, start_worker: StartWorker
     # Asking a second time works as well, and harms nothing.
     worker.signal(signal.SIGTTIN)
     wait_until(lambda: worker.output.count("stacks of the work horse") == 2)
+    wait_until(lambda: "waits_in_two_threads" in worker.output.split("stacks of the work horse")[2])
+    assert worker.output.count("in waits_in_two_threads") == 2, "the second time shows the first stacks again"
     connection.rpush("go", 1)
     wait_until(lambda: job.get_status(refresh=True) == "finished")
     worker.signal(signal.SIGTTIN)
