@@ -9,7 +9,9 @@ from pathlib import Path
 import django
 from rq import get_current_job
 
+import graceful
 from demo_project import buffer
+from demo_project.models import CheckedFile
 
 SOURCE = Path(django.__file__).parent
 TOP = "django"
@@ -58,3 +60,14 @@ def count_identifiers(package: str) -> str:
             job.save_meta()
     buffer.add(package, files=len(paths), tokens=tokens, names=names)
     return f"{len(names)} identifiers in {len(paths)} files"
+
+
+def check_all_files() -> str:
+    """One long job over all files: it is stopped in the middle, and the next worker goes on at the next file."""
+    paths = [path for package in packages() for path in files_of(package)]
+    for path in graceful.resumable(paths):
+        identifiers_of(path)
+        row, _ = CheckedFile.objects.get_or_create(path=str(path.relative_to(SOURCE)))
+        row.times += 1
+        row.save()
+    return f"{len(paths)} files"

@@ -28,3 +28,13 @@ class IdentifierCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.identifier}: {self.count}"
+
+
+class CheckedFile(models.Model):
+    """A file that the one long job has gone through, and how often: once, however often it was stopped."""
+
+    path = models.CharField(max_length=300, primary_key=True)
+    times = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Sum
 from django_rq import get_queue
 
-from demo_project.jobs import count_identifiers, files_of, packages
-from demo_project.models import IdentifierCount, Package
+from demo_project.jobs import check_all_files, count_identifiers, files_of, packages
+from demo_project.models import CheckedFile, IdentifierCount, Package
 from demo_project.pool import SAMPLES_KEY, close_pool, samples
 
 STOPPED_IN = "db/models"
@@ -61,6 +62,7 @@ class Command(BaseCommand):
             self.prepare()
             self.stop_in_the_middle()
             self.do_the_rest()
+            self.go_on_in_a_second_worker()
         except KeyboardInterrupt:
             raise CommandError("stopped; nothing is left running") from None
         finally:
@@ -70,6 +72,7 @@ class Command(BaseCommand):
         self.headline("1. Database and jobs")
         call_command("migrate", verbosity=0)
         Package.objects.all().delete()
+        CheckedFile.objects.all().delete()
         samples().delete(SAMPLES_KEY)
         self.queue = get_queue(settings.QUEUE)
         for registry in (self.queue.finished_job_registry, self.queue.failed_job_registry):
@@ -123,8 +126,39 @@ class Command(BaseCommand):
         self.say("most common: " + ", ".join(f"{name} {times:,}" for name, times in common))
         if read["files"] != self.total_files:
             raise CommandError(f"{self.total_files} files were to be read, but {read['files']} were.")
-        self.headline("The report in the admin: make demo-admin")
+
+    def go_on_in_a_second_worker(self) -> None:
+        self.headline("7. One long job over all files, with graceful.resumable, and a deploy in the middle of it")
+        job = self.queue.enqueue(check_all_files, job_timeout=300)
+        with worker() as process:
+            self.wait_for_files(process, self.total_files // 3)
+            process.send_signal(signal.SIGTERM)
+            exit_code = process.wait(settings.GRACEFUL_TIMEOUT + 5)
+        done = self.files_done()
+        self.say(f"stopped at file {done} of {self.total_files}; exit code {exit_code}, the job is {job.get_status().value}")
+        if exit_code != os.EX_TEMPFAIL or not 0 < done < self.total_files:
+            raise CommandError(f"The job was to be interrupted in the middle; see {WORKER_LOG}")
+        with worker("--burst") as process:
+            self.wait_for_files(process, self.total_files)
+            process.wait(60)
+        self.say(f"a second worker went on at file {done + 1}: the job is {job.get_status().value}")
+        again = CheckedFile.objects.filter(times__gt=1).count()
+        self.say(f"{self.files_done()} files checked, {again} of them twice")
+        if self.files_done() != self.total_files or again > 1:
+            raise CommandError("Every file was to be checked, and at most the one in progress twice.")
+        self.headline("The reports in the admin: make demo-admin")
         self.say(f"the log of the workers: {WORKER_LOG.relative_to(settings.BASE_DIR)}")
+
+    def wait_for_files(self, process: subprocess.Popen[bytes], files: int) -> None:
+        deadline = time.monotonic() + 120
+        while self.files_done() < files and process.poll() is None:
+            if time.monotonic() > deadline:
+                raise CommandError(f"The worker does not get on; see {WORKER_LOG}")
+            time.sleep(0.02)
+
+    @staticmethod
+    def files_done() -> int:
+        return CheckedFile.objects.count()
 
     def balance(self) -> None:
         """Show where the jobs are.
