@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ STACKS_SIGNAL = signal.SIGTTIN
 INTERRUPT_SIGNAL = signal.SIGURG
 """Sent to a horse at the soft limit. Its default is to be ignored, so it harms no horse that is still starting."""
 CAPTURED = (*STOP_SIGNALS, QUIET_SIGNAL, STACKS_SIGNAL)
+STAND_IN_SECONDS = 0.3
+"""A signal of which the main thread has recorded nothing for so long is recorded by another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class Inbox:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self._read = 0
+        self._recorded_at: dict[int, float] = {}
+        self._noticed_at: dict[int, float] = {}
+        self._stood_in: set[int] = set()
         self.pid = os.getpid()
         # Sockets rather than a pipe: another process can look at what lies in one, and leave it there.
         self.reader, self._writer = socket.socketpair()
@@ -50,6 +56,10 @@ class Inbox:
 
     def record(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: it only records."""
+        self._recorded_at[signum] = time.monotonic()
+        if signum in self._stood_in:  # See _stand_in: another thread was quicker.
+            self._stood_in.discard(signum)
+            return
         self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
         # The interpreter has woken a waiting thread before it came here; that one may have looked too early.
         self.wake()
@@ -113,16 +123,45 @@ class Inbox:
         by_descriptor = {other.fileno(): other for other in others}
         for descriptor in (self.reader.fileno(), *by_descriptor):
             poll.register(descriptor, select.POLLIN)
+        if self._noticed_at:
+            seconds = min(seconds, STAND_IN_SECONDS)
         # poll() counts whole milliseconds; rounding up keeps a short wait from becoming a busy loop.
         events = poll.poll(max(0, int(seconds * 1000 + 0.999)))
         ready = [descriptor for descriptor, _ in events]
         if self.reader.fileno() in ready:
             try:
-                while len(self.reader.recv(4096)) == 4096:
+                while self._notice(self.reader.recv(4096)) == 4096:
                     pass
             except BlockingIOError:
                 pass
+        self._stand_in()
         return [by_descriptor[descriptor] for descriptor in ready if descriptor in by_descriptor]
+
+    def _notice(self, woken_by: bytes) -> int:
+        now = time.monotonic()
+        for signum in CAPTURED:
+            if signum in woken_by:
+                self._noticed_at.setdefault(signum, now)
+        return len(woken_by)
+
+    def _stand_in(self) -> None:
+        """Record signals in the place of the main thread, which stands in C code and comes to no handler.
+
+        The interpreter calls handlers in the main thread alone, and a database's client or a long query takes no
+        notice of a signal. But its number has come through the wakeup socket.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._noticed_at.clear()
+            return
+        now = time.monotonic()
+        for signum, at in list(self._noticed_at.items()):
+            if self._recorded_at.get(signum, 0.0) > at - STAND_IN_SECONDS:
+                self._noticed_at.pop(signum, None)
+            elif now - at >= STAND_IN_SECONDS:
+                self._noticed_at.pop(signum, None)
+                self._stood_in.add(signum)
+                self.received.append(Received(signal.Signals(signum).name, at))
+                self.ring()
 
     def close(self) -> None:
         for end in (self.reader, self._writer, self._bell_rope, self._bell):

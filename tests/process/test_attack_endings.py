@@ -9,10 +9,13 @@ from signal import SIGTERM
 
 import pytest
 import redis
+from rq import Queue
 
 from tests.conftest import StartWorker
+from tests.support import jobs, worker_jobs
 from tests.support.processes import WorkerProcess
 from tests.support.reports import report_of
+from tests.support.waiting import wait_until
 
 SETTINGS = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
 HOOKS = "tests.support.attack_hooks"
@@ -99,3 +102,32 @@ def test_receiver_of_shutdown_finished_that_hangs(connection: redis.Redis, start
     assert seconds_to_end(worker) < 2.0 + LATE
     report = report_of(connection, worker)
     assert (worker.exit_code, report.exit_code) == (0, 0)
+
+
+def test_job_in_c_code_that_takes_no_notice_of_signals(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """In a worker without horses a long query would hold the worker for as long as it takes: no handler runs."""
+    job = queue.enqueue(worker_jobs.waits_in_c, 30)
+    worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=hooks("after"))
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert (worker.exit_code, report.outcome, report.signal) == (75, "interrupted", "SIGTERM")
+    assert [(each.id, each.outcome) for each in report.jobs.in_flight] == [(job.id, "killed")]
+    assert [hook.outcome for hook in report.hooks] == ["ok"]
+    assert queue.job_ids == [job.id]
+
+
+def test_signal_that_another_thread_recorded_first_counts_once(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """The handler that runs when the C code returns would count as a second request, which interrupts the job."""
+    job = queue.enqueue(worker_jobs.waits_in_c, 2.5)
+    worker = start_worker(options=["--worker-class", "rq.SimpleWorker"])
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
+    worker.signal(SIGTERM)
+    worker.wait_output("shutdown requested", 2)
+    assert worker.wait(10) == 0
+    assert job.return_value() == "waited"
+    assert "again" not in worker.output

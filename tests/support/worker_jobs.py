@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -79,6 +80,20 @@ def hangs_with_the_gil() -> None:
     libc.pthread_mutex_init(mutex, None)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)
+
+
+def waits_in_c(seconds: float) -> str:
+    """Waits in C for a lock that it holds itself, without the GIL; as a long query, it takes no notice of signals."""
+    note_start()
+    libc = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(256)
+    libc.pthread_mutex_init(mutex, None)
+    libc.pthread_mutex_lock(mutex)
+    until = time.time() + seconds
+    libc.pthread_mutex_timedlock(mutex, struct.pack("ll", int(until), int(until % 1 * 1_000_000_000)))
+    time.sleep(0.3)
+    note_end()
+    return "waited"
 
 
 def database_connections() -> dict[str, Any]:
