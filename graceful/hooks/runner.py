@@ -230,7 +230,8 @@ def _log(result: HookResult, error: BaseException | None) -> None:
     elif result.outcome is HookOutcome.SKIPPED:
         logger.info("Exit hook %s skipped: %s", result.name, one_line(result.detail), extra=facts)
     else:
-        logger.info("Exit hook %s ok in %.3f s %s", result.name, result.seconds, one_line(result.detail), extra=facts)
+        said = f": {one_line(result.detail)}" if result.detail else ""
+        logger.info("Exit hook %s ok in %.1f ms%s", result.name, result.seconds * 1000, said, extra=facts)
 
 
 def _send(result: HookResult) -> None:
