@@ -147,7 +147,7 @@ class Channel:
 
     def read_stack(self) -> str:
         """Where the job stood when it was interrupted, or what faulthandler wrote for it."""
-        return os.pread(self.stacks, 4 * TEXT_LIMIT, 0).decode("utf-8", "replace").strip()
+        return os.pread(self.stacks, 4 * TEXT_LIMIT, 0).decode("utf-8", "replace").strip("\n")
 
     def close(self) -> None:
         self._page.close()

@@ -183,7 +183,7 @@ def test_a_job_that_swallows_everything_is_killed(
     if worker_class != "rq.SimpleWorker":
         # Two stacks, in opposite orders: nobody could tell which is which.
         interrupted, killed = in_flight.stack.split("When it was killed:\n")
-        assert interrupted.startswith("When it was interrupted:\n")
+        assert interrupted.startswith("When it was interrupted:\n  File ")
         assert "in stubborn" in interrupted
         assert "in stubborn" in killed
     assert interruptions(connection, job.key) == 1

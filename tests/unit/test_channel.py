@@ -105,7 +105,7 @@ def test_a_started_program_shares_it_too(channel: Channel) -> None:
 def test_any_stack_can_be_written(channel: Channel, text: str) -> None:
     """A job whose source is not in order would break the worker's end."""
     channel.write_stack(text)
-    assert channel.read_stack() == text.encode("utf-8", "replace").decode().strip()
+    assert channel.read_stack() == text.encode("utf-8", "replace").decode().strip("\n")
 
 
 def test_a_shorter_stack_replaces_a_longer_one(channel: Channel) -> None:
