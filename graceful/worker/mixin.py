@@ -90,10 +90,12 @@ class GracefulMixin(BaseWorker):
             self._channel = Channel()
             self._channel.worker_pid = os.getpid()
             queues = tuple(self.queue_names())
+            # Of a class that make_graceful has made, the one that the user wrote.
+            shown_class: type = getattr(self, "graceful_over", None) or type(self)
             self._lifetime = Lifetime(
                 self.name,
                 queues,
-                f"{type(self).__module__}.{type(self).__qualname__}",
+                f"{shown_class.__module__}.{shown_class.__qualname__}",
                 settings,
                 Pen(self.connection),
             )
