@@ -65,7 +65,6 @@ def test_each_class_runs_jobs_and_interrupts_them(
 
     report = report_of(connection, worker)
     assert report.worker_class.endswith(reported)
-    assert "Graceful" not in report.worker_class or "graceful.worker" in report.worker_class
     assert (report.jobs.finished, report.jobs.failed) == (2, 1)
     ((job_id, outcome),) = [(each.id, each.outcome) for each in report.jobs.in_flight]
     assert (job_id, outcome) == (long.id, JobOutcome.INTERRUPTED)
