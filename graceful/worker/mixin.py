@@ -106,6 +106,7 @@ class GracefulMixin(BaseWorker):
             self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
             self._error: BaseException | None = None
             self._executed = 0
+            self._ended_well = False  # RQ's loop does not tell the end of a burst from an error of which it broke off.
             self._in_hand: InHand | None = None
             self._beat_at = 0.0
             self._torn_down = True
@@ -215,11 +216,19 @@ class GracefulMixin(BaseWorker):
             self._note(error)
             raise
 
+    @contextmanager
+    def _ending_well(self) -> Iterator[None]:
+        try:
+            yield
+        except StopRequested:
+            self._ended_well = True
+            raise
+
     # Taking jobs.
 
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
-        with self._noting():
+        with self._noting(), self._ending_well():
             self._intake.hold_off(burst)
 
     def dequeue_job_and_maintain_ttl(
@@ -230,9 +239,12 @@ class GracefulMixin(BaseWorker):
         Raises:
             StopRequested: a stop was asked for.
         """
-        with self._noting():
+        with self._noting(), self._ending_well():
             scheduler.register(self, self._presence)
-            return self._intake.next_job(timeout, max_idle_time)
+            taken = self._intake.next_job(timeout, max_idle_time)
+            if taken is None:
+                self._ended_well = True
+            return taken
 
     def _start_scheduler(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a scheduler whose worker is killed does not go on alone."""
@@ -247,6 +259,9 @@ class GracefulMixin(BaseWorker):
         except RedisError as error:
             log.warning("Worker %s: no maintenance, Redis is away: %s", self.name, error)
             return
+        except Exception:
+            # One job that nobody can read must not be the end of each worker that comes across it.
+            log.exception("Worker %s: RQ's maintenance failed", self.name)
         keep_up(self.connection, self._settings)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -524,6 +539,8 @@ class GracefulMixin(BaseWorker):
         most = self._options.get("max_jobs")
         if most is not None and self._executed >= most:
             return Reason.MAX_JOBS
+        if not self._ended_well:
+            return Reason.ERROR
         if self._options.get("burst"):
             return Reason.BURST
         return Reason.IDLE if self._options.get("max_idle_time") is not None else Reason.ERROR

@@ -206,6 +206,31 @@ def test_error(command: dict[str, Any], connection: redis.Redis, queue: Queue, s
     assert connection.lrange(queue.intermediate_queue_key, 0, -1) == [job.id.encode()]
 
 
+def test_an_error_between_two_jobs_of_a_burst(connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A burst that broke off would look like one that did all its jobs."""
+    job = queue.enqueue(jobs.quick)
+    worker_class = "tests.support.worker_hooks.BrokenLoop"
+    worker = started(GRACEFUL, "--burst", "--worker-class", worker_class, wait=False)
+    assert worker.wait() == os.EX_SOFTWARE
+    assert "a worker class that is broken" in worker.output
+    report = report_of(connection, worker)
+    assert (report.reason, report.outcome, report.exit_code) == (Reason.ERROR, Outcome.CRASHED, 70)
+    assert queue.job_ids == [job.id]
+
+
+def test_a_job_that_nobody_can_read_ends_one_worker_only(
+    connection: redis.Redis, queue: Queue, started: Started
+) -> None:
+    """Each worker would end at its first maintenance, with the queue left as it was."""
+    bad, good = queue.enqueue(jobs.quick), queue.enqueue(jobs.quick)
+    connection.hset(bad.key, "created_at", "long ago")
+    assert started(GRACEFUL, "--burst", wait=False).wait() == os.EX_SOFTWARE
+    worker = started(GRACEFUL, "--burst", wait=False)
+    assert worker.wait() == 0, worker.output
+    assert "maintenance failed" in worker.output
+    assert good.get_status(refresh=True) == "finished"
+
+
 @both_commands
 def test_a_hook_that_fails_and_one_that_hangs(
     command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started

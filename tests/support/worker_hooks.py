@@ -104,3 +104,11 @@ class NoWorker:
 
 class OtherKind(BaseWorker):
     """Of RQ's base class, but neither forking, spawning nor simple."""
+
+
+class BrokenLoop(Worker):
+    """Fails between two steps of its loop."""
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        raise RuntimeError("a worker class that is broken")
