@@ -203,6 +203,8 @@ class Lifetime:
         # Half of the time for Redis, so that a hanging one leaves the database its chance.
         journaled = self._write(min(JOURNAL_SECONDS, deadline.left() / 2))
         archived = archive.store(report, seconds=max(0.05, deadline.left() - RESERVE_SECONDS))
+        if journaled:  # Otherwise somebody may still stand in it, and hold its lock.
+            self._pen.close()
         if journaled and empty_handed:
             bounded(lambda: presence.leave(archived=archived), min(JOURNAL_SECONDS, deadline.left()))
         elif not journaled and not archived:
@@ -225,6 +227,7 @@ class Guardian:
         self._take_over = take_over
         self._changed = threading.Condition()
         self._deadline: Deadline | None = None
+        self._dismissed = False
         self._thread: threading.Thread | None = None
 
     def expect(self, deadline: Deadline) -> None:
@@ -237,14 +240,17 @@ class Guardian:
                 self._thread.start()
 
     def dismiss(self) -> None:
+        """All is over in time; the guardian goes."""
         with self._changed:
-            self._deadline = None
+            self._dismissed = True
             self._changed.notify()
 
     def _watch(self) -> None:
         with self._changed:
-            while self._deadline is None or not self._deadline.expired:
+            while not self._dismissed and (self._deadline is None or not self._deadline.expired):
                 self._changed.wait(None if self._deadline is None else self._deadline.left())
+            if self._dismissed:
+                return
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         self._take_over(f"the main thread did not come to its end; it stood at:\n{stack}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from signal import SIGTERM
@@ -13,8 +16,9 @@ from rq import Queue
 
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.processes import WorkerProcess
+from tests.support.processes import ROOT, WorkerProcess
 from tests.support.reports import report_of
+from tests.support.server import Server
 from tests.support.waiting import wait_until
 
 SETTINGS = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
@@ -25,6 +29,31 @@ LATE = 0.5
 
 def hooks(*names: str) -> dict[str, object]:
     return {**SETTINGS, "GRACEFUL_EXIT_HOOKS": [f"{HOOKS}.{name}" for name in names]}
+
+
+MANY_TIMES = """
+import os, threading, django
+django.setup()
+import django_rq
+from django.utils.module_loading import import_string
+from tests.support import jobs
+def threads_that_stay():
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(3)
+    return threading.active_count()
+queue = django_rq.get_queue("default")
+descriptors = []
+for number in range(4):
+    queue.enqueue(jobs.quick)
+    worker = import_string("{worker_class}")([queue], connection=queue.connection)
+    assert worker.work(burst=True)
+    assert worker.exit_code == 0
+    assert worker.report.jobs.finished == 1
+    assert threads_that_stay() == 1, threading.enumerate()
+    descriptors.append(len(os.listdir("/dev/fd")))
+assert len(set(descriptors[1:])) == 1, descriptors
+"""
 
 
 def seconds_to_end(worker: WorkerProcess) -> float:
@@ -131,3 +160,14 @@ def test_signal_that_another_thread_recorded_first_counts_once(
     assert worker.wait(10) == 0
     assert job.return_value() == "waited"
     assert "again" not in worker.output
+
+
+@pytest.mark.parametrize("worker_class", ["GracefulSimpleWorker", "GracefulWorker"])
+def test_many_workers_in_one_process(worker_class: str, valkey: Server, connection: redis.Redis) -> None:
+    """A test suite that runs its jobs in a worker of its own would fill with threads and open connections."""
+    script = MANY_TIMES.format(worker_class=f"graceful.worker.{worker_class}")
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT), "TEST_REDIS_URL": valkey.url}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
