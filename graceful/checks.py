@@ -27,6 +27,7 @@ W002  a hook's timeout above that of all hooks
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -103,7 +104,9 @@ def _check_hook(where: str, spec: HookSpec) -> Iterator[CheckMessage]:
 
 
 def _check_call(subject: str, call: Callable[..., object]) -> Iterator[CheckMessage]:
-    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+    # An object's own code is in the __call__ of its class.
+    code = call if inspect.isroutine(call) or isinstance(call, (type, functools.partial)) else type(call).__call__
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         message = f"{subject} must be a plain or async function, got a generator: {default_name(call)}"
         yield Error(message, hint="Calling a generator runs nothing of it: remove the yield.", id="graceful.E017")
         return

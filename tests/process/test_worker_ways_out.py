@@ -338,3 +338,16 @@ def test_the_database_is_away_at_the_end(
     assert successor.wait(5) == 0
     assert sorted(Row.objects.values_list("worker", flat=True)) == sorted([away.name, successor.name])
     assert connection.keys("graceful:*") == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--queue-class", "no.Such"], ["--job-class", "no.Such"], ["--serializer", "no.Such"], ["--pid", "/no/p"]],
+)
+def test_options_that_lead_nowhere(options: list[str], connection: redis.Redis, started: Started) -> None:
+    """A mistake in the command line would look like a crash, and be restarted again and again."""
+    worker = started(GRACEFUL, *options, wait=False)
+    assert worker.wait() == os.EX_CONFIG
+    assert "Traceback" not in worker.output
+    assert options[1] in worker.output
+    assert connection.keys("rq:worker*") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -166,6 +167,19 @@ def test_condition_and_async_generator() -> None:
         "GRACEFUL_EXIT_HOOKS: the condition (when) of the hook mine must be callable, got: os.sep, of type str",
     )
     assert numbers[1][0] == "graceful.E017"
+
+
+class GeneratorObject:
+    """An object whose call is a generator."""
+
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+@override_settings(GRACEFUL_EXIT_HOOKS=[GeneratorObject(), functools.partial(generator)])
+def test_generators_in_disguise() -> None:
+    """The hook would be reported as ok, and nothing of it would ever have run."""
+    assert [number for number, _ in found()] == ["graceful.E017", "graceful.E017"]
 
 
 @override_settings(GRACEFUL_HORSE_EXIT_HOOKS=[{"call": fine, "when": too_many}])

@@ -45,6 +45,9 @@ START_SECONDS = 1.0
 """How long the start may take to notice a stop by itself."""
 LEVELS = {0: "WARNING", 1: "INFO"}
 
+IMPORT_ERRORS = (ImportError, AttributeError, ValueError)
+"""What ``rq.utils.import_attribute`` raises."""
+
 
 class Command(RQWorkerCommand):
     help = (
@@ -101,19 +104,21 @@ class Command(RQWorkerCommand):
         _check_queues(queues)
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
-        worker: Any = get_worker(
-            *queues,
-            worker_class=graceful_class,
-            queue_class=options["queue_class"],
-            job_class=options["job_class"],
-            name=options["name"],
-            worker_ttl=options["worker_ttl"],
-            serializer=options["serializer"],
-        )
+        try:
+            worker: Any = get_worker(
+                *queues,
+                worker_class=graceful_class,
+                queue_class=options["queue_class"],
+                job_class=options["job_class"],
+                name=options["name"],
+                worker_ttl=options["worker_ttl"],
+                serializer=options["serializer"],
+            )
+        except IMPORT_ERRORS as error:  # of --queue-class, --job-class or --serializer
+            raise UnsupportedWorkerClass(f"The worker cannot be made: {error}") from error
         worker.grace_seconds = seconds
         if options["pid"]:
-            with open(os.path.expanduser(options["pid"]), "w") as file:
-                file.write(str(os.getpid()))
+            _write_pid(os.path.expanduser(options["pid"]))
         close_database_connections()
         started()
         try:
@@ -131,6 +136,19 @@ class Command(RQWorkerCommand):
         return code
 
 
+def _write_pid(path: str) -> None:
+    """Write this process's id into a file.
+
+    Raises:
+        InvalidSettings: it cannot be written.
+    """
+    try:
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
+    except OSError as error:
+        raise InvalidSettings(f"--pid must be a file that can be written, got: {path} ({error.strerror})") from error
+
+
 def _leave_if_stopped(inbox: os_signals.Inbox) -> None:
     """End a process that is to stop and still starts, in a Redis command that nobody answers; it holds nothing yet."""
     if any(received.name in STOPS for received in inbox.received):
@@ -145,8 +163,8 @@ def _worker_class(path: str | None) -> Any:
     """
     try:
         return make_graceful(get_worker_class(path))  # type: ignore[no-untyped-call]
-    except (ImportError, AttributeError, ValueError) as error:  # what rq.utils.import_attribute raises
-        raise UnsupportedWorkerClass(f"The worker class {path or ''} cannot be imported: {error}") from error
+    except IMPORT_ERRORS as error:
+        raise UnsupportedWorkerClass(f"The worker class {path or 'in RQ'} cannot be imported: {error}") from error
 
 
 def _check() -> None:
