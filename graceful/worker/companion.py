@@ -8,6 +8,7 @@ grace period, the companion kills the worker. Whenever the worker dies, it close
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -51,8 +52,10 @@ class Companion:
 
     def dismiss(self) -> None:
         """End it: the worker has come to its end by itself."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        # A job may have waited for all children there are, or have left SIGCHLD ignored, so that nobody need wait.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def _accompany(self) -> None:
         """In the companion, with all stop signals held back for good: it goes when the worker is gone."""

@@ -8,6 +8,7 @@ import redis
 from rq import Queue
 
 from tests.conftest import StartWorker
+from tests.support import worker_jobs
 from tests.support.waiting import wait_until
 
 SHORT = {"GRACEFUL_TIMEOUT": 2.0, "GRACEFUL_HOOKS_TIMEOUT": 0.5, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
@@ -36,3 +37,11 @@ def test_companion_goes_with_its_worker(start_worker: StartWorker, queue: Queue)
     worker.signal(signal.SIGTERM)
     assert worker.wait(10) == 0
     assert worker.children() == []
+
+
+def test_job_that_ignores_its_children(start_worker: StartWorker, queue: Queue) -> None:
+    """A companion that the kernel has forgotten already would turn a clean end into exit code 1."""
+    job = queue.enqueue(worker_jobs.ignores_its_children)
+    worker = start_worker(options=["--worker-class", "rq.SimpleWorker", "--burst"], wait=False)
+    assert worker.wait() == 0, worker.output
+    assert job.get_status(refresh=True) == "finished"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -94,6 +95,11 @@ def waits_in_c(seconds: float) -> str:
     time.sleep(0.3)
     note_end()
     return "waited"
+
+
+def ignores_its_children() -> None:
+    """Leaves SIGCHLD ignored: the kernel forgets children as they end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def database_connections() -> dict[str, Any]:
