@@ -76,6 +76,13 @@ def add_losses(table: Table, options: argparse.Namespace) -> None:
             target="0",
             ok=not graceful.lost and not graceful.twice,
         )
+        table.add(
+            f"of these, workers that went on, {words}",
+            str(stock.not_ended),
+            str(graceful.not_ended),
+            target="0",
+            ok=not graceful.not_ended,
+        )
 
 
 def add_stops(
