@@ -135,7 +135,8 @@ class Command(BaseCommand):
             process.send_signal(signal.SIGTERM)
             exit_code = process.wait(settings.GRACEFUL_TIMEOUT + 5)
         done = self.files_done()
-        self.say(f"stopped at file {done} of {self.total_files}; exit code {exit_code}, the job is {job.get_status().value}")
+        status = job.get_status().value
+        self.say(f"stopped at file {done} of {self.total_files}; exit code {exit_code}, the job is {status}")
         if exit_code != os.EX_TEMPFAIL or not 0 < done < self.total_files:
             raise CommandError(f"The job was to be interrupted in the middle; see {WORKER_LOG}")
         with worker("--burst") as process:
