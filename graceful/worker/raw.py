@@ -25,7 +25,8 @@ def socket_of_main_thread() -> Any:
         if isinstance(owner, AbstractConnection) and found is None:
             found = owner._sock
         if isinstance(owner, Retry):
-            owner.update_retries(0)
+            # update_retries() is not in redis-py 5.0; the attribute was read in 5.0 to 8.1.
+            owner._retries = 0
         frame = frame.f_back
     return found
 

@@ -234,6 +234,8 @@ def _left_over(lane: Lane) -> list[str]:
         expires = lane.connection.ttl(key) != -1
         if not MAY_STAY.fullmatch(key) or (key.startswith(MAY_EXPIRE) and not expires and not QUEUE.fullmatch(key)):
             found.append(f"key {key}")
+    # Those of the driver's own threads, too, would be taken for a worker's.
+    lane.connection.connection_pool.disconnect()
     own = lane.connection.client_id()
 
     def strangers() -> list[str]:

@@ -29,6 +29,8 @@ async def waits():
     return "awaited"
 
 main = os.getpid()
+# nohup has it ignored, and what is ignored stays so in a child.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.configure(GRACEFUL_HOOKS_TIMEOUT=1, GRACEFUL_EXIT_HOOKS=[hook])
 from graceful.hooks.at_exit import run_at_exit
 from graceful.hooks import once
