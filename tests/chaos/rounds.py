@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import signal
@@ -234,8 +235,9 @@ def _left_over(lane: Lane) -> list[str]:
         expires = lane.connection.ttl(key) != -1
         if not MAY_STAY.fullmatch(key) or (key.startswith(MAY_EXPIRE) and not expires and not QUEUE.fullmatch(key)):
             found.append(f"key {key}")
-    # Those of the driver's own threads, too, would be taken for a worker's.
+    # The driver's own, too, would be taken for a worker's; redis-py 5 closes some of them only as garbage.
     lane.connection.connection_pool.disconnect()
+    gc.collect()
     own = lane.connection.client_id()
 
     def strangers() -> list[str]:
