@@ -82,6 +82,11 @@ def failure_callback(job: Job, death_penalty_class: type, *exc_info: Any) -> Non
         import_module("rq.callbacks").execute_failure_callback(job, death_penalty_class, *exc_info)
 
 
+def set_job(execution: Execution, job: Job) -> None:
+    """Spare an execution from fetching its job once more (``Execution.job``)."""
+    execution._job = job
+
+
 def execution_key(execution: Execution) -> str:
     return str(execution.key)
 

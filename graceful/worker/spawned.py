@@ -15,6 +15,7 @@ from rq.job import Job
 from rq.queue import Queue
 
 from graceful.jobs.channel import Channel, Verdict
+from graceful.worker import rq_private
 from graceful.worker.classes import make_graceful
 from graceful.worker.spawn import connect
 
@@ -66,6 +67,6 @@ def _prepare(letter: dict[str, Any], channel: Channel) -> tuple[Any, Job, Queue]
         execution = Execution.fetch(letter["execution"], job.id, connection=connection)
     except ValueError as error:
         raise NoSuchJobError(str(error)) from error
-    execution._job = job
+    rq_private.set_job(execution, job)
     worker.execution = execution
     return worker, job, queue
