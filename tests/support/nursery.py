@@ -99,6 +99,9 @@ def _main(output: str) -> None:
     import django
     from django.core.management import execute_from_command_line, load_command_class
 
+    # Until a worker has its own handlers, SIGINT is to end it as SIGTERM does. A KeyboardInterrupt would at times
+    # be raised in the callback of a weak reference, where it is printed and forgotten.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     django.setup()
     # What the commands import is imported once, here.
     load_command_class("graceful", "runworker_graceful")
@@ -122,6 +125,9 @@ def _main(output: str) -> None:
                 except SystemExit as ended:
                     os._exit(int(ended.code or 0))
                 os._exit(0)
+            # Whoever signals its session must not find it empty.
+            while os.getsid(pid) != pid:
+                time.sleep(0.0005)
             print(json.dumps({"pid": pid}), file=answers)
             continue
         pid = question["wait"]
