@@ -57,6 +57,17 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
     )
 
 
+def amended(report: ShutdownReport, job: InFlightJob | None) -> ShutdownReport:
+    """A sealed report whose worker left ``job`` in its hands, with what became of it afterwards."""
+    if job is None:
+        return report
+    known = tuple(
+        replace(each, outcome=job.outcome, interruptions=job.interruptions) if each.id == job.id else each
+        for each in report.jobs.in_flight
+    )
+    return replace(report, jobs=replace(report.jobs, in_flight=known))
+
+
 def _seen(report: ShutdownReport) -> list[datetime]:
     """When it was certainly alive; its beat is known to the second only."""
     return [at for at in (report.started_at, report.requested_at, report.drained_at) if at is not None]

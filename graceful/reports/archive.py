@@ -40,7 +40,7 @@ class Holder(Protocol):
     def set_aside(self, report_id: str, why: str) -> None: ...
 
 
-def store(report: ShutdownReport, *, seconds: float) -> bool:
+def store(report: ShutdownReport, *, seconds: float, anew: bool = False) -> bool:
     """Store a report; one that is stored already stays as it is.
 
     Never raises. A database that hangs is left behind after ``seconds``, with the thread that waits for it.
@@ -48,11 +48,12 @@ def store(report: ShutdownReport, *, seconds: float) -> bool:
     Args:
         report: sealed or not; what is stored is what it says now.
         seconds: the longest that the caller can wait.
+        anew: this report knows more than one that may be stored already, and takes its place.
 
     Returns:
         True when the report is in the database, whoever put it there.
     """
-    errand = _Errand([report], Deadline.after(seconds))
+    errand = _Errand([report], Deadline.after(seconds), anew=anew)
     errand.run_for(seconds)
     return report.id in errand.stored
 
@@ -117,26 +118,27 @@ def remove_old(keep: timedelta, batch: int = 500) -> int:
         old = ArchivedReport.objects.using(alias).filter(happened_at__lt=stored_time(utc_now() - keep))
         while ids := list(old.order_by("happened_at", "id").values_list("pk", flat=True)[:batch]):
             with transaction.atomic(using=alias):
-                ReportedHook.objects.using(alias).filter(report__in=ids).delete()
-                ReportedJob.objects.using(alias).filter(report__in=ids).delete()
-                removed += (
-                    ArchivedReport.objects.using(alias)
-                    .filter(pk__in=ids)
-                    .delete()[1]
-                    .get(ArchivedReport._meta.label, 0)
-                )
+                removed += _delete(ids, alias)
     except (DatabaseError, OverflowError) as error:
         logger.warning("Old shutdown reports could not be removed: %s", error)
     return removed
 
 
+def _delete(ids: Sequence[str], alias: str) -> int:
+    """Delete reports with their rows; returns how many there were."""
+    ReportedHook.objects.using(alias).filter(report__in=ids).delete()
+    ReportedJob.objects.using(alias).filter(report__in=ids).delete()
+    return ArchivedReport.objects.using(alias).filter(pk__in=ids).delete()[1].get(ArchivedReport._meta.label, 0)
+
+
 class _Errand(Thread):
     """Stores some reports over a connection that is closed again; ends when it is done, fails, or is late."""
 
-    def __init__(self, reports: Sequence[ShutdownReport], deadline: Deadline) -> None:
+    def __init__(self, reports: Sequence[ShutdownReport], deadline: Deadline, *, anew: bool = False) -> None:
         super().__init__(name="graceful-archive", daemon=True)
         self.reports = reports
         self.deadline = deadline
+        self.anew = anew
         self.stored: list[str] = []
         self.refused: dict[str, str] = {}
 
@@ -169,7 +171,7 @@ class _Errand(Thread):
         """Store one report, or note that the database does not take it; lets errors of the connection through."""
         try:
             rows = ArchivedReport.rows_of(report)
-            while not _insert(rows, alias, self.deadline):
+            while not _insert(rows, alias, self.deadline, anew=self.anew):
                 time.sleep(RETRY_SECONDS)
             self.stored.append(report.id)
         except (InterfaceError, OperationalError):
@@ -179,10 +181,16 @@ class _Errand(Thread):
             self.refused[report.id] = f"the archive refused it: {error}"
 
 
-def _insert(rows: ReportRows, alias: str, deadline: Deadline) -> bool:
-    """Insert a report with its rows unless it is there already; False: the database is locked, try again."""
+def _insert(rows: ReportRows, alias: str, deadline: Deadline, *, anew: bool = False) -> bool:
+    """Insert a report with its rows unless it is there already; False: the database is locked, try again.
+
+    Args:
+        anew: it takes the place of one that is there.
+    """
     try:
         with transaction.atomic(using=alias):
+            if anew:
+                _delete([rows.report.pk], alias)
             # The insert comes first: in SQLite a transaction that has read cannot always go on to write.
             rows.report.save(using=alias, force_insert=True)
             ReportedHook.objects.using(alias).bulk_create(rows.hooks)

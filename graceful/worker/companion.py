@@ -19,13 +19,14 @@ from collections.abc import Callable
 from graceful.core.deadline import Deadline
 from graceful.jobs.channel import Channel
 from graceful.worker.os_signals import STOP_SIGNALS, Inbox, blocked
+from graceful.worker.process import bounded
 
 log = logging.getLogger("graceful.worker")
 LOOK_SECONDS = 0.1
 MARGIN_SECONDS = 0.2
 """How much later than the worker's own watchdog it kills."""
-CLOSE_SECONDS = 2.0
-"""How long closing the report may take; a successor does it otherwise."""
+CLOSE_SECONDS = 5.0
+"""How long closing the report and a job's failure callback may take; a successor does it otherwise."""
 STOPS = frozenset(int(signum) for signum in STOP_SIGNALS)
 
 
@@ -62,10 +63,10 @@ class Companion:
         code = os.EX_OK
         try:
             self._watch()
-            # A Redis or a database that does not answer must not keep it: SIGALRM ends it where it stands.
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, CLOSE_SECONDS)
-            self._close_report()
+            # A Redis or a database that does not answer must not keep it.
+            closing = bounded(self._close_report, CLOSE_SECONDS)
+            if closing.error is not None:
+                raise closing.error
         except BaseException:
             log.exception("The companion of worker process %d failed", self._worker_pid)
             code = os.EX_SOFTWARE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import redis
 from rq.executions import Execution, ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
@@ -14,8 +16,9 @@ from graceful.worker.fetch import HOLDERS_KEY
 
 INTERRUPTIONS_FIELD = "graceful_interruptions"
 """In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
-# Another field, which job_store.py writes, says how many there were when the job last got on: a long job that goes on
-# where it was is not to fail for being interrupted by many deploys, only for getting nowhere between them.
+BEFORE_PROGRESS_FIELD = "graceful_interruptions_before_progress"
+"""How many there were when the job last got on, as job_store.py writes it down: a long job that goes on where it was is
+not to fail for being interrupted by many deploys, only for getting nowhere between them."""
 
 NOT_ONCE = -1
 """As the most interruptions that are allowed: the job is taken out of all places, and not put back."""
@@ -90,6 +93,17 @@ class GivenBack:
     @property
     def too_many(self) -> bool:
         return self.found == "too many"
+
+
+def interruptions_of(connection: redis.Redis, job: Job) -> tuple[int, int]:
+    """How often shutdowns have interrupted a job: ever, and since it last got on.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    counts: Any = connection.hmget(job.key, INTERRUPTIONS_FIELD, BEFORE_PROGRESS_FIELD)
+    ever, before_progress = (int(count or 0) for count in counts)
+    return ever, ever - before_progress
 
 
 def give_back(

@@ -21,7 +21,7 @@ from graceful.core.policy import Limits
 from graceful.core.records import InFlightJob, cut
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import failing, os_signals, rq_private
-from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
+from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back, interruptions_of
 
 log = logging.getLogger("graceful.worker")
 STACK_SECONDS = 0.5
@@ -137,7 +137,7 @@ class InHand:
         # A job that breaks its worker off each time must not do so for ever.
         broken_off = self.broken_off and self.execution is not None and verdict is not Verdict.UNSTARTED
         counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off
-        fails = counts and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
+        fails = counts and self._fails_by_policy
         most = (NOT_ONCE if fails else self._settings.max_interruptions) if counts else None
         given = self._give_back(most, until)
         if given is None:
@@ -146,6 +146,28 @@ class InHand:
         self.returned = True
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
         log.warning("Worker %s: job %s %s", self._worker.name, self.job.id, BECAME[self.record.outcome])
+
+    def end_with_us(self) -> None:
+        """The job ends with this very process: ``record`` tells what its successor will do about it then."""
+        self.hard_limit_hit = True
+        try:
+            interruptions, in_vain = (count + 1 for count in interruptions_of(self._worker.connection, self.job))
+        except RedisError as error:
+            log.warning(
+                "Worker %s: nobody knows how often job %s was interrupted: %s", self._worker.name, self.job.id, error
+            )
+            interruptions, in_vain = 0, 0
+        fails = self._fails_by_policy or in_vain > self._settings.max_interruptions
+        self.record = replace(
+            self.record,
+            stack=cut(self._channel.read_stack()),
+            outcome=JobOutcome.INTERRUPTION_FAILED if fails else JobOutcome.KILLED,
+            interruptions=interruptions,
+        )
+
+    @property
+    def _fails_by_policy(self) -> bool:
+        return (self._channel.policy or self._settings.interrupted_jobs) == "fail"
 
     def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
         if given.too_many:

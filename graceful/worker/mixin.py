@@ -28,7 +28,7 @@ from rq.worker import BaseWorker
 from graceful import conf
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Reason
-from graceful.core.records import ShutdownReport, utc_now
+from graceful.core.records import InFlightJob, ShutdownReport, utc_now
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.jobs.channel import Channel, Stage, Verdict
@@ -334,11 +334,14 @@ class GracefulMixin(BaseWorker):
         elif record.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED):
             self._lifetime.job_ended(record.outcome is JobOutcome.FINISHED)
         if self._drain.requested:
-            record = replace(record, seconds=max(0.0, time.monotonic() - self._drain.instants[0]))
-            self._lifetime.job_met(record)
+            self._meet(record)
         in_hand.record = record
         if record.outcome is not JobOutcome.UNKNOWN:
             self._in_hand = None
+
+    def _meet(self, record: InFlightJob) -> None:
+        """Into the report: what became of a job that the shutdown met, and how long it went on."""
+        self._lifetime.job_met(replace(record, seconds=max(0.0, time.monotonic() - self._drain.instants[0])))
 
     def _clear_intermediate(self, in_hand: InHand) -> None:
         """A horse that died before it began leaves its job, failed by RQ, in the intermediate queue too."""

@@ -28,8 +28,8 @@ class SimpleMixin(GracefulMixin):
     """:class:`GracefulMixin` for worker classes without a horse.
 
     A job that does not end by the hard limit cannot be killed alone. Its fate is then decided under a lock: either its
-    result is being stored, and that is waited for, or the job goes back to its queue and the process ends. A job that
-    holds the GIL all the time is the companion's business (:mod:`graceful.worker.companion`).
+    result is being stored, and that is waited for, or the process ends with the job in its hands. The companion
+    (:mod:`graceful.worker.companion`) puts it back, and is there too for a job that holds the GIL all the time.
     """
 
     runs_jobs_itself = True
@@ -118,15 +118,15 @@ class SimpleMixin(GracefulMixin):
             self._inbox.wait(min(LOOK_SECONDS, seconds))
 
     def _give_up(self) -> None:
-        """The job holds the main thread and does not let go of it: put it back, end the worker from here."""
+        """The job holds the main thread and does not let go of it: end the worker from here.
+
+        As long as this process lives the job goes on, so it stays in our hands: the companion puts it back.
+        """
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         self._channel.write_stack("".join(traceback.format_stack(frame)) if frame else "")
         assert self._in_hand is not None
-        self._in_hand.hard_limit_hit = True
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
-        self._in_hand.put_back(self._patience())
-        self._account()
+        self._in_hand.end_with_us()
+        self._meet(self._in_hand.record)
         self.teardown()
-        code = self._ending.run(self._give_back_leftover)
-        self._part()
-        leave(code)
+        leave(self._ending.run(lambda: False))

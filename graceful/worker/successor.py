@@ -20,7 +20,7 @@ from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from graceful.conf import Settings
-from graceful.core.autopsy import Findings, closed
+from graceful.core.autopsy import Findings, amended, closed
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
@@ -150,7 +150,9 @@ class Successor:
         # A job that is still held after the report was sealed goes back all the same.
         job = self._take_job_back(registration, held)
         if report is not None and report.sealed:
-            sealed = report
+            sealed = amended(report, job)
+            if sealed != report:
+                Journal(self._connection).write(sealed)
         else:
             beat: Any = self._connection.zscore(BEATS_KEY, registration.life)
             kills, process = oom_kills(), registration.process
@@ -167,9 +169,13 @@ class Successor:
                 ),
             )
             Journal(self._connection).write(sealed)
-        archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
+        archived = archive.store(sealed, seconds=ARCHIVE_SECONDS, anew=sealed != report)
         forget(self._connection, registration)
         leave(self._connection, registration, archived=archived, job_seen_to=True)
+        if report is not None and report.sealed:
+            left = f"job {job.id}: {job.outcome}" if job is not None else "nothing that was its own"
+            log.warning("Worker %s had left something in its hands (%s)", registration.worker, left)
+            return True
         log.warning(
             "Worker %s died without a word; its report is closed by worker %s: %s",
             registration.worker,

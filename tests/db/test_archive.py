@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
-from graceful.core.records import ShutdownReport
+from graceful.core.phases import JobOutcome
+from graceful.core.records import InFlightJob, JobTally, ShutdownReport
 from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
@@ -192,15 +194,28 @@ def test_what_waits_is_brought_home_and_removed() -> None:
     assert archive.bring_home(held, 5) == 0
 
 
+def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
+    """What became of a job that outlived its worker would be known, and never be read in the admin."""
+    report = a_report(jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),)))
+    assert archive.store(report, seconds=5)
+    amended = replace(report, jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),)))
+    assert archive.store(amended, seconds=5)
+    assert archive.read(report.id) == report
+    assert archive.store(amended, seconds=5, anew=True)
+    assert archive.read(report.id) == amended
+    assert archive.store(replace(amended, id="other"), seconds=5, anew=True)
+    assert ArchivedReport.objects.count() == 2
+
+
 def test_what_cannot_be_stored_does_not_block_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """One report that the database refuses would stand at the head of the journal for ever."""
     poison, good = a_report(started_at=MIDNIGHT), a_report(started_at=MIDNIGHT + timedelta(1))
     insert = archive._insert
 
-    def refuse_poison(rows: Any, *rest: Any) -> bool:
+    def refuse_poison(rows: Any, *rest: Any, **options: Any) -> bool:
         if rows.report.pk == poison.id:
             raise archive.DatabaseError("value out of range")
-        return insert(rows, *rest)
+        return insert(rows, *rest, **options)
 
     monkeypatch.setattr(archive, "_insert", refuse_poison)
     held = Held(poison, good)

@@ -146,7 +146,7 @@ def test_job_in_c_code_that_takes_no_notice_of_signals(
     assert (worker.exit_code, report.outcome, report.signal) == (75, "interrupted", "SIGTERM")
     assert [(each.id, each.outcome) for each in report.jobs.in_flight] == [(job.id, "killed")]
     assert [hook.outcome for hook in report.hooks] == ["ok"]
-    assert queue.job_ids == [job.id]
+    wait_until(lambda: queue.job_ids == [job.id], 10, lambda: worker.output)
 
 
 def test_signal_that_another_thread_recorded_first_counts_once(

@@ -51,6 +51,12 @@ def horse_note() -> None:
     _note("horse")
 
 
+def naps() -> str:
+    """An exit hook that takes a second."""
+    time.sleep(1)
+    return "napped"
+
+
 def failing() -> None:
     """An exit hook that fails.
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from graceful.core.autopsy import Findings, closed
+from graceful.core.autopsy import Findings, amended, closed
 from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport
 
@@ -80,3 +80,18 @@ def test_the_job_it_held_stands_in_the_report_once() -> None:
         ("j2", JobOutcome.UNKNOWN),
         ("j1", JobOutcome.KILLED),
     ]
+
+
+def test_sealed_report_learns_what_became_of_its_job() -> None:
+    """The worker could only guess what a successor would do with a job that outlived it."""
+    mine = InFlightJob("mine", "f", "default", JobOutcome.UNKNOWN, seconds=2.0, stack="here")
+    other = InFlightJob("other", "f", "default", JobOutcome.FINISHED)
+    report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED, jobs=JobTally(in_flight=(other, mine)))
+    found = InFlightJob("mine", "f", "default", JobOutcome.KILLED, interruptions=2)
+    changed = amended(report, found)
+    assert changed.jobs.in_flight == (
+        other,
+        InFlightJob("mine", "f", "default", JobOutcome.KILLED, seconds=2.0, interruptions=2, stack="here"),
+    )
+    assert (changed.outcome, changed.phase) == (Outcome.FORCED, Phase.SEALED)
+    assert amended(report, None) is report
