@@ -9,8 +9,10 @@ import time
 from dataclasses import replace
 
 from redis.exceptions import RedisError
+from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution, ExecutionRegistry
-from rq.job import Job
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.worker import BaseWorker
 
@@ -146,6 +148,40 @@ class InHand:
         self.returned = True
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
         log.warning("Worker %s: job %s %s", self._worker.name, self.job.id, BECAME[self.record.outcome])
+
+    def fail_if_unsaid(self) -> None:
+        """Fail a job whose horse ended in the middle of it with exit code 0 (``os._exit(0)``).
+
+        RQ takes that for a job that came to its end (``Worker.monitor_work_horse``), and the job would stay started.
+        """
+        if self.horse_status != 0 or self.not_done or self._channel.verdict is not Verdict.NONE:
+            return
+        try:
+            over = self.job.get_status(refresh=True) != JobStatus.STARTED
+        except InvalidJobOperation:
+            return  # It was deleted.
+        if not over:
+            reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
+            log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, reason)
+            rq_private.fail(self._worker, self.job, self.queue, reason, self.execution)
+
+    def settle(self) -> None:
+        """The job has come to an end: ``record`` tells which, unless it was put back and tells that already."""
+        if self.record.outcome is not JobOutcome.RUNNING:
+            return
+        verdict = self._channel.verdict
+        if verdict is Verdict.NONE:
+            self._clear_intermediate()
+        finished = verdict is Verdict.FINISHED
+        self.record = replace(self.record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
+
+    def _clear_intermediate(self) -> None:
+        """A horse that died before it began leaves its job, failed by RQ, in the intermediate queue too."""
+        try:
+            IntermediateQueue(self.queue.key, self._worker.connection).remove(self.job.id)
+        except RedisError as error:
+            name = self._worker.name
+            log.warning("Worker %s: job %s is still in the intermediate queue: %s", name, self.job.id, error)
 
     def end_with_us(self) -> None:
         """The job ends with this very process: ``record`` tells what its successor will do about it then."""

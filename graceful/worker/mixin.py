@@ -7,36 +7,32 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.exceptions import InvalidJobOperation, StopRequested
+from rq.exceptions import StopRequested
 from rq.executions import Execution
-from rq.intermediate_queue import IntermediateQueue
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
-from rq.timeouts import HorseMonitorTimeoutException
-from rq.worker import BaseWorker
 
 from graceful import conf
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Reason
-from graceful.core.records import InFlightJob, ShutdownReport, utc_now
+from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
-from graceful.jobs.channel import Channel, Stage, Verdict
-from graceful.worker import horse, orphan, os_signals, rq_private, scheduler
+from graceful.jobs.channel import Channel, Stage
+from graceful.worker import orphan, os_signals, rq_private, scheduler
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
 from graceful.worker.ending import Ending
 from graceful.worker.give_back import give_back
+from graceful.worker.horse_side import HorseSide
+from graceful.worker.horse_watch import LOOK_SECONDS, HorseWatch
 from graceful.worker.in_hand import InHand
 from graceful.worker.intake import Intake
 from graceful.worker.lifetime import Lifetime
@@ -44,15 +40,15 @@ from graceful.worker.lookout import Lookout
 from graceful.worker.pen import Pen
 from graceful.worker.presence import BEAT_SECONDS, Presence, Registration
 from graceful.worker.process import bounded, close_database_connections
+from graceful.worker.run import Run
 from graceful.worker.successor import Successor, forget
 from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
-LOOK_SECONDS = 1.0
 TEARDOWN_SECONDS = 1.5
 
 
-class GracefulMixin(BaseWorker):
+class GracefulMixin(HorseSide):
     """Goes over an RQ worker class; see :func:`graceful.worker.make_graceful`.
 
     After :meth:`work` the attributes ``exit_code`` and ``report`` say how the shutdown went.
@@ -81,7 +77,7 @@ class GracefulMixin(BaseWorker):
             raise SystemExit(os.EX_CONFIG) from error
         bound = inspect.signature(super().work).bind(*args, **kwargs)
         # A class in between may take them as **kwargs, which would be one argument here.
-        self._options = {**bound.arguments, **kwargs}
+        self._run = Run({**bound.arguments, **kwargs})
         close_database_connections()
         with os_signals.capture() as inbox:
             self._inbox = inbox
@@ -104,9 +100,7 @@ class GracefulMixin(BaseWorker):
             self._successor = Successor(self, self.life, settings)
             self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
             self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
-            self._error: BaseException | None = None
-            self._executed = 0
-            self._ended_well = False  # RQ's loop does not tell the end of a burst from an error of which it broke off.
+            self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
             self._in_hand: InHand | None = None
             self._beat_at = 0.0
             self._torn_down = True
@@ -124,7 +118,7 @@ class GracefulMixin(BaseWorker):
             try:
                 worked = super().work(*args, **kwargs)
             except BaseException as error:
-                self._note(error)
+                self._run.note(error)
                 log.exception("Worker %s: ended by an error", self.name)
             finally:
                 self._dismiss_lookout()
@@ -203,32 +197,11 @@ class GracefulMixin(BaseWorker):
         """Act upon what was asked for since the last time."""
         self._attention.attend()
 
-    def _note(self, error: BaseException) -> None:
-        """RQ's loop logs an error and breaks off; this is how its end knows of it."""
-        if not isinstance(error, StopRequested) and self._error is None:
-            self._error = error
-
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._note(error)
-            raise
-
-    @contextmanager
-    def _ending_well(self) -> Iterator[None]:
-        try:
-            yield
-        except StopRequested:
-            self._ended_well = True
-            raise
-
     # Taking jobs.
 
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
-        with self._noting(), self._ending_well():
+        with self._run.step():
             self._intake.hold_off(burst)
 
     def dequeue_job_and_maintain_ttl(
@@ -239,11 +212,11 @@ class GracefulMixin(BaseWorker):
         Raises:
             StopRequested: a stop was asked for.
         """
-        with self._noting(), self._ending_well():
+        with self._run.step():
             scheduler.register(self, self._presence)
             taken = self._intake.next_job(timeout, max_idle_time)
             if taken is None:
-                self._ended_well = True
+                self._run.end_well()
             return taken
 
     def _start_scheduler(self, *args: Any, **kwargs: Any) -> None:
@@ -277,37 +250,24 @@ class GracefulMixin(BaseWorker):
             raise StopRequested
         self._channel.reset()
         self._in_hand = in_hand = InHand(self, self.life, self._channel, self._settings, job, queue)
-        with self._noting():
+        with self._run.noting():
             try:
                 if not self.runs_jobs_itself:
                     close_database_connections()
                 super().execute_job(job, queue)
-                self._fail_if_unsaid(in_hand)
+                in_hand.fail_if_unsaid()
             except BaseException:
                 in_hand.broken_off = True
                 raise
             finally:
-                self._see_the_horse_out()
+                if self.horse_pid:
+                    if not self._drain.requested:
+                        self._attention.stop(Reason.REDIS_LOST)
+                    self._horse_watch.see_out(in_hand)
                 if in_hand.not_done:
                     in_hand.put_back(self._patience())
-                self._account()
-        self._executed += 1
-
-    def _fail_if_unsaid(self, in_hand: InHand) -> None:
-        """Fail a job whose horse ended in the middle of it with exit code 0 (``os._exit(0)``).
-
-        RQ takes that for a job that came to its end (``Worker.monitor_work_horse``), and the job would stay started.
-        """
-        if in_hand.horse_status != 0 or in_hand.not_done or self._channel.verdict is not Verdict.NONE:
-            return
-        try:
-            over = in_hand.job.get_status(refresh=True) != JobStatus.STARTED
-        except InvalidJobOperation:
-            return  # It was deleted.
-        if not over:
-            reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
-            log.warning("Worker %s: job %s failed (%s)", self.name, in_hand.job.id, reason)
-            rq_private.fail(self, in_hand.job, in_hand.queue, reason, in_hand.execution)
+                self._account(in_hand)
+        self._run.executed += 1
 
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
@@ -320,35 +280,20 @@ class GracefulMixin(BaseWorker):
         """As RQ's; our fetch moves jobs to the intermediate queue however many queues the worker has."""
         super().prepare_job_execution(job, True)
 
-    def _account(self) -> None:
+    def _account(self, in_hand: InHand) -> None:
         """Count the job that ended; a job that Redis could not be told of stays in hand."""
-        in_hand = self._in_hand
-        assert in_hand is not None
-        record = in_hand.record
-        if record.outcome is JobOutcome.RUNNING and self._channel.verdict is Verdict.NONE:
-            self._clear_intermediate(in_hand)
-        if record.outcome is JobOutcome.RUNNING:
-            finished = self._channel.verdict is Verdict.FINISHED
-            record = replace(record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
-            self._lifetime.job_ended(finished)
-        elif record.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED):
-            self._lifetime.job_ended(record.outcome is JobOutcome.FINISHED)
+        in_hand.settle()
+        if in_hand.record.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED):
+            self._lifetime.job_ended(in_hand.record.outcome is JobOutcome.FINISHED)
         if self._drain.requested:
-            self._meet(record)
-        in_hand.record = record
-        if record.outcome is not JobOutcome.UNKNOWN:
+            self._meet(in_hand)
+        if in_hand.record.outcome is not JobOutcome.UNKNOWN:
             self._in_hand = None
 
-    def _meet(self, record: InFlightJob) -> None:
-        """Into the report: what became of a job that the shutdown met, and how long it went on."""
-        self._lifetime.job_met(replace(record, seconds=max(0.0, time.monotonic() - self._drain.instants[0])))
-
-    def _clear_intermediate(self, in_hand: InHand) -> None:
-        """A horse that died before it began leaves its job, failed by RQ, in the intermediate queue too."""
-        try:
-            IntermediateQueue(in_hand.queue.key, self.connection).remove(in_hand.job.id)
-        except RedisError as error:
-            log.warning("Worker %s: job %s is still in the intermediate queue: %s", self.name, in_hand.job.id, error)
+    def _meet(self, in_hand: InHand) -> None:
+        """Into the report: what became of the job that the shutdown met, and how long it went on."""
+        in_hand.record = replace(in_hand.record, seconds=max(0.0, time.monotonic() - self._drain.instants[0]))
+        self._lifetime.job_met(in_hand.record)
 
     def _patience(self) -> Deadline:
         """Until when Redis may take to hear of a job that goes back: half of the hooks' time is spared.
@@ -365,44 +310,6 @@ class GracefulMixin(BaseWorker):
             super().fork_work_horse(job, queue)  # type: ignore[misc]
         if rq_private.stopped_by_user(self, job.id):
             self.kill_horse()  # The stop-job command came before there was a horse to kill.
-
-    def join(self, life: str, channel: Channel) -> None:
-        """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
-        self.life = life
-        self._channel = channel
-
-    def setup_work_horse_signals(self) -> None:
-        """As RQ's, then ours: a SIGTERM to the group or to the horse itself harms no job."""
-        super().setup_work_horse_signals()
-        horse.settle(self._channel)
-
-    def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
-        """As RQ's, in the horse or in the worker itself; interruptible, and with horse exit hooks at the end."""
-        return horse.perform(
-            self._channel,
-            self.connection,
-            self.life,
-            job,
-            lambda: bool(super(GracefulMixin, self).perform_job(job, queue, *execution)),
-            lambda: give_back(self, self.life, job, queue.key, self.execution, conf.settings().max_interruptions),
-        )
-
-    def handle_execution_ended(self, *args: Any, **kwargs: Any) -> None:
-        """RQ's first step after the job, on its way to success as to failure: not taken by an interrupted job."""
-        horse.raise_if_interrupted()
-        super().handle_execution_ended(*args, **kwargs)
-
-    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
-        """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go.
-
-        A success whose reply alone was lost is none the less one, and does not become a failure.
-        """
-        horse.forget_cursors()
-        try:
-            super().handle_job_success(job, *args, **kwargs)
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-            if job.get_status(refresh=True) != JobStatus.FINISHED:
-                raise
 
     def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a Redis that is away does not part the worker from its running job."""
@@ -426,51 +333,14 @@ class GracefulMixin(BaseWorker):
             log.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
-        """Wait for the horse, and see to it that it keeps to the limits of a shutdown.
-
-        Returns:
-            as RQ's: pid, status, resource usage. The status is 0 for a job that the shutdown ended, since RQ's
-            failure path is not for it.
+        """As RQ's; see :meth:`HorseWatch.wait`.
 
         Raises:
-            HorseMonitorTimeoutException: it is time for a heartbeat. RQ raises it out of an alarm
-                (``Worker.monitor_work_horse``), which could lose the status of a horse that ends at that instant.
+            HorseMonitorTimeoutException: it is time for a heartbeat.
         """
-        if not self.horse_pid:
+        if self._in_hand is None:
             return None, None, None
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        heartbeat_at = time.monotonic() + self.job_monitoring_interval
-        while True:
-            try:
-                pid, status, usage = os.wait4(self.horse_pid, os.WNOHANG)
-            except ChildProcessError:
-                return None, None, None
-            if pid:
-                rq_private.set_horse_pid(self, 0)
-                assert self._in_hand is not None
-                self._in_hand.horse_status = status
-                return pid, 0 if self._in_hand.not_done else status, usage
-            if time.monotonic() >= heartbeat_at:
-                raise HorseMonitorTimeoutException("time for a heartbeat")
-            self.attend()
-            seconds = LOOK_SECONDS
-            if self._drain.limits is not None and self._in_hand is not None:
-                seconds = min(seconds, self._in_hand.keep_to(self._drain.limits))
-            self._beat()
-            self._inbox.wait(max(0.0, min(seconds, heartbeat_at - time.monotonic())))
-
-    def _see_the_horse_out(self) -> None:
-        """Wait for a horse that an error left alone: no exit hook runs, and no job goes back, while it lives."""
-        if not self.horse_pid:
-            return
-        if not self._drain.requested:
-            self._attention.stop(Reason.REDIS_LOST)
-        while self.horse_pid:
-            try:
-                self.wait_for_horse()
-                rq_private.set_horse_pid(self, 0)
-            except HorseMonitorTimeoutException:
-                continue
+        return self._horse_watch.wait(self._in_hand)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """As RQ's, but only where there is a horse: of pid 0, RQ would kill the worker's own process group."""
@@ -508,11 +378,10 @@ class GracefulMixin(BaseWorker):
 
     def _conclude(self, worked: bool) -> bool:
         if not self._drain.requested:
-            self._drain.begin(time.monotonic(), self._reason())
+            self._drain.begin(time.monotonic(), self._run.reason())
             self._lifetime.requested(self._drain.reason or Reason.ERROR, None, utc_now())
-        elif self._error is not None:
-            reason = self._reason()
-            self._lifetime.change(reason=reason)
+        elif self._run.error is not None:
+            self._lifetime.change(reason=self._run.reason())
         code = self._ending.run(self._give_back_leftover)
         self._channel.close()
         if code:
@@ -534,16 +403,3 @@ class GracefulMixin(BaseWorker):
         if not self._torn_down and self.connection.hget(self.key, "pid") in (None, str(os.getpid()).encode()):
             forget(self.connection, self._presence.registration)
         return True
-
-    def _reason(self) -> Reason:
-        if self._error is not None:
-            lost = isinstance(self._error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
-            return Reason.REDIS_LOST if lost else Reason.ERROR
-        most = self._options.get("max_jobs")
-        if most is not None and self._executed >= most:
-            return Reason.MAX_JOBS
-        if not self._ended_well:
-            return Reason.ERROR
-        if self._options.get("burst"):
-            return Reason.BURST
-        return Reason.IDLE if self._options.get("max_idle_time") is not None else Reason.ERROR

@@ -18,7 +18,8 @@ from rq.queue import Queue
 
 from graceful.worker import horse, os_signals
 from graceful.worker.companion import Companion
-from graceful.worker.mixin import LOOK_SECONDS, GracefulMixin
+from graceful.worker.horse_watch import LOOK_SECONDS
+from graceful.worker.mixin import GracefulMixin
 from graceful.worker.process import leave
 
 log = logging.getLogger("graceful.worker")
@@ -127,6 +128,6 @@ class SimpleMixin(GracefulMixin):
         assert self._in_hand is not None
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
         self._in_hand.end_with_us()
-        self._meet(self._in_hand.record)
+        self._meet(self._in_hand)
         self.teardown()
         leave(self._ending.run(lambda: False))

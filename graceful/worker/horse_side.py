@@ -1,0 +1,61 @@
+"""The methods of RQ's worker that run beside the job: in the horse, or in a worker that runs jobs itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.worker import BaseWorker
+
+from graceful import conf
+from graceful.jobs.channel import Channel
+from graceful.worker import horse
+from graceful.worker.give_back import give_back
+
+
+class HorseSide(BaseWorker):
+    """One half of :class:`graceful.worker.mixin.GracefulMixin`; the other half runs in the worker."""
+
+    life: str
+    """Id of the worker's report: under it the job is held."""
+    _channel: Channel
+
+    def join(self, life: str, channel: Channel) -> None:
+        """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
+        self.life = life
+        self._channel = channel
+
+    def setup_work_horse_signals(self) -> None:
+        """As RQ's, then ours: a SIGTERM to the group or to the horse itself harms no job."""
+        super().setup_work_horse_signals()
+        horse.settle(self._channel)
+
+    def perform_job(self, job: Job, queue: Queue, *execution: Any) -> bool:
+        """As RQ's; interruptible, and with horse exit hooks at the end."""
+        return horse.perform(
+            self._channel,
+            self.connection,
+            self.life,
+            job,
+            lambda: bool(super(HorseSide, self).perform_job(job, queue, *execution)),
+            lambda: give_back(self, self.life, job, queue.key, self.execution, conf.settings().max_interruptions),
+        )
+
+    def handle_execution_ended(self, *args: Any, **kwargs: Any) -> None:
+        """RQ's first step after the job, on its way to success as to failure: not taken by an interrupted job."""
+        horse.raise_if_interrupted()
+        super().handle_execution_ended(*args, **kwargs)
+
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go.
+
+        A success whose reply alone was lost is none the less one, and does not become a failure.
+        """
+        horse.forget_cursors()
+        try:
+            super().handle_job_success(job, *args, **kwargs)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            if job.get_status(refresh=True) != JobStatus.FINISHED:
+                raise
