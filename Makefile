@@ -2,7 +2,7 @@
 #   make test        all tests that need nothing installed
 #   make demo        watch a worker being stopped in the middle of its work, and read its report
 #   make demo-admin  the same report in the admin
-#   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=)
+#   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=, STORM=)
 #   make bench       side by side with RQ's stock worker
 #   make lint        style, types, imports
 #   make clean       remove what the above have made
@@ -11,6 +11,7 @@ PYTHON ?= python3
 JOBS ?= auto
 ARGS ?=
 ROUNDS ?= 200
+STORM ?= 500
 SEED ?=
 # A pip constraints file, to test with other versions than the newest.
 CONSTRAINTS ?=
@@ -35,6 +36,7 @@ bench: .venv/installed
 
 chaos: .venv/installed
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	STORM=$(STORM) STORM_SLACK=0 $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -rP tests/process/test_storm_deadline.py
 	$(BIN)/python -m tests.chaos --rounds 60 $(if $(SEED),--seed $(SEED)) --stock
 
 lint: .venv/installed-lint

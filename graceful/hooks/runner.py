@@ -49,6 +49,7 @@ def run_hooks(
     on_start: Callable[[HookSpec, float], None],
     on_end: Callable[[HookResult], None],
     take_over: TakeOver | None = None,
+    of_horse: bool = False,
 ) -> tuple[HookResult, ...]:
     """Run exit hooks in their order and say how each went; nothing that a hook raises comes out of here.
 
@@ -62,11 +63,12 @@ def run_hooks(
         on_end: told after each hook, also of one that was skipped.
         take_over: ends the process, given all results, after the main thread had to be given up. Without it there
             is no deputy, and a hook that no signal gets out of holds up the caller.
+        of_horse: these run after each job: the log calls them horse exit hooks, and is short when all is well.
 
     Returns:
         one result a hook, in their order.
     """
-    course = _Course(specs, shutdown, deadline, on_start, on_end, take_over)
+    course = _Course(specs, shutdown, deadline, on_start, on_end, take_over, of_horse)
     return course.run()
 
 
@@ -91,6 +93,7 @@ class _Course:
         on_start: Callable[[HookSpec, float], None],
         on_end: Callable[[HookResult], None],
         take_over: TakeOver | None,
+        of_horse: bool,
     ) -> None:
         self.waiting = deque(specs)
         self.results: list[HookResult] = []
@@ -98,6 +101,7 @@ class _Course:
         self.on_start = on_start
         self.on_end = on_end
         self.take_over = take_over
+        self.of_horse = of_horse
         self.patience = min(PATIENCE, max(SHORTEST_PATIENCE, deadline.left() / 10)) if take_over else 0.0
         # The deputy needs its patience before the deadline, not behind it.
         self.deadline = deadline.earlier(self.patience)
@@ -149,7 +153,7 @@ class _Course:
         self._enter(self._between_hooks(), result)
         # The log comes after the report: where nobody reads it any more it holds whoever writes.
         _quietly(self.on_end, result)
-        _quietly(_log, result, error)
+        _quietly(_log, result, error, self.of_horse)
         _quietly(_send, result)
 
     def _between_hooks(self) -> _Stage:
@@ -221,17 +225,19 @@ class _Course:
         self.take_over(tuple(self.results))
 
 
-def _log(result: HookResult, error: BaseException | None) -> None:
+def _log(result: HookResult, error: BaseException | None, of_horse: bool) -> None:
     facts = {"hook": result.name, "outcome": result.outcome.value, "seconds": result.seconds}
+    hook = f"{'Horse exit' if of_horse else 'Exit'} hook {result.name}"
+    level = logging.DEBUG if of_horse else logging.INFO
     if result.outcome is HookOutcome.FAILED:
-        logger.error("Exit hook %s failed: %s", result.name, one_line(result.error), exc_info=error, extra=facts)
+        logger.error("%s failed: %s", hook, one_line(result.error), exc_info=error, extra=facts)
     elif result.outcome is HookOutcome.TIMED_OUT:
-        logger.error("Exit hook %s %s\n%s", result.name, result.error, result.traceback, extra=facts)
+        logger.error("%s %s\n%s", hook, result.error, result.traceback, extra=facts)
     elif result.outcome is HookOutcome.SKIPPED:
-        logger.info("Exit hook %s skipped: %s", result.name, one_line(result.detail), extra=facts)
+        logger.log(level, "%s skipped: %s", hook, one_line(result.detail), extra=facts)
     else:
         said = f": {one_line(result.detail)}" if result.detail else ""
-        logger.info("Exit hook %s ok in %.1f ms%s", result.name, result.seconds * 1000, said, extra=facts)
+        logger.log(level, "%s ok in %.1f ms%s", hook, result.seconds * 1000, said, extra=facts)
 
 
 def _send(result: HookResult) -> None:

@@ -177,6 +177,7 @@ def _run_exit_hooks(channel: Channel) -> None:
             on_end=lambda result: None,
             # A horse stuck in a hook has nothing left to do: its job is done and stored.
             take_over=_leave if os.getpid() != channel.worker_pid else None,
+            of_horse=True,
         )
     except Exception:
         log.exception("The horse exit hooks failed")

@@ -44,6 +44,7 @@ class Course:
             on_start=options.get("on_start", self.on_start),
             on_end=options.get("on_end", self.ended.append),
             take_over=options.get("take_over"),
+            of_horse=options.get("of_horse", False),
         )
 
 
@@ -192,6 +193,15 @@ def test_error_is_logged_with_traceback(caplog: pytest.LogCaptureFixture) -> Non
     assert (bad.hook, bad.outcome) == ("bad", "failed")  # type: ignore[attr-defined]
     assert good.levelname == "INFO"
     assert gone.getMessage() == "Exit hook gone skipped: No module named 'no_pkg'"
+
+
+def test_horse_exit_hooks_say_little(caplog: pytest.LogCaptureFixture) -> None:
+    """A line for each hook of each job would bury what else the log says."""
+    with caplog.at_level(logging.DEBUG, "graceful.hooks"):
+        Course().run(HookSpec(ok, "good"), HookSpec(broken, "bad"), of_horse=True)
+    good, bad = caplog.records
+    assert (good.levelname, good.getMessage().split(" ok ")[0]) == ("DEBUG", "Horse exit hook good")
+    assert (bad.levelname, bad.getMessage()) == ("ERROR", "Horse exit hook bad failed: ValueError: of no use")
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("base")])

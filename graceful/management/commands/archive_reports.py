@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from graceful.conf import settings
 from graceful.management.commands.shutdown_report import positive_number
@@ -28,8 +28,15 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
+        """Do what can be done.
+
+        Raises:
+            CommandError: a place where reports wait could not be reached, so that cron tells somebody.
+        """
         home = bring_all_home(options["seconds"])
         for failure in home.failures:
             self.stderr.write(f"Not reached: {failure}")
         removed = remove_old(settings().reports_keep)
         self.stdout.write(f"Reports archived: {home.brought}, old reports removed: {removed}")
+        if home.failures:
+            raise CommandError("Not every place where reports wait could be reached")
