@@ -59,7 +59,7 @@ class Guard:
 
     def _interrupt(self, frame: FrameType) -> NoReturn:
         self.interrupted = True
-        self.channel.write_stack(self._stack_of_job(frame))
+        self.channel.write_stack(self.stack_of_job(frame))
         raise JobInterrupted(REASON)
 
     def look(self) -> None:
@@ -83,7 +83,7 @@ class Guard:
         with self.shield():
             self.notebook.save()
 
-    def _stack_of_job(self, frame: FrameType | None) -> str:
+    def stack_of_job(self, frame: FrameType | None) -> str:
         """Where the job stands: its own frames, without those of the worker that called it."""
         frames = []
         while frame is not None and frame is not self._caller:

@@ -6,7 +6,6 @@ import logging
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
+from graceful.jobs import interruption
 from graceful.worker import horse, os_signals
 from graceful.worker.companion import Companion
 from graceful.worker.horse_watch import LOOK_SECONDS
@@ -124,7 +124,8 @@ class SimpleMixin(GracefulMixin):
         As long as this process lives the job goes on, so it stays in our hands: the companion puts it back.
         """
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        self._channel.write_stack("".join(traceback.format_stack(frame)) if frame else "")
+        guard = interruption.guard
+        self._channel.write_stack(guard.stack_of_job(frame) if guard is not None else "")
         assert self._in_hand is not None
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
         self._in_hand.end_with_us()
