@@ -80,40 +80,7 @@ class GracefulMixin(HorseSide):
         self._run = Run({**bound.arguments, **kwargs})
         close_database_connections()
         with os_signals.capture() as inbox:
-            self._inbox = inbox
-            self._settings = settings
-            self._drain = Drain(settings)
-            self._channel = Channel()
-            self._channel.worker_pid = os.getpid()
-            queues = tuple(self.queue_names())
-            # Of a class that make_graceful has made, the one that the user wrote.
-            shown_class: type = getattr(self, "graceful_over", None) or type(self)
-            self._lifetime = Lifetime(
-                self.name,
-                queues,
-                f"{shown_class.__module__}.{shown_class.__qualname__}",
-                settings,
-                Pen(self.connection),
-            )
-            self.life = self._lifetime.report.id
-            self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
-            self._successor = Successor(self, self.life, settings)
-            self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
-            self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
-            self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
-            self._in_hand: InHand | None = None
-            self._beat_at = 0.0
-            self._torn_down = True
-            self._attention = Attention(
-                self,
-                inbox,
-                self._drain,
-                settings,
-                self._channel,
-                self._lifetime,
-                self._ending,
-                lambda: self._in_hand,
-            )
+            self._assemble(inbox, settings)
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -123,6 +90,43 @@ class GracefulMixin(HorseSide):
             finally:
                 self._dismiss_lookout()
             return self._conclude(worked)
+
+    def _assemble(self, inbox: os_signals.Inbox, settings: conf.Settings) -> None:
+        """The parts of one life of the worker, from its start to its report."""
+        self._inbox = inbox
+        self._settings = settings
+        self._drain = Drain(settings)
+        self._channel = Channel()
+        self._channel.worker_pid = os.getpid()
+        queues = tuple(self.queue_names())
+        # Of a class that make_graceful has made, the one that the user wrote.
+        shown_class: type = getattr(self, "graceful_over", None) or type(self)
+        self._lifetime = Lifetime(
+            self.name,
+            queues,
+            f"{shown_class.__module__}.{shown_class.__qualname__}",
+            settings,
+            Pen(self.connection),
+        )
+        self.life = self._lifetime.report.id
+        self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
+        self._successor = Successor(self, self.life, settings)
+        self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
+        self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
+        self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
+        self._in_hand: InHand | None = None
+        self._beat_at = 0.0
+        self._torn_down = True
+        self._attention = Attention(
+            self,
+            inbox,
+            self._drain,
+            settings,
+            self._channel,
+            self._lifetime,
+            self._ending,
+            lambda: self._in_hand,
+        )
 
     @property
     def exit_code(self) -> int | None:
