@@ -20,6 +20,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from graceful.admin_list import TIME, CappedPaginator, ReportChangeList, search
+from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.page import report_page
@@ -179,7 +180,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         row = self._row(request, object_id)
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
-        body = json.dumps(row.to_record().to_dict(), indent=2)
+        body = json.dumps(report_json.plain(row.to_record()), indent=2)
         response = HttpResponse(body, content_type="application/json")
         response["Content-Disposition"] = content_disposition_header(True, f"shutdown-{quote(row.pk)}.json") or ""
         response["X-Content-Type-Options"] = "nosniff"

@@ -17,8 +17,9 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from graceful.core import records
+from graceful.core import records, report_json
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.core.text import cut
 
 ID_LENGTH = 64
 NAME_LENGTH = 255
@@ -129,14 +130,14 @@ class ShutdownReport(models.Model):
             UnreadableReport: the record holds what its own JSON form cannot hold.
         """
         # The way over JSON takes out what a database refuses: NUL, lone surrogates, numbers that are too large.
-        clean = records.ShutdownReport.from_json(record.to_json())
+        clean = report_json.load(report_json.dump(record))
         report = ShutdownReport(
             id=clean.id,
             happened_at=stored_time(clean.requested_at or clean.ended_at or clean.started_at),
-            worker=records.cut(clean.worker, NAME_LENGTH),
-            hostname=records.cut(clean.hostname, NAME_LENGTH),
+            worker=cut(clean.worker, NAME_LENGTH),
+            hostname=cut(clean.hostname, NAME_LENGTH),
             pid=clean.pid,
-            release=records.cut(clean.release, NAME_LENGTH),
+            release=cut(clean.release, NAME_LENGTH),
             queues=list(clean.queues),
             worker_class=clean.worker_class,
             reason=clean.reason,
@@ -277,7 +278,7 @@ class ReportedJob(models.Model):
         return cls(
             report=report,
             place=place,
-            job_id=records.cut(job.id, NAME_LENGTH),
+            job_id=cut(job.id, NAME_LENGTH),
             function=job.function,
             queue=job.queue,
             outcome=job.outcome,

@@ -1,6 +1,10 @@
-"""Text from outside, made fit for a line of a log or a page."""
+"""Text from outside, made fit for a line of a log, a page or a report."""
 
 from __future__ import annotations
+
+TEXT_LIMIT = 16 * 1024
+"""Characters kept of each traceback, stack and message."""
+CUT_MARK = "\n[... {} characters cut ...]\n"
 
 
 def one_line(text: str) -> str:
@@ -11,3 +15,13 @@ def one_line(text: str) -> str:
 def escaped(char: str) -> str:
     """One character as Python's source writes it, in ASCII."""
     return char.encode("unicode_escape").decode("ascii")
+
+
+def cut(text: str, limit: int = TEXT_LIMIT) -> str:
+    """``text`` of at most ``limit`` characters: where it is longer its middle gives way to a mark."""
+    if len(text) <= limit:
+        return text
+    mark = CUT_MARK.format(len(text) - limit)
+    room = max(0, limit - len(mark))
+    head = room // 2
+    return text[:head] + mark + text[len(text) - (room - head) :]

@@ -6,7 +6,8 @@ import traceback
 from types import TracebackType
 
 from graceful.core.phases import HookOutcome
-from graceful.core.records import HookResult, HookSpec, Shutdown, cut
+from graceful.core.records import HookResult, HookSpec, Shutdown
+from graceful.core.text import cut
 from graceful.exceptions import HookTimedOut
 from graceful.hooks.calls import INVOKE_CODE, invoke
 from graceful.hooks.registry import load

@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from graceful.core.deadline import Deadline
 from graceful.core.policy import Limits
-from graceful.core.records import TEXT_LIMIT
+from graceful.core.text import TEXT_LIMIT
 
 _TIMES = struct.Struct("=ddd")
 _REQUESTED = _TIMES.size

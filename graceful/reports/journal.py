@@ -12,12 +12,13 @@ from typing import Any
 
 from redis import Redis
 
-from graceful.core.records import ENTRY_LIMIT, ShutdownReport
+from graceful.core import report_json
+from graceful.core.records import ShutdownReport
 from graceful.exceptions import UnreadableReport
 
 JOURNAL_KEY = "graceful:journal"
 UNREADABLE_KEY = "graceful:journal:unreadable"
-READ_LIMIT = 4 * ENTRY_LIMIT
+READ_LIMIT = 4 * report_json.ENTRY_LIMIT
 """Bytes of an entry that are read; a longer one is unreadable without being fetched."""
 BATCH = 50
 """Entries fetched with one command, so that one answer stays below some 50 MiB."""
@@ -62,7 +63,7 @@ class Journal:
 
     def write(self, report: ShutdownReport) -> None:
         """Write a report, or write it anew: one command."""
-        self.connection.hset(JOURNAL_KEY, report.id, report.to_json())
+        self.connection.hset(JOURNAL_KEY, report.id, report_json.dump(report))
 
     def remove(self, *report_ids: str) -> None:
         """Remove entries; those that are not there do no harm."""
@@ -132,7 +133,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _report(field: str | bytes, value: str | bytes) -> ShutdownReport:
-    report = ShutdownReport.from_json(value)
+    report = report_json.load(value)
     if report.id != _text(field):
         raise UnreadableReport(f"the entry's field is not the report's id {report.id!r}")
     return report

@@ -16,10 +16,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from graceful.core.records import ENTRY_LIMIT, ShutdownReport
+from graceful.core import report_json
+from graceful.core.records import ShutdownReport
 from graceful.exceptions import UnreadableReport
 
-READ_LIMIT = 4 * ENTRY_LIMIT
+READ_LIMIT = 4 * report_json.ENTRY_LIMIT
 """Bytes of a file that are read; a longer one is unreadable without being read."""
 SUFFIX = ".json"
 UNREADABLE_SUFFIX = ".unreadable"
@@ -51,7 +52,7 @@ class Spool:
             with contextlib.suppress(FileExistsError):
                 self.directory.mkdir(mode=0o700)
             with self._opened() as folder:
-                _write_file(folder, name, report.to_json().encode())
+                _write_file(folder, name, report_json.dump(report).encode())
         except (OSError, ValueError) as error:
             _say(f"The shutdown report of worker {report.worker} is lost: {self.directory} did not take it: {error}")
             return False
@@ -155,7 +156,7 @@ def _read_file(folder: int, name: str) -> ShutdownReport:
             raise UnreadableReport("not a file of this user")
         if found.st_size > READ_LIMIT:
             raise UnreadableReport(f"{found.st_size} bytes, at most {READ_LIMIT} are read")
-        report = ShutdownReport.from_json(file.read(READ_LIMIT + 1))
+        report = report_json.load(file.read(READ_LIMIT + 1))
     if file_name(report.id) != name:
         raise UnreadableReport(f"the file's name is not that of report {report.id!r}")
     return report

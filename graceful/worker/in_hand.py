@@ -20,7 +20,8 @@ from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.policy import Limits
-from graceful.core.records import InFlightJob, cut
+from graceful.core.records import InFlightJob
+from graceful.core.text import cut
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import failing, os_signals, rq_private
 from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back, interruptions_of

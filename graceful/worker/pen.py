@@ -11,6 +11,7 @@ import threading
 import redis
 from redis.exceptions import RedisError
 
+from graceful.core import report_json
 from graceful.core.records import ShutdownReport
 from graceful.reports.journal import JOURNAL_KEY
 from graceful.worker.raw import RawConnection
@@ -68,7 +69,7 @@ class Pen:
                 self._raw = RawConnection(self._connection)
             if self._raw.socket is None:
                 self._pending = 0  # A hook has cut it; the replies to what went before will not come any more.
-            self._raw.send("HSET", JOURNAL_KEY, report.id, report.to_json())
+            self._raw.send("HSET", JOURNAL_KEY, report.id, report_json.dump(report))
             self._pending += 1
         except (RedisError, OSError) as error:
             self._drop()

@@ -20,6 +20,7 @@ from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from graceful.conf import Settings
+from graceful.core import report_json
 from graceful.core.autopsy import Findings, amended, closed
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, ShutdownReport, utc_now
@@ -217,7 +218,7 @@ class Successor:
         if text is None:
             return None
         try:
-            return ShutdownReport.from_json(text)
+            return report_json.load(text)
         except UnreadableReport as error:
             Journal(self._connection).set_aside(registration.life, str(error))
             return None

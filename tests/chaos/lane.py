@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from graceful.core.records import ShutdownReport
+from graceful.core import report_json
 from graceful.exceptions import UnreadableReport
 from tests.chaos.ledger import VARIABLE, Ledger
 from tests.chaos.nursery import CLOCK_VARIABLE
@@ -260,7 +260,7 @@ class Lane:
             places += [("spool", path.read_bytes()) for path in self.spool.glob("*.json")]
         for place, text in places:
             try:
-                report = ShutdownReport.from_json(text)
+                report = report_json.load(text)
             except UnreadableReport:
                 continue
             if report.sealed:

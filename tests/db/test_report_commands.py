@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from graceful.core import report_json
 from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
@@ -43,14 +44,14 @@ def stored() -> list[ShutdownReport]:
 
 def test_last_as_json_is_the_report_itself(stored: list[ShutdownReport]) -> None:
     """A program that reads the journal, the command and the admin's export would need three readers."""
-    assert json.loads(command("shutdown_report", "--last", "--format", "json")) == stored[0].to_dict()
+    assert json.loads(command("shutdown_report", "--last", "--format", "json")) == report_json.plain(stored[0])
 
 
 def test_several_as_json_are_a_list(stored: list[ShutdownReport]) -> None:
     """A program would have to look at the number of reports to know what it got."""
     everything = json.loads(command("shutdown_report", "--format", "json"))
-    assert everything == [report.to_dict() for report in stored]
-    assert json.loads(command("shutdown_report", "--format=json", "--limit=1")) == [stored[0].to_dict()]
+    assert everything == [report_json.plain(report) for report in stored]
+    assert json.loads(command("shutdown_report", "--format=json", "--limit=1")) == [report_json.plain(stored[0])]
 
 
 def test_by_worker_and_by_id(stored: list[ShutdownReport]) -> None:
@@ -58,7 +59,7 @@ def test_by_worker_and_by_id(stored: list[ShutdownReport]) -> None:
     of_worker = json.loads(command("shutdown_report", "--worker", "b.1", "--format", "json"))
     assert [each["id"] for each in of_worker] == [stored[0].id, stored[2].id]
     of_id = json.loads(command("shutdown_report", "--id", stored[1].id, "--format", "json"))
-    assert of_id == stored[1].to_dict()
+    assert of_id == report_json.plain(stored[1])
 
 
 def test_text_says_everything(stored: list[ShutdownReport]) -> None:
@@ -142,7 +143,7 @@ def test_waiting_reports_are_shown(tmp_path: Path, settings: Any) -> None:
     report = a_report()
     Spool(tmp_path / "spool").write(report)
     err = StringIO()
-    assert json.loads(command("shutdown_report", "--last", "--format=json", stderr=err)) == report.to_dict()
+    assert json.loads(command("shutdown_report", "--last", "--format=json", stderr=err)) == report_json.plain(report)
     assert err.getvalue() == ""
 
 

@@ -11,8 +11,10 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 
+from graceful.core import report_json
 from graceful.core.phases import Phase
-from graceful.core.records import ENTRY_LIMIT, HookResult
+from graceful.core.records import HookResult
+from graceful.core.report_json import ENTRY_LIMIT
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive, sources
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY, Journal
@@ -61,9 +63,9 @@ def test_a_client_that_decodes_reads_the_same(valkey: Server, connection: redis.
 UNREADABLE = {
     "not JSON": b"\x80\x04\x95pickle",
     "no object": b"[1, 2]",
-    "another version": json.dumps({**a_report(id="x").to_dict(), "version": 99}).encode(),
-    "a wrong type": json.dumps({**a_report(id="x").to_dict(), "pid": "many"}).encode(),
-    "another report's": a_report().to_json().encode(),
+    "another version": json.dumps({**report_json.plain(a_report(id="x")), "version": 99}).encode(),
+    "a wrong type": json.dumps({**report_json.plain(a_report(id="x")), "pid": "many"}).encode(),
+    "another report's": report_json.dump(a_report()).encode(),
     "deeply nested": b"[" * 100_000,
     "huge": b'"' + b"x" * (4 * ENTRY_LIMIT) + b'"',
     "empty": b"",
@@ -92,7 +94,7 @@ def test_unreadable_entries_are_set_aside(
 
 def test_a_field_that_is_no_text_is_set_aside(connection: redis.Redis) -> None:
     """Whoever can write to the journal could break it for all with one odd field name."""
-    connection.hset(JOURNAL_KEY, b"\xff\xfe\x00", a_report().to_json())
+    connection.hset(JOURNAL_KEY, b"\xff\xfe\x00", report_json.dump(a_report()))
     assert Journal(connection).entries() == []
     assert connection.hkeys(UNREADABLE_KEY) == [b"\xff\xfe\x00"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from graceful.core.records import ENTRY_LIMIT
+from graceful.core import report_json
+from graceful.core.report_json import ENTRY_LIMIT
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
 from graceful.reports.spool import Spool, file_name
@@ -97,10 +98,10 @@ def test_unreadable_files_are_set_aside(spool: Spool, tmp_path: Path) -> None:
     spool.write(good)
     (spool.directory / "bad.json").write_bytes(b"\x80\x04pickle")
     (spool.directory / "huge.json").write_bytes(b" " * (4 * ENTRY_LIMIT + 1))
-    (spool.directory / "renamed.json").write_text(a_report().to_json())
+    (spool.directory / "renamed.json").write_text(report_json.dump(a_report()))
     os.mkfifo(spool.directory / "pipe.json")
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text(a_report(id="link").to_json())
+    elsewhere.write_text(report_json.dump(a_report(id="link")))
     (spool.directory / "link.json").symlink_to(elsewhere)
     (spool.directory / "folder.json").mkdir()
     (spool.directory / ".half.json.123").write_text("{")

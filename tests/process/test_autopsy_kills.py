@@ -11,6 +11,7 @@ from django.test import Client
 from rq import Queue, Worker
 from rq.job import Job
 
+from graceful.core import report_json
 from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
@@ -41,7 +42,7 @@ def succeed(start_worker: StartWorker, *queues: str, **arguments: Any) -> Worker
 def journal(connection: redis.Redis) -> ShutdownReport:
     """The one entry in the journal."""
     (text,) = connection.hvals(JOURNAL_KEY)
-    return ShutdownReport.from_json(text)
+    return report_json.load(text)
 
 
 def report() -> ShutdownReport:

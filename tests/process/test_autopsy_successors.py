@@ -13,8 +13,8 @@ import pytest
 import redis
 from rq import Queue
 
+from graceful.core import report_json
 from graceful.core.phases import Outcome
-from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
@@ -144,9 +144,9 @@ def test_a_report_that_its_worker_had_sealed(queue: Queue, connection: redis.Red
     """A shutdown would be told as a death, because its worker came to removing nothing any more."""
     killed, _ = kill_at_work(start_worker, queue)
     ((life, text),) = connection.hgetall(JOURNAL_KEY).items()
-    report = ShutdownReport.from_json(text)
+    report = report_json.load(text)
     sealed = replace(report, outcome=Outcome.INTERRUPTED, exit_code=75, ended_at=report.started_at)
-    connection.hset(JOURNAL_KEY, life, sealed.to_json())
+    connection.hset(JOURNAL_KEY, life, report_json.dump(sealed))
     succeed(start_worker)
     (archived,) = ArchivedReport.objects.filter(worker=killed.name)
     assert (archived.outcome, archived.exit_code) == (Outcome.INTERRUPTED, 75)

@@ -12,6 +12,7 @@ import pytest
 from django.db import connection as database
 from rq import Queue
 
+from graceful.core import report_json
 from graceful.core.phases import JobOutcome
 from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as Row
@@ -199,7 +200,7 @@ def test_redis_and_database_are_away(own_valkey: Server, start_worker: StartWork
     worker.signal()
     assert worker.wait(TIMEOUT + 3) == 0, worker.output
     (file,) = (tmp_path / "spool").iterdir()
-    report = ShutdownReport.from_json(file.read_text())
+    report = report_json.load(file.read_text())
     assert (report.worker, report.sealed, report.outcome) == (worker.name, True, "clean")
     assert json.loads(file.read_text())["hooks"][0]["outcome"] == "ok"
     # The next worker on this machine stores it.

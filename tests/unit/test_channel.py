@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from graceful.core.deadline import Deadline
 from graceful.core.policy import Limits
-from graceful.core.records import TEXT_LIMIT
+from graceful.core.text import TEXT_LIMIT
 from graceful.jobs.channel import Channel, Stage, Verdict
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from graceful.core import report_json
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.sources import bring_all_home
 from graceful.reports.text import report_text
@@ -73,7 +74,7 @@ class Command(BaseCommand):
         if not reports:
             raise CommandError(_none_found(options))
         if options["format"] == "json":
-            dicts = [report.to_dict() for report in reports]
+            dicts = [report_json.plain(report) for report in reports]
             self.stdout.write(json.dumps(dicts[0] if alone else dicts, indent=2))
         else:
             self.stdout.write(f"\n\n{RULE}\n\n".join(report_text(report) for report in reversed(reports)))

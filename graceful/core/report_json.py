@@ -1,0 +1,268 @@
+"""The one JSON form of a shutdown report: how it is made and how it is read.
+
+What is read comes from outside: every field is checked, and texts come back as every database takes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.text import TEXT_LIMIT, cut
+from graceful.exceptions import UnreadableReport
+
+VERSION = 1
+ENTRY_LIMIT = 256 * 1024
+"""Characters that one report may have in JSON."""
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def dump(report: ShutdownReport) -> str:
+    """A report as JSON of at most ``ENTRY_LIMIT`` characters; long texts are cut, with a mark."""
+    text = _dump(report, TEXT_LIMIT)
+    limit = TEXT_LIMIT
+    while len(text) > ENTRY_LIMIT and limit > 64:
+        limit //= 2
+        text = _dump(report, limit)
+    if len(text) > ENTRY_LIMIT:
+        jobs = replace(report.jobs, in_flight=report.jobs.in_flight[:100])
+        text = _dump(replace(report, hooks=report.hooks[:100], jobs=jobs), limit)
+    return text
+
+
+def plain(report: ShutdownReport) -> dict[str, Any]:
+    """A report in plain types, as ``json.loads(dump(report))`` gives it."""
+    loaded: dict[str, Any] = json.loads(dump(report))
+    return loaded
+
+
+def load(text: str | bytes) -> ShutdownReport:
+    """Read a report back.
+
+    Raises:
+        UnreadableReport: not JSON, another version, too large, or a field of a wrong type.
+    """
+    if len(text) > 4 * ENTRY_LIMIT:
+        raise UnreadableReport(f"{len(text)} characters, at most {4 * ENTRY_LIMIT} are read")
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableReport(f"not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise UnreadableReport(f"a JSON object was expected, got: {type(parsed).__name__}")
+    if parsed.get("version") != VERSION:
+        raise UnreadableReport(f"version {VERSION} is read, got: {parsed.get('version')!r}"[:200])
+    return _load(parsed)
+
+
+def _dump(report: ShutdownReport, limit: int) -> str:
+    def moment(value: datetime | None) -> str | None:
+        return value.astimezone(UTC).isoformat() if value else None
+
+    def seconds(value: float | None) -> float | None:
+        return None if value is None else round(value, 6)
+
+    return json.dumps(
+        {
+            "version": VERSION,
+            "id": report.id,
+            "worker": cut(report.worker, limit),
+            "hostname": cut(report.hostname, limit),
+            "pid": report.pid,
+            "release": cut(report.release, limit),
+            "queues": [cut(name, limit) for name in report.queues],
+            "worker_class": report.worker_class,
+            "reason": report.reason,
+            "signal": report.signal,
+            "outcome": report.outcome,
+            "exit_code": report.exit_code,
+            "phase": report.phase,
+            "started_at": moment(report.started_at),
+            "requested_at": moment(report.requested_at),
+            "drained_at": moment(report.drained_at),
+            "ended_at": moment(report.ended_at),
+            "seconds": {
+                "drain": seconds(report.seconds.drain),
+                "hooks": seconds(report.seconds.hooks),
+                "total": seconds(report.seconds.total),
+            },
+            "jobs": {
+                "finished": report.jobs.finished,
+                "failed": report.jobs.failed,
+                "in_flight": [
+                    {
+                        "id": cut(job.id, limit),
+                        "function": cut(job.function, limit),
+                        "queue": cut(job.queue, limit),
+                        "outcome": job.outcome,
+                        "seconds": seconds(job.seconds),
+                        "interruptions": job.interruptions,
+                        "stack": cut(job.stack, limit),
+                    }
+                    for job in report.jobs.in_flight
+                ],
+            },
+            "hooks": [
+                {
+                    "name": cut(hook.name, limit),
+                    "outcome": hook.outcome,
+                    "seconds": seconds(hook.seconds),
+                    "timeout": seconds(hook.timeout),
+                    "detail": cut(hook.detail, limit),
+                    "error": cut(hook.error, limit),
+                    "traceback": cut(hook.traceback, limit),
+                }
+                for hook in report.hooks
+            ],
+            "notes": cut(report.notes, limit),
+        }
+    )
+
+
+def _storable(text: str) -> str:
+    """Text as every database takes it: PostgreSQL stores no NUL, and a lone surrogate is no UTF-8."""
+    return cut(text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8"))
+
+
+class _Fields:
+    """Reads one JSON object field by field, and says which field is wrong."""
+
+    def __init__(self, parsed: object, where: str) -> None:
+        if not isinstance(parsed, Mapping):
+            raise UnreadableReport(f"{where} must be an object, got: {type(parsed).__name__}")
+        self.parsed = parsed
+        self.where = where
+
+    def _get(self, key: str, kinds: tuple[type, ...], expected: str) -> Any:
+        value = self.parsed.get(key)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise UnreadableReport(f"{self.where}{key} must be {expected}, got: {value!r}"[:300])
+        return value
+
+    def text(self, key: str) -> str:
+        return _storable(self._get(key, (str,), "a string"))
+
+    def text_or_none(self, key: str) -> str | None:
+        return None if self.parsed.get(key) is None else self.text(key)
+
+    def whole(self, key: str) -> int:
+        value: int = self._get(key, (int,), "a whole number")
+        if not -(2**31) <= value < 2**31:
+            raise UnreadableReport(f"{self.where}{key} must fit 32 bits, got: {value}"[:300])
+        return value
+
+    def whole_or_none(self, key: str) -> int | None:
+        return None if self.parsed.get(key) is None else self.whole(key)
+
+    def seconds_or_none(self, key: str) -> float | None:
+        if self.parsed.get(key) is None:
+            return None
+        value = float(self._get(key, (int, float), "a number of seconds"))
+        if not abs(value) < 1e12:
+            raise UnreadableReport(f"{self.where}{key} must be a finite number of seconds, got: {value}")
+        return value
+
+    def moment_or_none(self, key: str) -> datetime | None:
+        if self.parsed.get(key) is None:
+            return None
+        try:
+            value = datetime.fromisoformat(self.text(key))
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise UnreadableReport(f"{self.where}{key} must be a time in ISO 8601: {error}") from error
+
+    def moment(self, key: str) -> datetime:
+        value = self.moment_or_none(key)
+        if value is None:
+            raise UnreadableReport(f"{self.where}{key} must be a time in ISO 8601, got: None")
+        return value
+
+    def word(self, key: str, words: type[E]) -> E:
+        value = self.parsed.get(key)
+        try:
+            return words(value)  # type: ignore[arg-type]
+        except ValueError as error:
+            known = ", ".join(words)
+            raise UnreadableReport(f"{self.where}{key} must be one of {known}, got: {value!r}"[:300]) from error
+
+    def word_or_none(self, key: str, words: type[E]) -> E | None:
+        return None if self.parsed.get(key) is None else self.word(key, words)
+
+    def rows(self, key: str) -> list[object]:
+        value: list[object] = self._get(key, (list,), "a list")
+        if len(value) > 1000:
+            raise UnreadableReport(f"{self.where}{key} must have at most 1000 items, got: {len(value)}")
+        return value
+
+
+def _load(parsed: Mapping[str, object]) -> ShutdownReport:
+    top = _Fields(parsed, "")
+    spans = _Fields(parsed.get("seconds"), "seconds.")
+    jobs = _Fields(parsed.get("jobs"), "jobs.")
+    queues = top.rows("queues")
+    if not all(isinstance(name, str) for name in queues):
+        raise UnreadableReport("queues must be a list of strings")
+    in_flight = [_Fields(row, "jobs.in_flight.") for row in jobs.rows("in_flight")]
+    hooks = [_Fields(row, "hooks.") for row in top.rows("hooks")]
+    report_id = top.text("id")
+    if not 1 <= len(report_id) <= 64:
+        raise UnreadableReport(f"id must have 1 to 64 characters, got: {report_id[:80]!r}")
+    return ShutdownReport(
+        id=report_id,
+        worker=top.text("worker"),
+        hostname=top.text("hostname"),
+        pid=top.whole("pid"),
+        release=top.text("release"),
+        queues=tuple(_storable(str(name)) for name in queues),
+        worker_class=top.text("worker_class"),
+        reason=top.word_or_none("reason", Reason),
+        signal=top.text_or_none("signal"),
+        outcome=top.word_or_none("outcome", Outcome),
+        exit_code=top.whole_or_none("exit_code"),
+        phase=top.word("phase", Phase),
+        started_at=top.moment("started_at"),
+        requested_at=top.moment_or_none("requested_at"),
+        drained_at=top.moment_or_none("drained_at"),
+        ended_at=top.moment_or_none("ended_at"),
+        seconds=Spans(
+            drain=spans.seconds_or_none("drain"),
+            hooks=spans.seconds_or_none("hooks"),
+            total=spans.seconds_or_none("total"),
+        ),
+        jobs=JobTally(
+            finished=jobs.whole("finished"),
+            failed=jobs.whole("failed"),
+            in_flight=tuple(
+                InFlightJob(
+                    id=row.text("id"),
+                    function=row.text("function"),
+                    queue=row.text("queue"),
+                    outcome=row.word("outcome", JobOutcome),
+                    seconds=row.seconds_or_none("seconds"),
+                    interruptions=row.whole("interruptions"),
+                    stack=row.text("stack"),
+                )
+                for row in in_flight
+            ),
+        ),
+        hooks=tuple(
+            HookResult(
+                name=row.text("name"),
+                outcome=row.word("outcome", HookOutcome),
+                seconds=row.seconds_or_none("seconds") or 0.0,
+                timeout=row.seconds_or_none("timeout"),
+                detail=row.text("detail"),
+                error=row.text("error"),
+                traceback=row.text("traceback"),
+            )
+            for row in hooks
+        ),
+        notes=top.text("notes"),
+    )
