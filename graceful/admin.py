@@ -24,6 +24,7 @@ from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.page import report_page
+from graceful.reports.rows import record_of
 from graceful.reports.sources import visits
 from graceful.reports.text import seconds_text
 
@@ -165,7 +166,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
             "change": True,
             "is_popup": False,
             "media": self.media,
-            "page": report_page(row.to_record()),
+            "page": report_page(record_of(row)),
             "badge": self.outcome_badge(row),
             "export_url": reverse(
                 "admin:graceful_shutdownreport_export", args=(quote(row.pk),), current_app=self.admin_site.name
@@ -180,7 +181,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         row = self._row(request, object_id)
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
-        body = json.dumps(report_json.plain(row.to_record()), indent=2)
+        body = json.dumps(report_json.plain(record_of(row)), indent=2)
         response = HttpResponse(body, content_type="application/json")
         response["Content-Disposition"] = content_disposition_header(True, f"shutdown-{quote(row.pk)}.json") or ""
         response["X-Content-Type-Options"] = "nosniff"

@@ -21,8 +21,9 @@ from redis import RedisError
 from graceful.core.deadline import Deadline
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
-from graceful.models import ReportedHook, ReportedJob, ReportRows, stored_time
+from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
+from graceful.reports.rows import ReportRows, record_of, rows_of, stored_time
 
 RETRY_SECONDS = 0.02
 """Between two attempts while another process holds SQLite's write lock."""
@@ -98,7 +99,7 @@ def read(report_id: str) -> ShutdownReport | None:
     """A stored report, or None when there is none or the database does not answer. Never raises."""
     try:
         found = ArchivedReport.objects.filter(pk=report_id).first()
-        return found.to_record() if found else None
+        return record_of(found) if found else None
     except DatabaseError as error:
         logger.warning("Shutdown report %s could not be read: %s", report_id, error)
         return None
@@ -170,7 +171,7 @@ class _Errand(Thread):
     def _store(self, report: ShutdownReport, alias: str) -> None:
         """Store one report, or note that the database does not take it; lets errors of the connection through."""
         try:
-            rows = ArchivedReport.rows_of(report)
+            rows = rows_of(report)
             while not _insert(rows, alias, self.deadline, anew=self.anew):
                 time.sleep(RETRY_SECONDS)
             self.stored.append(report.id)

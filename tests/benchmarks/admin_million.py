@@ -45,9 +45,10 @@ def fill(count: int) -> None:
     from django.db import connection, transaction
 
     from graceful.models import ReportedHook, ReportedJob, ShutdownReport
+    from graceful.reports.rows import rows_of
     from tests.db.samples import a_clean_report
 
-    row = ShutdownReport.rows_of(a_clean_report()).report
+    row = rows_of(a_clean_report()).report
     template = {field.attname: getattr(row, field.attname) for field in ShutdownReport._meta.concrete_fields}
     first = datetime(2023, 1, 1, tzinfo=UTC)
     for start in range(0, count, BATCH):

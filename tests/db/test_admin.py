@@ -23,6 +23,7 @@ from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownRep
 from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import sources
+from graceful.reports.rows import record_of, rows_of
 from graceful.reports.spool import Spool
 from tests.db.samples import MIDNIGHT, a_clean_report, a_report
 
@@ -54,7 +55,7 @@ def as_reader(client: Client, reader: User) -> Client:
 
 def save(*reports: ShutdownReport) -> None:
     for report in reports:
-        rows = ArchivedReport.rows_of(report)
+        rows = rows_of(report)
         rows.report.save(force_insert=True)
         ReportedHook.objects.bulk_create(rows.hooks)
         ReportedJob.objects.bulk_create(rows.jobs)
@@ -122,7 +123,7 @@ def test_a_post_changes_nothing(admin_client: Client, path: str) -> None:
     save(report)
     form = {"worker": "forged", "action": "delete_selected", "_selected_action": report.id, "post": "yes"}
     admin_client.post(LIST + path.format(id=report.id), form)
-    assert ArchivedReport.objects.get().to_record() == report
+    assert record_of(ArchivedReport.objects.get()) == report
 
 
 def test_last_is_one_click_from_the_index(as_reader: Client) -> None:
@@ -501,7 +502,7 @@ def test_rows_come_out_of_an_index_in_their_order(as_reader: Client, query: str,
     rows = []
     for number in range(600):
         report = a_clean_report(worker=f"w{number % 11}", hostname=f"h{number % 11}", release=f"r{number % 11}")
-        row = ArchivedReport.rows_of(report).report
+        row = rows_of(report).report
         row.happened_at = datetime(2026, 2, 1, tzinfo=UTC) + timedelta(hours=2 * number)
         row.outcome = Outcome.KILLED if number % 10 == 0 else Outcome.CLEAN
         row.reason, row.signal = (Reason.BURST, "SIGINT") if number % 8 == 0 else (Reason.SIGNAL, "SIGTERM")

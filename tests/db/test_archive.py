@@ -22,6 +22,7 @@ from graceful.core.records import InFlightJob, JobTally, ShutdownReport
 from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
+from graceful.reports.rows import record_of, rows_of
 from tests.db.samples import HOOKS, MIDNIGHT, a_report, reports
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_any_report_comes_back_as_it_was(report: ShutdownReport) -> None:
     """A field that has no column, or a column that rounds, cuts or reorders, would change the report."""
     with transaction.atomic():
-        archive._insert(ArchivedReport.rows_of(report), "default", archive.Deadline.after(5))
+        archive._insert(rows_of(report), "default", archive.Deadline.after(5))
         found = archive.read(report.id)
         transaction.set_rollback(True)
     assert found == report
@@ -70,7 +71,7 @@ def test_text_that_no_database_takes_is_stored_without_it() -> None:
     report = a_report(hooks=hooks, queues=("q\x00",), worker="w\x00" * 400)
     assert archive.store(report, seconds=5)
     row = ArchivedReport.objects.get()
-    assert row.to_record().hooks[0].name == "a\ufffdb"
+    assert record_of(row).hooks[0].name == "a\ufffdb"
     assert row.queues == ["q\ufffd"]
     assert len(row.worker) == 255
 

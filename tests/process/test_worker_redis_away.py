@@ -16,6 +16,7 @@ from graceful.core import report_json
 from graceful.core.phases import JobOutcome
 from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as Row
+from graceful.reports.rows import record_of
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
 from tests.support.books import balance
@@ -70,7 +71,7 @@ class Away:
         horses = [each for each in note["others"] if each in self.horses]
         assert horses == [], "a hook ran while the job was still running"
         database.close()
-        report = Row.objects.get(worker=worker.name).to_record()
+        report = record_of(Row.objects.get(worker=worker.name))
         assert report.sealed
         assert report.exit_code == code
         return report
@@ -150,7 +151,7 @@ def test_back_within_the_budget(away: Away) -> None:
     # Where the worker itself got no answer meanwhile, that is the graver thing.
     assert worker.wait(10) in (os.EX_TEMPFAIL, os.EX_UNAVAILABLE), worker.output
     database.close()
-    (in_flight,) = Row.objects.get(worker=worker.name).to_record().jobs.in_flight
+    (in_flight,) = record_of(Row.objects.get(worker=worker.name)).jobs.in_flight
     assert in_flight.outcome is JobOutcome.INTERRUPTED
     assert balance(away.queue.connection, [job.id]).places == {job.id: ("queue:default",)}
 

@@ -14,6 +14,7 @@ from rq.command import send_shutdown_command
 
 from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import ShutdownReport
+from graceful.reports.rows import record_of
 from tests.conftest import StartWorker
 from tests.support import jobs
 from tests.support.processes import WorkerProcess
@@ -177,7 +178,7 @@ def test_redis_lost(
     wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id))
     own_valkey.kill()
     assert worker.wait(30) == os.EX_UNAVAILABLE
-    report = Row.objects.get(worker=worker.name).to_record()
+    report = record_of(Row.objects.get(worker=worker.name))
     assert_sealed(report, Reason.REDIS_LOST, Outcome.CRASHED, 69)
     assert [each.id for each in report.jobs.in_flight] == [job.id]
     started.assert_hook_ran(worker, Reason.REDIS_LOST)

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 
 from graceful.core import report_json
 from graceful.models import ID_LENGTH, ShutdownReport
+from graceful.reports.rows import record_of
 from graceful.reports.sources import bring_all_home
 from graceful.reports.text import report_text
 
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         if options["worker"] is not None:
             found = found.filter(worker=options["worker"])
         try:
-            reports = [row.to_record() for row in found[: 1 if alone else options["limit"]]]
+            reports = [record_of(row) for row in found[: 1 if alone else options["limit"]]]
         except DatabaseError as error:
             raise CommandError(
                 f"The shutdown reports cannot be read: {error}\nTheir tables are made by: manage.py migrate graceful"

@@ -1,0 +1,174 @@
+"""The way between a report's record and its rows in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from django.conf import settings
+from django.utils import timezone
+
+from graceful.core import records, report_json
+from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.core.text import cut
+from graceful.models import NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob, ShutdownReport
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRows:
+    """One report as rows that are not saved yet."""
+
+    report: ShutdownReport
+    hooks: tuple[ReportedHook, ...]
+    jobs: tuple[ReportedJob, ...]
+
+
+def rows_of(record: records.ShutdownReport) -> ReportRows:
+    """The rows of a record, not saved.
+
+    Raises:
+        UnreadableReport: the record holds what its own JSON form cannot hold.
+    """
+    # The way over JSON takes out what a database refuses: NUL, lone surrogates, numbers that are too large.
+    clean = report_json.load(report_json.dump(record))
+    report = ShutdownReport(
+        id=clean.id,
+        happened_at=stored_time(clean.requested_at or clean.ended_at or clean.started_at),
+        worker=cut(clean.worker, NAME_LENGTH),
+        hostname=cut(clean.hostname, NAME_LENGTH),
+        pid=clean.pid,
+        release=cut(clean.release, NAME_LENGTH),
+        queues=list(clean.queues),
+        worker_class=clean.worker_class,
+        reason=clean.reason,
+        signal=None if clean.signal is None else clean.signal[:WORD_LENGTH],
+        outcome=clean.outcome,
+        exit_code=clean.exit_code,
+        phase=clean.phase,
+        started_at=stored_time(clean.started_at),
+        requested_at=_stored_or_none(clean.requested_at),
+        drained_at=_stored_or_none(clean.drained_at),
+        ended_at=_stored_or_none(clean.ended_at),
+        drain_seconds=clean.seconds.drain,
+        hooks_seconds=clean.seconds.hooks,
+        total_seconds=clean.seconds.total,
+        jobs_finished=clean.jobs.finished,
+        jobs_failed=clean.jobs.failed,
+        hooks_ok=sum(hook.outcome is HookOutcome.OK for hook in clean.hooks),
+        hooks_total=sum(hook.outcome is not HookOutcome.SKIPPED for hook in clean.hooks),
+        notes=clean.notes,
+    )
+    return ReportRows(
+        report=report,
+        hooks=tuple(_hook_row(hook, report, place) for place, hook in enumerate(clean.hooks)),
+        jobs=tuple(_job_row(job, report, place) for place, job in enumerate(clean.jobs.in_flight)),
+    )
+
+
+def record_of(row: ShutdownReport) -> records.ShutdownReport:
+    """The record of a row; reads its hooks and jobs, unless they were prefetched."""
+    return records.ShutdownReport(
+        id=row.id,
+        worker=row.worker,
+        hostname=row.hostname,
+        pid=row.pid,
+        release=row.release,
+        queues=tuple(row.queues),
+        worker_class=row.worker_class,
+        reason=None if row.reason is None else Reason(row.reason),
+        signal=row.signal,
+        outcome=None if row.outcome is None else Outcome(row.outcome),
+        exit_code=row.exit_code,
+        phase=Phase(row.phase),
+        started_at=_read(row.started_at),
+        requested_at=_read_or_none(row.requested_at),
+        drained_at=_read_or_none(row.drained_at),
+        ended_at=_read_or_none(row.ended_at),
+        seconds=records.Spans(drain=row.drain_seconds, hooks=row.hooks_seconds, total=row.total_seconds),
+        jobs=records.JobTally(
+            finished=row.jobs_finished,
+            failed=row.jobs_failed,
+            in_flight=tuple(_job_of(job) for job in _in_place(row.jobs.all())),
+        ),
+        hooks=tuple(_hook_of(hook) for hook in _in_place(row.hooks.all())),
+        notes=row.notes,
+    )
+
+
+def stored_time(moment: datetime) -> datetime:
+    """As the database takes it: with USE_TZ off Django stores naive times, in the project's own time zone."""
+    return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def _hook_row(hook: records.HookResult, report: ShutdownReport, place: int) -> ReportedHook:
+    return ReportedHook(
+        report=report,
+        place=place,
+        name=hook.name,
+        outcome=hook.outcome,
+        seconds=hook.seconds,
+        timeout=hook.timeout,
+        detail=hook.detail,
+        error=hook.error,
+        traceback=hook.traceback,
+    )
+
+
+def _hook_of(row: ReportedHook) -> records.HookResult:
+    return records.HookResult(
+        name=row.name,
+        outcome=HookOutcome(row.outcome),
+        seconds=row.seconds,
+        timeout=row.timeout,
+        detail=row.detail,
+        error=row.error,
+        traceback=row.traceback,
+    )
+
+
+def _job_row(job: records.InFlightJob, report: ShutdownReport, place: int) -> ReportedJob:
+    return ReportedJob(
+        report=report,
+        place=place,
+        job_id=cut(job.id, NAME_LENGTH),
+        function=job.function,
+        queue=job.queue,
+        outcome=job.outcome,
+        seconds=job.seconds,
+        interruptions=job.interruptions,
+        stack=job.stack,
+    )
+
+
+def _job_of(row: ReportedJob) -> records.InFlightJob:
+    return records.InFlightJob(
+        id=row.job_id,
+        function=row.function,
+        queue=row.queue,
+        outcome=JobOutcome(row.outcome),
+        seconds=row.seconds,
+        interruptions=row.interruptions,
+        stack=row.stack,
+    )
+
+
+Row = TypeVar("Row", ReportedHook, ReportedJob)
+
+
+def _in_place(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.place)
+
+
+def _stored_or_none(moment: datetime | None) -> datetime | None:
+    return None if moment is None else stored_time(moment)
+
+
+def _read(moment: datetime) -> datetime:
+    aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
+    return aware.astimezone(UTC)
+
+
+def _read_or_none(moment: datetime | None) -> datetime | None:
+    return None if moment is None else _read(moment)
