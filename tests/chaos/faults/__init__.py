@@ -1,0 +1,9 @@
+"""What is broken: each fault strikes a scene, and is lifted with the block that it was struck in."""
+
+from __future__ import annotations
+
+from tests.chaos.faults.kinds import FAULTS, Fault
+from tests.chaos.faults.scene import Scene
+from tests.chaos.faults.settings import SETTINGS, TIMEOUT
+
+__all__ = ["FAULTS", "SETTINGS", "TIMEOUT", "Fault", "Scene"]
