@@ -61,11 +61,21 @@ def amended(report: ShutdownReport, job: InFlightJob | None) -> ShutdownReport:
     """A sealed report whose worker left ``job`` in its hands, with what became of it afterwards."""
     if job is None:
         return report
-    known = tuple(
-        replace(each, outcome=job.outcome, interruptions=job.interruptions) if each.id == job.id else each
-        for each in report.jobs.in_flight
-    )
-    return replace(report, jobs=replace(report.jobs, in_flight=known))
+    tally = _jobs(report.jobs, job)
+    if any(each.id == job.id and each.outcome is JobOutcome.UNKNOWN for each in report.jobs.in_flight):
+        # A job that turns out to have come to its own end was not counted yet.
+        finished, failed = job.outcome is JobOutcome.FINISHED, job.outcome is JobOutcome.FAILED
+        tally = replace(tally, finished=tally.finished + finished, failed=tally.failed + failed)
+    return replace(report, jobs=tally)
+
+
+def knows_more(report: ShutdownReport, stored: ShutdownReport) -> bool:
+    """Whether a report is the stored one, but for knowing what became of a job of which that one does not."""
+
+    def unknown(each: ShutdownReport) -> int:
+        return sum(job.outcome is JobOutcome.UNKNOWN for job in each.jobs.in_flight)
+
+    return replace(report, jobs=stored.jobs) == stored and unknown(report) < unknown(stored)
 
 
 def _seen(report: ShutdownReport) -> list[datetime]:
@@ -80,9 +90,18 @@ def _grace_over(report: ShutdownReport, last_seen: datetime) -> bool:
 
 
 def _jobs(tally: JobTally, job: InFlightJob | None) -> JobTally:
-    known = [
-        replace(each, outcome=JobOutcome.UNKNOWN) if each.outcome is JobOutcome.RUNNING else each
-        for each in tally.in_flight
-        if job is None or each.id != job.id
-    ]
-    return replace(tally, in_flight=(*known, job) if job else tuple(known))
+    """With what became of ``job``; one that had come to its own end counts only if the shutdown had met it."""
+    known = tuple(_told(each, job) for each in tally.in_flight)
+    if (
+        job is None
+        or any(each.id == job.id for each in known)
+        or job.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED)
+    ):
+        return replace(tally, in_flight=known)
+    return replace(tally, in_flight=(*known, job))
+
+
+def _told(each: InFlightJob, job: InFlightJob | None) -> InFlightJob:
+    if job is not None and each.id == job.id:
+        return replace(each, outcome=job.outcome, interruptions=job.interruptions)
+    return replace(each, outcome=JobOutcome.UNKNOWN) if each.outcome is JobOutcome.RUNNING else each

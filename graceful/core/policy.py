@@ -74,7 +74,7 @@ def outcome_of(
         return Outcome.FORCED
     if any(hook.outcome in (HookOutcome.FAILED, HookOutcome.TIMED_OUT) for hook in hooks):
         return Outcome.HOOKS_FAILED
-    stopped = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED)
+    stopped = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.UNKNOWN)
     if any(job.outcome in stopped for job in in_flight):
         return Outcome.INTERRUPTED
     return Outcome.CLEAN

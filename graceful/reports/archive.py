@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from threading import Thread
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, Operational
 from django.db.utils import load_backend
 from redis import RedisError
 
+from graceful.core.autopsy import knows_more
 from graceful.core.deadline import Deadline
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
@@ -41,20 +43,19 @@ class Holder(Protocol):
     def set_aside(self, report_id: str, why: str) -> None: ...
 
 
-def store(report: ShutdownReport, *, seconds: float, anew: bool = False) -> bool:
-    """Store a report; one that is stored already stays as it is.
+def store(report: ShutdownReport, *, seconds: float) -> bool:
+    """Store a report; one that is stored already stays, unless this one knows what became of a job and that one not.
 
     Never raises. A database that hangs is left behind after ``seconds``, with the thread that waits for it.
 
     Args:
         report: sealed or not; what is stored is what it says now.
         seconds: the longest that the caller can wait.
-        anew: this report knows more than one that may be stored already, and takes its place.
 
     Returns:
         True when the report is in the database, whoever put it there.
     """
-    errand = _Errand([report], Deadline.after(seconds), anew=anew)
+    errand = _Errand([report], Deadline.after(seconds))
     errand.run_for(seconds)
     return report.id in errand.stored
 
@@ -96,13 +97,13 @@ def fetch_home(holder: Holder, seconds: float) -> int:
 
 
 def read(report_id: str) -> ShutdownReport | None:
-    """A stored report, or None when there is none or the database does not answer. Never raises."""
-    try:
-        found = ArchivedReport.objects.filter(pk=report_id).first()
-        return record_of(found) if found else None
-    except DatabaseError as error:
-        logger.warning("Shutdown report %s could not be read: %s", report_id, error)
-        return None
+    """A stored report, or None when there is none.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    found = ArchivedReport.objects.filter(pk=report_id).first()
+    return record_of(found) if found else None
 
 
 def remove_old(keep: timedelta, batch: int = 500) -> int:
@@ -135,11 +136,10 @@ def _delete(ids: Sequence[str], alias: str) -> int:
 class _Errand(Thread):
     """Stores some reports over a connection that is closed again; ends when it is done, fails, or is late."""
 
-    def __init__(self, reports: Sequence[ShutdownReport], deadline: Deadline, *, anew: bool = False) -> None:
+    def __init__(self, reports: Sequence[ShutdownReport], deadline: Deadline) -> None:
         super().__init__(name="graceful-archive", daemon=True)
         self.reports = reports
         self.deadline = deadline
-        self.anew = anew
         self.stored: list[str] = []
         self.refused: dict[str, str] = {}
 
@@ -172,7 +172,7 @@ class _Errand(Thread):
         """Store one report, or note that the database does not take it; lets errors of the connection through."""
         try:
             rows = rows_of(report)
-            while not _insert(rows, alias, self.deadline, anew=self.anew):
+            while not _insert(rows, alias, self.deadline):
                 time.sleep(RETRY_SECONDS)
             self.stored.append(report.id)
         except (InterfaceError, OperationalError):
@@ -182,28 +182,33 @@ class _Errand(Thread):
             self.refused[report.id] = f"the archive refused it: {error}"
 
 
-def _insert(rows: ReportRows, alias: str, deadline: Deadline, *, anew: bool = False) -> bool:
-    """Insert a report with its rows unless it is there already; False: the database is locked, try again.
-
-    Args:
-        anew: it takes the place of one that is there.
-    """
+def _insert(rows: ReportRows, alias: str, deadline: Deadline) -> bool:
+    """Insert a report with its rows unless it is there already; False: the database is locked, try again."""
     try:
-        with transaction.atomic(using=alias):
-            if anew:
-                _delete([rows.report.pk], alias)
-            # The insert comes first: in SQLite a transaction that has read cannot always go on to write.
-            rows.report.save(using=alias, force_insert=True)
-            ReportedHook.objects.using(alias).bulk_create(rows.hooks)
-            ReportedJob.objects.using(alias).bulk_create(rows.jobs)
-    except IntegrityError:
-        if not ArchivedReport.objects.using(alias).filter(pk=rows.report.pk).exists():
-            raise
+        try:
+            _write(rows, alias)
+        except IntegrityError:
+            there = ArchivedReport.objects.using(alias).filter(pk=rows.report.pk).first()
+            if there is None:
+                raise
+            if knows_more(rows.record, record_of(there)):
+                with suppress(IntegrityError):  # Somebody else was quicker.
+                    _write(rows, alias, instead=True)
     except OperationalError as error:
         if "locked" in str(error) and not deadline.expired:
             return False
         raise
     return True
+
+
+def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
+    # A write comes first: in SQLite a transaction that has read cannot always go on to write.
+    with transaction.atomic(using=alias):
+        if instead:
+            _delete([rows.report.pk], alias)
+        rows.report.save(using=alias, force_insert=True)
+        ReportedHook.objects.using(alias).bulk_create(rows.hooks)
+        ReportedJob.objects.using(alias).bulk_create(rows.jobs)
 
 
 def _fresh_connection(alias: str, deadline: Deadline) -> Any:

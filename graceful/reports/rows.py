@@ -20,6 +20,8 @@ from graceful.models import NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob,
 class ReportRows:
     """One report as rows that are not saved yet."""
 
+    record: records.ShutdownReport
+    """What will be read from them again."""
     report: ShutdownReport
     hooks: tuple[ReportedHook, ...]
     jobs: tuple[ReportedJob, ...]
@@ -61,6 +63,7 @@ def rows_of(record: records.ShutdownReport) -> ReportRows:
         notes=clean.notes,
     )
     return ReportRows(
+        record=clean,
         report=report,
         hooks=tuple(_hook_row(hook, report, place) for place, hook in enumerate(clean.hooks)),
         jobs=tuple(_job_row(job, report, place) for place, job in enumerate(clean.jobs.in_flight)),

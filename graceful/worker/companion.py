@@ -19,11 +19,11 @@ from collections.abc import Callable
 from graceful.core.deadline import Deadline
 from graceful.jobs.channel import Channel
 from graceful.worker.os_signals import STOP_SIGNALS, Inbox, blocked
-from graceful.worker.process import bounded
+from graceful.worker.process import leave_by
 
 log = logging.getLogger("graceful.worker")
-LOOK_SECONDS = 0.1
-MARGIN_SECONDS = 0.2
+LOOK_SECONDS = 0.05
+MARGIN_SECONDS = 0.1
 """How much later than the worker's own watchdog it kills."""
 CLOSE_SECONDS = 5.0
 """How long closing the report and a job's failure callback may take; a successor does it otherwise."""
@@ -63,10 +63,9 @@ class Companion:
         code = os.EX_OK
         try:
             self._watch()
-            # A Redis or a database that does not answer must not keep it.
-            closing = bounded(self._close_report, CLOSE_SECONDS)
-            if closing.error is not None:
-                raise closing.error
+            # A Redis or a database that does not answer must not keep it, nor a job's failure callback.
+            leave_by(os.EX_SOFTWARE, CLOSE_SECONDS)
+            self._close_report()
         except BaseException:
             log.exception("The companion of worker process %d failed", self._worker_pid)
             code = os.EX_SOFTWARE

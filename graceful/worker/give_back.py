@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import redis
 from rq.executions import Execution, ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.worker import BaseWorker
 
+from graceful.core.phases import JobOutcome
 from graceful.worker import rq_private
 from graceful.worker.fetch import HOLDERS_KEY
 
 INTERRUPTIONS_FIELD = "graceful_interruptions"
 """In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
-BEFORE_PROGRESS_FIELD = "graceful_interruptions_before_progress"
-"""How many there were when the job last got on, as job_store.py writes it down: a long job that goes on where it was is
-not to fail for being interrupted by many deploys, only for getting nowhere between them."""
+# Another field, which job_store.py writes, says how many there were when the job last got on: a long job that goes on
+# where it was is not to fail for being interrupted by many deploys, only for getting nowhere between them.
 
 NOT_ONCE = -1
 """As the most interruptions that are allowed: the job is taken out of all places, and not put back."""
@@ -57,7 +55,11 @@ if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
   return {'in its queue', count}
 end
 if ARGV[4] ~= '' then
-  count = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+  -- Whoever was to fail it may have died over it: the next one does not count it again.
+  if redis.call('HGET', KEYS[4], 'graceful_interrupted_in') ~= ARGV[6] then
+    count = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+    redis.call('HSET', KEYS[4], 'graceful_interrupted_in', ARGV[6])
+  end
   local before_progress = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions_before_progress') or 0)
   if count - before_progress > tonumber(ARGV[5]) then
     return {'too many', count}
@@ -91,19 +93,13 @@ class GivenBack:
         return self.found in ("given back", "in its queue")
 
     @property
+    def own_end(self) -> JobOutcome:
+        """The end that a job had come to by itself; one that was deleted or cancelled has not finished."""
+        return JobOutcome.FINISHED if self.found == "finished" else JobOutcome.FAILED
+
+    @property
     def too_many(self) -> bool:
         return self.found == "too many"
-
-
-def interruptions_of(connection: redis.Redis, job: Job) -> tuple[int, int]:
-    """How often shutdowns have interrupted a job: ever, and since it last got on.
-
-    Raises:
-        redis.exceptions.RedisError: Redis did not answer.
-    """
-    counts: Any = connection.hmget(job.key, INTERRUPTIONS_FIELD, BEFORE_PROGRESS_FIELD)
-    ever, before_progress = (int(count or 0) for count in counts)
-    return ever, ever - before_progress
 
 
 def give_back(

@@ -24,7 +24,7 @@ from graceful.core.records import InFlightJob
 from graceful.core.text import cut
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import failing, os_signals, rq_private
-from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back, interruptions_of
+from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
 
 log = logging.getLogger("graceful.worker")
 STACK_SECONDS = 0.5
@@ -140,7 +140,7 @@ class InHand:
         # A job that breaks its worker off each time must not do so for ever.
         broken_off = self.broken_off and self.execution is not None and verdict is not Verdict.UNSTARTED
         counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off
-        fails = counts and self._fails_by_policy
+        fails = counts and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
         most = (NOT_ONCE if fails else self._settings.max_interruptions) if counts else None
         given = self._give_back(most, until)
         if given is None:
@@ -185,26 +185,9 @@ class InHand:
             log.warning("Worker %s: job %s is still in the intermediate queue: %s", name, self.job.id, error)
 
     def end_with_us(self) -> None:
-        """The job ends with this very process: ``record`` tells what its successor will do about it then."""
+        """The job ends with this very process: what becomes of it then is its successor's business."""
         self.hard_limit_hit = True
-        try:
-            interruptions, in_vain = (count + 1 for count in interruptions_of(self._worker.connection, self.job))
-        except RedisError as error:
-            log.warning(
-                "Worker %s: nobody knows how often job %s was interrupted: %s", self._worker.name, self.job.id, error
-            )
-            interruptions, in_vain = 0, 0
-        fails = self._fails_by_policy or in_vain > self._settings.max_interruptions
-        self.record = replace(
-            self.record,
-            stack=cut(self._channel.read_stack()),
-            outcome=JobOutcome.INTERRUPTION_FAILED if fails else JobOutcome.KILLED,
-            interruptions=interruptions,
-        )
-
-    @property
-    def _fails_by_policy(self) -> bool:
-        return (self._channel.policy or self._settings.interrupted_jobs) == "fail"
+        self.record = replace(self.record, stack=cut(self._channel.read_stack()), outcome=JobOutcome.UNKNOWN)
 
     def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
         if given.too_many:
@@ -213,7 +196,7 @@ class InHand:
             )
             return JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
         if not given.back:
-            return JobOutcome.FINISHED if given.found == "finished" else JobOutcome.FAILED
+            return given.own_end
         if self.hard_limit_hit:
             return JobOutcome.KILLED
         return JobOutcome.INTERRUPTED if self._channel.verdict is Verdict.INTERRUPTED else JobOutcome.RETURNED

@@ -160,8 +160,8 @@ class GracefulMixin(HorseSide):
             tight_seconds(self._settings),
         )
         self._lifetime.open()
-        heard = self._presence.beat()
         self._successor.free_name(self.name, self._lifetime.report.hostname)
+        heard = self._presence.beat()
         self._torn_down = False
         super().bootstrap(logging_level, date_format, log_format)
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.

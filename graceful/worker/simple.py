@@ -16,6 +16,7 @@ from rq.job import Job
 from rq.queue import Queue
 
 from graceful.jobs import interruption
+from graceful.jobs.channel import Verdict
 from graceful.worker import horse, os_signals
 from graceful.worker.companion import Companion
 from graceful.worker.horse_watch import LOOK_SECONDS
@@ -90,6 +91,8 @@ class SimpleMixin(GracefulMixin):
         old = signal.signal(os_signals.INTERRUPT_SIGNAL, horse.interrupt)
         attendant = threading.Thread(target=self._attend_job, args=(over,), name="graceful-attendant", daemon=True)
         attendant.start()
+        # Not the attendant's: a Redis that does not answer would keep it from the shutdown.
+        threading.Thread(target=self._beat_until, args=(over,), name="graceful-beat", daemon=True).start()
         try:
             yield
         finally:
@@ -115,8 +118,11 @@ class SimpleMixin(GracefulMixin):
                 seconds = limits.hard.left()
             elif limits is not None:
                 seconds = limits.soft.left()
-            self._beat()
             self._inbox.wait(min(LOOK_SECONDS, seconds))
+
+    def _beat_until(self, over: threading.Event) -> None:
+        while not over.wait(LOOK_SECONDS):
+            self._beat()
 
     def _give_up(self) -> None:
         """The job holds the main thread and does not let go of it: end the worker from here.
@@ -128,7 +134,8 @@ class SimpleMixin(GracefulMixin):
         self._channel.write_stack(guard.stack_of_job(frame) if guard is not None else "")
         assert self._in_hand is not None
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
-        self._in_hand.end_with_us()
-        self._meet(self._in_hand)
+        if self._channel.verdict not in (Verdict.FINISHED, Verdict.FAILED):  # Else a horse exit hook hangs.
+            self._in_hand.end_with_us()
+        self._account(self._in_hand)
         self.teardown()
-        leave(self._ending.run(lambda: False))
+        leave(self._ending.run(lambda: self._in_hand is None and self._give_back_leftover()), self.seconds_left)

@@ -7,6 +7,7 @@ over it as well.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from rq.worker import BaseWorker
 from graceful.conf import Settings
 from graceful.core import report_json
 from graceful.core.autopsy import Findings, amended, closed
+from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
@@ -40,6 +42,27 @@ log = logging.getLogger("graceful.worker")
 LOCK_KEY = "graceful:autopsy:{}"
 LOCK_SECONDS = 30
 QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
+FREE_SECONDS = 6.0
+"""How long a start waits for another successor that is at work on a worker of the same name."""
+FORGET_SCRIPT = """
+-- KEYS: our workers, RQ's hash of the worker, then its other keys and the registries of workers, of which it leaves.
+-- ARGV: life, name, how many of the keys are its own.
+for _, text in ipairs(redis.call('HVALS', KEYS[1])) do
+  local read, other = pcall(cjson.decode, text)
+  if read and type(other) == 'table' and other['worker'] == ARGV[2] and other['life'] ~= ARGV[1] then
+    -- Another one has the name by now, and these entries are that one's.
+    return 0
+  end
+end
+for i = 2, #KEYS do
+  if i - 1 <= tonumber(ARGV[3]) then
+    redis.call('DEL', KEYS[i])
+  else
+    redis.call('SREM', KEYS[i], KEYS[2])
+  end
+end
+return 1
+"""
 RELEASE_SCRIPT = """
 -- KEYS: locks, and last the scheduler's hash. ARGV: the scheduler's name.
 for i = 1, #KEYS - 1 do
@@ -127,7 +150,11 @@ class Successor:
             same_host = report is not None and report.hostname == hostname and not registration.process.local
             if registration.process.gone or same_host:
                 log.info("Worker %s: its predecessor %s is dead", name, life)
-                self._under_lock(registration)
+                until = Deadline.after(FREE_SECONDS)
+                while (
+                    not self._under_lock(registration) and self._registration(registration.life) and not until.expired
+                ):
+                    time.sleep(0.05)
 
     def _registration(self, life: str) -> Registration | None:
         text: Any = self._connection.hget(WORKERS_KEY, raw(life))
@@ -170,7 +197,7 @@ class Successor:
                 ),
             )
             Journal(self._connection).write(sealed)
-        archived = archive.store(sealed, seconds=ARCHIVE_SECONDS, anew=sealed != report)
+        archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
         forget(self._connection, registration)
         leave(self._connection, registration, archived=archived, job_seen_to=True)
         if report is not None and report.sealed:
@@ -246,7 +273,7 @@ class Successor:
             job: Job = worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
         except NoSuchJobError:
             queue.intermediate_queue.remove(job_id)
-            return None
+            return InFlightJob(job_id, "", queue.name, JobOutcome.FAILED)
         except (RedisError, OSError):
             raise
         except Exception:
@@ -264,8 +291,10 @@ class Successor:
         if given.too_many:
             failing.fail(worker, job, queue, execution, given.interruptions, by_policy=fails)
             return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
+        if given.found == "not held":
+            return None  # It is another's.
         if not given.back:
-            return None  # It had come to its end by itself, or is another's.
+            return replace(in_flight, outcome=given.own_end)
         return replace(in_flight, outcome=JobOutcome.KILLED if started else JobOutcome.RETURNED)
 
 
@@ -279,12 +308,11 @@ def forget(connection: redis.Redis, registration: Registration) -> None:
     Raises:
         redis.exceptions.RedisError: Redis did not answer.
     """
-    with connection.pipeline() as pipeline:
-        for key in rq_private.worker_keys(registration.worker):
-            pipeline.delete(key)
-        for registry in rq_private.worker_registries(registration.queues):
-            pipeline.srem(registry, rq_private.worker_keys(registration.worker)[0])
-        pipeline.execute()
+    own = rq_private.worker_keys(registration.worker)
+    connection.register_script(FORGET_SCRIPT)(
+        keys=[WORKERS_KEY, *own, *rq_private.worker_registries(registration.queues)],
+        args=[registration.life, registration.worker, len(own)],
+    )
     if registration.scheduler:
         keys = rq_private.scheduler_keys(registration.queues, registration.scheduler)
         connection.register_script(RELEASE_SCRIPT)(keys=keys, args=[registration.scheduler])

@@ -201,12 +201,21 @@ def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
     report = a_report(jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),)))
     assert archive.store(report, seconds=5)
     amended = replace(report, jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),)))
-    assert archive.store(amended, seconds=5)
-    assert archive.read(report.id) == report
-    assert archive.store(amended, seconds=5, anew=True)
+    held = Held(amended)
+    assert archive.bring_home(held, 5) == 1
     assert archive.read(report.id) == amended
-    assert archive.store(replace(amended, id="other"), seconds=5, anew=True)
-    assert ArchivedReport.objects.count() == 2
+    assert archive.store(report, seconds=5)
+    assert archive.read(report.id) == amended
+
+
+def test_report_that_says_something_else_does_not_take_the_place_of_the_stored_one() -> None:
+    """A successor that saw only what a worker had written ahead would wipe out the worker's own last word."""
+    unknown = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),))
+    known = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),))
+    report = a_report(jobs=unknown)
+    assert archive.store(report, seconds=5)
+    assert archive.store(replace(report, jobs=known, hooks=(), exit_code=None), seconds=5)
+    assert archive.read(report.id) == report
 
 
 def test_what_cannot_be_stored_does_not_block_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

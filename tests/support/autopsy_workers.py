@@ -54,6 +54,14 @@ class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
         super().bootstrap(*args, **kwargs)
 
 
+class HastySimple(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
+    """As :class:`Hasty`, of a worker that runs its jobs itself."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        mixin.BEAT_SECONDS = intake.BEAT_SECONDS = 0.5
+        super().bootstrap(*args, **kwargs)
+
+
 def endless() -> None:
     """An exit hook."""
     time.sleep(60)

@@ -57,6 +57,15 @@ def naps() -> str:
     return "napped"
 
 
+def swallows_everything() -> None:
+    """A hook that takes no notice of its alarm."""
+    while True:
+        try:
+            time.sleep(0.05)
+        except BaseException:
+            continue
+
+
 def failing() -> None:
     """An exit hook that fails.
 

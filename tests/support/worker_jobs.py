@@ -18,7 +18,7 @@ from rq import Retry
 from rq.job import Job
 
 from graceful.jobs import on_interrupt, shutdown_requested, time_left, uninterruptible
-from tests.support.jobs import current_job, note_end, note_start
+from tests.support.jobs import CALLED, current_job, note_end, note_start, stubborn
 
 
 def idles(seconds: float) -> None:
@@ -76,6 +76,10 @@ def waits_in_two_threads(key: str) -> None:
 def hangs_with_the_gil() -> None:
     """Waits in C for a lock that it holds itself, and does not let go of the GIL: no Python runs here any more."""
     note_start()
+    _hold_the_gil()
+
+
+def _hold_the_gil() -> None:
     libc = ctypes.PyDLL(None)
     mutex = ctypes.create_string_buffer(256)
     libc.pthread_mutex_init(mutex, None)
@@ -95,6 +99,29 @@ def waits_in_c(seconds: float) -> str:
     time.sleep(0.3)
     note_end()
     return "waited"
+
+
+def stubborn_with_a_child(seconds: float) -> None:
+    """As ``jobs.stubborn``; ``multiprocessing`` waits for its child when the process exits."""
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(seconds,)).start()
+    stubborn(seconds)
+
+
+def failed_slowly(job: Job, connection: Any, *args: Any, **kwargs: Any) -> None:
+    """A failure callback that takes a while; the companion has patience for it."""
+    connection.rpush(CALLED, f"failure:{job.id}")
+    time.sleep(1.5)
+
+
+def failed_and_sleeps(job: Job, connection: Any, *args: Any, **kwargs: Any) -> None:
+    """A failure callback that takes too long."""
+    connection.rpush(CALLED, f"failure:{job.id}")
+    time.sleep(60)
+
+
+def failed_and_hangs(job: Job, connection: Any, *args: Any, **kwargs: Any) -> None:
+    """A failure callback that lets no Python run any more."""
+    _hold_the_gil()
 
 
 def ignores_its_children() -> None:

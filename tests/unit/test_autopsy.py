@@ -77,21 +77,42 @@ def test_the_job_it_held_stands_in_the_report_once() -> None:
     job = InFlightJob("j1", "f", "default", JobOutcome.KILLED, interruptions=1)
     report = closed(a_report(jobs=JobTally(in_flight=(running, other))), findings(job=job))
     assert [(each.id, each.outcome) for each in report.jobs.in_flight] == [
-        ("j2", JobOutcome.UNKNOWN),
         ("j1", JobOutcome.KILLED),
+        ("j2", JobOutcome.UNKNOWN),
     ]
 
 
 def test_sealed_report_learns_what_became_of_its_job() -> None:
-    """The worker could only guess what a successor would do with a job that outlived it."""
+    """The worker cannot know what a successor does with a job that outlived it."""
     mine = InFlightJob("mine", "f", "default", JobOutcome.UNKNOWN, seconds=2.0, stack="here")
     other = InFlightJob("other", "f", "default", JobOutcome.FINISHED)
-    report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED, jobs=JobTally(in_flight=(other, mine)))
+    report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED, jobs=JobTally(3, 1, in_flight=(other, mine)))
     found = InFlightJob("mine", "f", "default", JobOutcome.KILLED, interruptions=2)
     changed = amended(report, found)
     assert changed.jobs.in_flight == (
         other,
         InFlightJob("mine", "f", "default", JobOutcome.KILLED, seconds=2.0, interruptions=2, stack="here"),
     )
-    assert (changed.outcome, changed.phase) == (Outcome.FORCED, Phase.SEALED)
+    assert (changed.outcome, changed.phase, changed.jobs.finished) == (Outcome.FORCED, Phase.SEALED, 3)
     assert amended(report, None) is report
+    assert amended(report, InFlightJob("mine", "f", "default", JobOutcome.FINISHED)).jobs.finished == 4
+    assert amended(report, InFlightJob("mine", "f", "default", JobOutcome.FAILED)).jobs.failed == 2
+
+
+def test_sealed_report_learns_of_a_job_that_it_did_not_have() -> None:
+    """A job that was fetched and never heard of would go back without a word."""
+    report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED)
+    back = InFlightJob("fetched", "f", "default", JobOutcome.RETURNED)
+    assert amended(report, back).jobs.in_flight == (back,)
+    # What it held last and had long come to its end is none that the shutdown met.
+    assert amended(report, InFlightJob("old", "f", "default", JobOutcome.FINISHED)).jobs == JobTally()
+
+
+@pytest.mark.parametrize("outcome", [JobOutcome.FINISHED, JobOutcome.KILLED])
+def test_killed_worker_keeps_the_stack_of_its_job(outcome: JobOutcome) -> None:
+    """A job that was interrupted before its worker was killed would lose where it stood."""
+    mine = InFlightJob("mine", "f", "default", JobOutcome.RUNNING, stack="here")
+    report = closed(
+        a_report(jobs=JobTally(in_flight=(mine,))), findings(job=InFlightJob("mine", "f", "default", outcome))
+    )
+    assert [(each.outcome, each.stack) for each in report.jobs.in_flight] == [(outcome, "here")]

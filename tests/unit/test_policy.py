@@ -17,7 +17,7 @@ from graceful.core.records import HookResult, InFlightJob
 HOOK = {outcome: HookResult("hook", outcome) for outcome in HookOutcome}
 JOB = {outcome: InFlightJob("id", "function", "queue", outcome) for outcome in JobOutcome}
 BAD_HOOKS = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
-STOPPED = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED)
+STOPPED = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.UNKNOWN)
 QUIET_REASONS = (Reason.SIGNAL, Reason.BURST, Reason.MAX_JOBS, Reason.IDLE, Reason.COMMAND)
 
 

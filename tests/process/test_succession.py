@@ -1,0 +1,167 @@
+"""A simple worker that had to leave its job behind, and what its companion makes of that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from django_rq import get_queue
+from rq import Callback, Queue
+
+from graceful.core.phases import HookOutcome, JobOutcome, Outcome
+from graceful.core.records import InFlightJob, ShutdownReport
+from tests.conftest import StartWorker
+from tests.support import jobs, worker_jobs
+from tests.support.processes import WorkerProcess
+from tests.support.reports import report_of
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+SHORT = {"GRACEFUL_TIMEOUT": 2.0, "GRACEFUL_HOOKS_TIMEOUT": 0.5, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
+SIMPLE = ["--worker-class", "rq.SimpleWorker"]
+LATE = 0.5
+"""Other tests keep the machine busy; the storm and the chaos suite measure without."""
+
+
+@pytest.fixture
+def stopped(start_worker: StartWorker, connection: redis.Redis) -> Callable[..., WorkerProcess]:
+    """Start a simple worker, ask it to stop when its job runs."""
+
+    def start_and_stop(job_id: str, name: str | None = None, **settings: Any) -> WorkerProcess:
+        worker = start_worker(options=SIMPLE, settings=SHORT | settings, name=name)
+        wait_until(lambda: connection.hget(jobs.PIDS, job_id), 10, lambda: worker.output)
+        worker.signal(signal.SIGTERM)
+        return worker
+
+    return start_and_stop
+
+
+def last_word(connection: redis.Redis, worker: WorkerProcess) -> tuple[ShutdownReport, InFlightJob]:
+    """The report when the companion is done, and the one job in it."""
+    wait_until(lambda: not worker.children(), 12, lambda: worker.output)
+    report = report_of(connection, worker)
+    (in_flight,) = report.jobs.in_flight
+    return report, in_flight
+
+
+def test_a_job_that_had_finished_is_finished(
+    stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+) -> None:
+    """A horse exit hook that hangs would make a stored result look like a killed job."""
+    job = queue.enqueue(jobs.napping, 0.3)
+    hook = {"call": "tests.support.worker_hooks.swallows_everything", "timeout": 20}
+    worker = stopped(job.id, GRACEFUL_HORSE_EXIT_HOOKS=[hook])
+    worker.wait(10)
+    report, in_flight = last_word(connection, worker)
+    assert job.get_status(refresh=True) == "finished"
+    assert (in_flight.outcome, report.jobs.finished, report.outcome) == (JobOutcome.FINISHED, 1, Outcome.CLEAN)
+    assert worker.exit_code == os.EX_OK, worker.output
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_a_job_that_somebody_ended_meanwhile(
+    how: str, stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+) -> None:
+    """The report would say that it went back to its queue."""
+    job = queue.enqueue(jobs.stubborn, 60)
+    worker = stopped(job.id)
+    getattr(job, how)()
+    worker.wait(10)
+    _, in_flight = last_word(connection, worker)
+    assert (in_flight.outcome, in_flight.interruptions) == (JobOutcome.FAILED, 0)
+    assert queue.job_ids == []
+    assert not connection.exists("graceful:workers", "graceful:holders")
+
+
+def test_a_failure_callback_that_sleeps(
+    stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+) -> None:
+    """The companion would run out of time over it, and the job would stay started, its callback called twice."""
+    job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_and_sleeps))
+    worker = stopped(job.id, GRACEFUL_MAX_INTERRUPTIONS=0)
+    assert worker.wait(10) == os.EX_TEMPFAIL, worker.output
+    _, in_flight = last_word(connection, worker)
+    assert (in_flight.outcome, in_flight.interruptions) == (JobOutcome.INTERRUPTION_FAILED, 1)
+    assert job.get_status(refresh=True) == "failed"
+    assert connection.lrange(jobs.CALLED, 0, -1) == [f"failure:{job.id}".encode()]
+
+
+def test_a_failure_callback_that_holds_the_gil(
+    stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """The companion would stay for good: it holds back every signal to stop. Nor may the next one count twice."""
+    job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_and_hangs))
+    worker = stopped(job.id, GRACEFUL_MAX_INTERRUPTIONS=0)
+    worker.wait(10)
+    wait_until(lambda: not worker.children(), 12, lambda: worker.output)
+    connection.hdel(job.key, "failure_callback_name")
+    connection.delete(*connection.keys("graceful:autopsy:*"))  # As 30 s later.
+    assert (
+        start_worker(options=["--burst"], settings={"GRACEFUL_MAX_INTERRUPTIONS": 0}, wait=False).wait(20) == os.EX_OK
+    )
+    _, in_flight = last_word(connection, worker)
+    assert (in_flight.outcome, in_flight.interruptions) == (JobOutcome.INTERRUPTION_FAILED, 1)
+
+
+def test_a_worker_of_the_same_name_stays_registered(
+    stopped: Callable[..., WorkerProcess], start_worker: StartWorker, connection: redis.Redis, queue: Queue
+) -> None:
+    """A deploy that keeps the names would leave the new worker unlisted, as the old one's companion ends it."""
+    job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_slowly))
+    first = stopped(job.id, name="same", GRACEFUL_MAX_INTERRUPTIONS=0)
+    first.wait(10)
+    second = start_worker(name="same", wait=False)
+    wait_until(lambda: connection.hget("rq:worker:same", "pid") == str(second.pid).encode(), 15, lambda: second.output)
+    wait_until(lambda: not first.children(), 12, lambda: first.output)
+    assert second.running
+    assert connection.sismember("rq:workers", "rq:worker:same")
+    assert connection.hget("rq:worker:same", "pid") == str(second.pid).encode()
+
+
+def test_a_child_of_the_job(stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue) -> None:
+    """``multiprocessing`` waits for it at exit: past the grace period, and with another exit code than the report's."""
+    job = queue.enqueue(worker_jobs.stubborn_with_a_child, 60)
+    hook = "tests.support.worker_hooks.naps"
+    settings = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_EXIT_HOOKS": [hook]}
+    worker = stopped(job.id, **settings)
+    began = time.monotonic()
+    code = worker.wait(10)
+    took = time.monotonic() - began
+    report = report_of(connection, worker)
+    worker.clear()
+    assert code == report.exit_code == os.EX_TEMPFAIL, worker.output
+    assert took < 3.0 + LATE
+
+
+@pytest.mark.parametrize("job", [worker_jobs.idles, jobs.stubborn])
+def test_redis_that_froze_before_the_signal(
+    job: Callable[[float], None], start_worker: StartWorker, own_valkey: Server
+) -> None:
+    """Where the attendant stands in a beat that nobody answers, the job is not interrupted, and no hook runs."""
+    connection = own_valkey.client()
+    enqueued = get_queue("default").enqueue(job, 60)
+    settings = {
+        "GRACEFUL_TIMEOUT": 6.0,
+        "GRACEFUL_HOOKS_TIMEOUT": 4.0,
+        "GRACEFUL_INTERRUPT_TIMEOUT": 1.0,
+        "GRACEFUL_EXIT_HOOKS": ["tests.support.worker_hooks.naps"],
+    }
+    hasty = ["--worker-class", "tests.support.autopsy_workers.HastySimple"]
+    worker = start_worker(options=hasty, settings=settings)
+    wait_until(lambda: connection.hget(jobs.PIDS, enqueued.id), 10, lambda: worker.output)
+    own_valkey.pause()
+    try:
+        time.sleep(2.0)  # For several beats: that they get no answer is all that is to be seen of them.
+        worker.signal(signal.SIGTERM)
+        code = worker.wait(12)
+    finally:
+        own_valkey.resume()
+    wait_until(lambda: not worker.children(), 12, lambda: worker.output)
+    report = report_of(connection, worker)
+    assert [hook.outcome for hook in report.hooks] == [HookOutcome.OK], worker.output
+    assert (report.outcome, code) != (Outcome.FORCED, os.EX_SOFTWARE)
