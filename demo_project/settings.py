@@ -79,7 +79,7 @@ GRACEFUL_EXIT_HOOKS = [
     "graceful.hooks.builtin.stop_threads",
     {"call": "demo_project.pool.close_pool", "name": "samples.close_pool", "timeout": 2},
     "graceful.hooks.builtin.save_worker_statistics",
-    "graceful.hooks.builtin.close_caches",
     {"call": "graceful.hooks.builtin.flush_sentry", "optional": True},
+    "graceful.hooks.builtin.close_caches",
     "graceful.hooks.builtin.close_database_connections",
 ]

@@ -84,6 +84,10 @@ class Settings:
         _raise_errors(found)
         return replace(self, timeout=float(seconds))
 
+    def warnings(self, key: str) -> list[Problem]:
+        """What is doubtful in the grace period and its parts; ``key`` names where it comes from."""
+        return _shares(key, self.timeout, self.hooks_timeout, self.interrupt_timeout)
+
 
 @functools.cache
 def settings() -> Settings:
@@ -190,8 +194,9 @@ class _Reader:
                 # Without the prefix, which alone would make any two names alike.
                 known = [name.removeprefix(PREFIX) for name in DEFAULTS]
                 close = difflib.get_close_matches(key.removeprefix(PREFIX), known, n=1)
-                hint = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are: {', '.join(DEFAULTS)}."
-                self.found.append(Problem("E001", key, f"{key} is not a setting of django-rq-graceful", hint))
+                meant = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+                hint = f"Known are: {', '.join(DEFAULTS)}."
+                self.found.append(Problem("E001", key, f"{key} is not a setting of django-rq-graceful{meant}", hint))
 
     def seconds(self, key: str) -> float:
         if valid_seconds(self.value(key)):
@@ -254,7 +259,11 @@ class _Reader:
         if value is None:
             return default
         if isinstance(value, (str, pathlib.PurePath)) and os.path.isabs(value):
-            return pathlib.Path(value)
+            path = pathlib.Path(value)
+            if not path.exists() or path.is_dir():
+                return path
+            self.wrong("E008", key, "a directory, or the path of one that can be made", "A file is there.")
+            return default
         self.wrong(
             "E008", key, "an absolute path, as a string or a Path", "None stands for a directory in the tempdir."
         )

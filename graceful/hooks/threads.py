@@ -39,7 +39,14 @@ def register_thread(
         thread: the thread, started or not.
         stop: tells the thread to stop: an event that is set, or a function that is called. It must not wait.
         timeout: seconds at most to wait for this thread, or None for as long as the hook may take.
+
+    Raises:
+        TypeError: ``thread`` is no thread, or ``stop`` neither an event nor callable.
     """
+    if not isinstance(thread, threading.Thread):
+        raise TypeError(f"register_thread takes a threading.Thread, got: {thread!r}")
+    if not isinstance(stop, threading.Event) and not callable(stop):
+        raise TypeError(f"register_thread takes a threading.Event or a callable as stop, got: {stop!r}")
     tell = stop.set if isinstance(stop, threading.Event) else stop
     own = os.getpid()
     _registered[:] = [

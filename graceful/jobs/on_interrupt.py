@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar, cast, get_args
 
+log = logging.getLogger("graceful.jobs")
 Policy = Literal["requeue", "fail"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 ATTRIBUTE = "graceful_on_interrupt"
@@ -51,6 +53,8 @@ def policy_of(function: Callable[..., Any] | None, meta: Mapping[str, Any] | Non
     said: object = meta.get(META_KEY) if isinstance(meta, Mapping) else None
     if _known(said):
         return cast(Policy, said)
+    if said is not None:
+        log.warning('job.meta["%s"] must be "requeue" or "fail", got: %.100r', META_KEY, said)
     while isinstance(function, partial) and not hasattr(function, ATTRIBUTE):
         function = function.func
     said = getattr(function, ATTRIBUTE, None)

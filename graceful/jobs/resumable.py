@@ -133,6 +133,11 @@ def checkpoint(state: Any, *, name: str = "default") -> None:
         TypeError, ValueError: JSON cannot hold the state.
         JobInterrupted: the worker is to stop; let it pass.
     """
+    try:
+        json.dumps(state)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"checkpoint takes a state that JSON can hold, got: {state!r:.200} ({error})") from error
     guard = interruption.guard
     if guard is None or guard.elsewhere:
         return

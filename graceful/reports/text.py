@@ -109,7 +109,7 @@ def _hooks(report: ShutdownReport) -> list[str]:
 
 
 def _hook_words(hook: HookResult) -> str:
-    words = [each for each in (hook.detail, hook.error) if each]
+    words = [one_line(each) for each in (hook.detail, hook.error) if each]
     if hook.outcome == "timed_out":
         words.append(f"allowed {seconds_text(hook.timeout)}")
     return "; ".join(words)

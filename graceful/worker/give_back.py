@@ -58,10 +58,10 @@ if ARGV[4] ~= '' then
   -- Whoever was to fail it may have died over it: the next one does not count it again.
   if redis.call('HGET', KEYS[4], 'graceful_interrupted_in') ~= ARGV[6] then
     count = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
-    redis.call('HSET', KEYS[4], 'graceful_interrupted_in', ARGV[6])
   end
   local before_progress = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions_before_progress') or 0)
   if count - before_progress > tonumber(ARGV[5]) then
+    redis.call('HSET', KEYS[4], 'graceful_interrupted_in', ARGV[6])
     return {'too many', count}
   end
 end

@@ -166,6 +166,29 @@ class Presence:
         leave(self._connection, self.registration, archived=archived)
 
 
+def silent(connection: redis.Redis) -> list[Registration]:
+    """Workers that are dead, as far as can be seen from here, and whose reports nobody has closed yet.
+
+    Args:
+        connection: a client of the server that they are on.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    workers: Any = connection.hgetall(WORKERS_KEY)
+    now: Any = connection.time()
+    heard: Any = connection.zrange(BEATS_KEY, 0, -1, withscores=True)
+    beats = dict(heard)
+    found = []
+    for life, text in workers.items():
+        registration = Registration.from_json(text)
+        if registration is None:
+            continue
+        if registration.process.gone or now[0] - beats.get(life, 0.0) > OVERDUE_SECONDS:
+            found.append(registration)
+    return found
+
+
 def leave(connection: redis.Redis, registration: Registration, *, archived: bool, job_seen_to: bool = False) -> None:
     """See :meth:`Presence.leave`; ``job_seen_to`` if the caller has done with its job all that can be done."""
     connection.register_script(LEAVE_SCRIPT)(

@@ -205,9 +205,8 @@ class Successor:
             log.warning("Worker %s had left something in its hands (%s)", registration.worker, left)
             return True
         log.warning(
-            "Worker %s died without a word; its report is closed by worker %s: %s",
+            "Worker %s died without a word; its report is closed: %s",
             registration.worker,
-            self._worker.name,
             sealed.notes or sealed.outcome,
         )
         return True

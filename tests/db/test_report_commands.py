@@ -104,7 +104,7 @@ def test_text_cannot_harm_a_terminal(stored: list[ShutdownReport]) -> None:
     [
         ((), "There is no shutdown report yet"),
         (("--last",), "There is no shutdown report yet"),
-        (("--worker", "nobody\x1b"), r"of a worker named 'nobody\x1b'"),
+        (("--worker", "nobody\x1b"), r"name begins with 'nobody\x1b'"),
         (("--id", "none"), "with the id 'none'"),
     ],
 )

@@ -104,5 +104,28 @@ def test_a_class_that_cannot_be_graceful(
     worker = start_worker(options=["--burst", "--worker-class", worker_class], wait=False)
     assert worker.wait() == os.EX_CONFIG, worker.output
     assert message in worker.output
+    assert "--worker-class must be the dotted path of an RQ worker class" in worker.output
     assert "Traceback" not in worker.output
     assert job.get_status(refresh=True) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "message"),
+    [
+        (["--queue-class", "nope.Q"], os.EX_CONFIG, "--queue-class must be a dotted path, got: nope.Q"),
+        (["--job-class", "rq.job.Nope"], os.EX_CONFIG, "--job-class must be a dotted path, got: rq.job.Nope"),
+        (["--serializer", "nope"], os.EX_CONFIG, "--serializer must be a dotted path, got: nope"),
+        (["--max-jobs", "0"], 2, "a whole number from 1"),
+        (["--max-idle-time=-3"], 2, "a whole number from 1"),
+        (["--worker-ttl", "soon"], 2, "a whole number from 1"),
+        (["--timeout", "7"], os.EX_OK, "together should be below --timeout (7), got: 8"),
+    ],
+)
+def test_options_that_are_wrong(
+    options: list[str], exit_code: int, message: str, start_worker: StartWorker, queue: Queue
+) -> None:
+    """Nobody could tell which of the options it was, or a worker would start that does not do what was meant."""
+    worker = start_worker(options=["--burst", *options], wait=False)
+    assert worker.wait() == exit_code, worker.output
+    assert message in worker.output
+    assert "Traceback" not in worker.output

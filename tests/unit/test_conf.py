@@ -195,8 +195,8 @@ def test_unknown_name_with_a_close_one() -> None:
     with override_settings(GRACEFUL_TIMOUT=3):
         (problem,) = problems()
     assert (problem.id, problem.key) == ("E001", "GRACEFUL_TIMOUT")
-    assert problem.message == "GRACEFUL_TIMOUT is not a setting of django-rq-graceful"
-    assert problem.hint == "Did you mean GRACEFUL_TIMEOUT?"
+    assert problem.message == "GRACEFUL_TIMOUT is not a setting of django-rq-graceful; did you mean GRACEFUL_TIMEOUT?"
+    assert problem.hint.startswith("Known are: GRACEFUL_EXIT_HOOKS, ")
 
 
 def test_unknown_name_with_no_close_one() -> None:

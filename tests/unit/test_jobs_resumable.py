@@ -488,7 +488,13 @@ def test_a_state_within_a_loop_fits_to_its_cursor(worker: Worker) -> None:
 
 def test_a_state_that_json_cannot_hold_is_an_error() -> None:
     """It would come out in the middle of a shutdown."""
-    with shutdown_after(items=5), pytest.raises(TypeError):
+    with (
+        shutdown_after(items=5),
+        pytest.raises(TypeError, match="checkpoint takes a state that JSON can hold, got: <obj"),
+    ):
+        checkpoint(object())
+    # A plain unit test finds it too.
+    with pytest.raises(TypeError, match="checkpoint takes"):
         checkpoint(object())
 
 

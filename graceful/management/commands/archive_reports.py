@@ -15,7 +15,7 @@ from graceful.reports.sources import bring_all_home
 class Command(BaseCommand):
     help = (
         "Stores the shutdown reports that wait in Redis or in this machine's spool, and removes those older than "
-        "GRACEFUL_REPORTS_KEEP. Workers and the admin do the first by themselves; this is for a cron job."
+        "GRACEFUL_REPORTS_KEEP. Workers do both by themselves, and the admin the first; this is for a cron job."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

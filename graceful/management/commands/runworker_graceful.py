@@ -18,9 +18,11 @@ from django_rq.workers import get_worker, get_worker_class
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.logutils import setup_loghandlers
+from rq.utils import import_attribute
 
 from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
+from graceful.management.commands.shutdown_report import positive_number
 from graceful.worker import os_signals
 from graceful.worker.classes import make_graceful
 from graceful.worker.drain import STOPS
@@ -45,6 +47,10 @@ START_SECONDS = 1.0
 """How long the start may take to notice a stop by itself."""
 LEVELS = {0: "WARNING", 1: "INFO"}
 
+CLASS_OPTIONS = ("queue_class", "job_class", "serializer")
+NUMBERS = ("worker_ttl", "max_jobs", "max_idle_time")
+"""Options that RQ takes as they are, and that mean nothing at zero or below."""
+
 IMPORT_ERRORS = (ImportError, AttributeError, ValueError)
 """What ``rq.utils.import_attribute`` raises."""
 
@@ -63,6 +69,8 @@ class Command(RQWorkerCommand):
         super().add_arguments(parser)  # type: ignore[no-untyped-call]
         for action in parser._actions:
             action.help = HELPS.get(action.dest, action.help)
+            if action.dest in NUMBERS:
+                action.type = positive_number
         parser.add_argument(
             "--timeout",
             type=float,
@@ -98,10 +106,13 @@ class Command(RQWorkerCommand):
             _check()
         seconds = options["timeout"]
         if seconds is not None:
-            conf.settings().with_timeout(seconds)
+            for problem in conf.settings().with_timeout(seconds).warnings("--timeout"):
+                self.stderr.write(self.style.WARNING(f"{problem.message}\n\tHINT: {problem.hint}"))
         # django-rq's hints know RQ's Worker alone, which a SimpleWorker of RQ 3 is not.
         graceful_class: Any = _worker_class(options["worker_class"])
         _check_queues(queues)
+        for option in CLASS_OPTIONS:
+            _check_class(option, options[option])
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
         try:
@@ -114,7 +125,7 @@ class Command(RQWorkerCommand):
                 worker_ttl=options["worker_ttl"],
                 serializer=options["serializer"],
             )
-        except IMPORT_ERRORS as error:  # of --queue-class, --job-class or --serializer
+        except IMPORT_ERRORS as error:
             raise UnsupportedWorkerClass(f"The worker cannot be made: {error}") from error
         worker.grace_seconds = seconds
         if options["pid"]:
@@ -163,8 +174,24 @@ def _worker_class(path: str | None) -> Any:
     """
     try:
         return make_graceful(get_worker_class(path))  # type: ignore[no-untyped-call]
+    except (*IMPORT_ERRORS, UnsupportedWorkerClass) as error:
+        origin = "--worker-class" if path else 'RQ["WORKER_CLASS"]'
+        raise UnsupportedWorkerClass(f"{origin} must be the dotted path of an RQ worker class: {error}") from error
+
+
+def _check_class(option: str, path: Any) -> None:
+    """See whether the class of an option is there.
+
+    Raises:
+        UnsupportedWorkerClass: it is not.
+    """
+    if not isinstance(path, str):
+        return
+    try:
+        import_attribute(path)
     except IMPORT_ERRORS as error:
-        raise UnsupportedWorkerClass(f"The worker class {path or 'in RQ'} cannot be imported: {error}") from error
+        name = f"--{option.replace('_', '-')}"
+        raise UnsupportedWorkerClass(f"{name} must be a dotted path, got: {path} ({error})") from error
 
 
 def _check() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
+from redis.exceptions import RedisError
 
 from graceful.core import report_json
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.rows import record_of
-from graceful.reports.sources import bring_all_home
+from graceful.reports.sources import bring_all_home, journals
 from graceful.reports.text import report_text
+from graceful.worker.presence import silent
 
 HOME_SECONDS = 1.0
 """Spent at most on reports that still wait in Redis or in the spool."""
@@ -41,7 +43,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--last", action="store_true", help="the newest report alone")
-        which.add_argument("--worker", metavar="NAME", help="the reports of workers of that name")
+        which.add_argument("--worker", metavar="NAME", help="the reports of workers whose names begin so")
         which.add_argument("--id", type=report_id, metavar="ID", help="the report of that id alone")
         parser.add_argument(
             "--format",
@@ -65,13 +67,14 @@ class Command(BaseCommand):
         if options["id"] is not None:
             found = found.filter(pk=options["id"])
         if options["worker"] is not None:
-            found = found.filter(worker=options["worker"])
+            found = found.filter(worker__startswith=options["worker"])
         try:
             reports = [record_of(row) for row in found[: 1 if alone else options["limit"]]]
         except DatabaseError as error:
             raise CommandError(
                 f"The shutdown reports cannot be read: {error}\nTheir tables are made by: manage.py migrate graceful"
             ) from error
+        self._tell_of_the_dead()
         if not reports:
             raise CommandError(_none_found(options))
         if options["format"] == "json":
@@ -80,10 +83,25 @@ class Command(BaseCommand):
         else:
             self.stdout.write(f"\n\n{RULE}\n\n".join(report_text(report) for report in reversed(reports)))
 
+    def _tell_of_the_dead(self) -> None:
+        """The newest report is not the last word where a worker was killed and no other has found it yet."""
+        for journal in journals(HOME_SECONDS):
+            try:
+                dead = silent(journal.connection)
+            except RedisError:
+                continue  # Whoever depends on it says so.
+            finally:
+                journal.connection.close()
+            for registration in dead:
+                self.stderr.write(
+                    f"Worker {registration.worker} died without a word. Its report comes, and its job goes back, "
+                    "as soon as another worker runs or starts."
+                )
+
 
 def _none_found(options: dict[str, Any]) -> str:
     if options["id"] is not None:
         return f"There is no shutdown report with the id {options['id']!a}."
     if options["worker"] is not None:
-        return f"There is no shutdown report of a worker named {options['worker']!a}."
+        return f"There is no shutdown report of a worker whose name begins with {options['worker']!a}."
     return "There is no shutdown report yet: one is written whenever a worker ends."

@@ -1,0 +1,42 @@
+"""Workers that are dead and of which nobody has closed the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+
+from graceful.worker.machine import Process
+from graceful.worker.presence import BEATS_KEY, OVERDUE_SECONDS, Presence, Registration, silent
+
+
+def registered(connection: redis.Redis, name: str, *, process: Process | None = None) -> Registration:
+    registration = Registration.here(f"life-of-{name}", name, ("default",))
+    registration = replace(registration, process=process or registration.process)
+    Presence(connection, registration).beat()
+    return registration
+
+
+def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> None:
+    """A worker that lives and says so would be taken for dead, or the other way round."""
+    here = Process.here()
+    registered(connection, "alive")
+    gone = registered(connection, "gone", process=replace(here, started="1"))
+    registered(connection, "elsewhere", process=Process("another machine", 1, "1"))
+    cut_off = registered(connection, "cut-off", process=Process("another machine", 2, "2"))
+    connection.zincrby(BEATS_KEY, -2 * OVERDUE_SECONDS, cut_off.life)
+    connection.hset("graceful:workers", "hostile", b"\xff")
+    assert sorted(each.worker for each in silent(connection)) == [cut_off.worker, gone.worker]
+
+
+@pytest.mark.django_db
+def test_the_report_command_tells_of_them(connection: redis.Redis) -> None:
+    """After a SIGKILL the newest report is an older worker's, and would read as if all were well."""
+    registered(connection, "gone", process=replace(Process.here(), started="1"))
+    err = StringIO()
+    with pytest.raises(CommandError, match="no shutdown report yet"):
+        call_command("shutdown_report", "--last", stderr=err)
+    assert "Worker gone died without a word" in err.getvalue()
