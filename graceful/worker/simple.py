@@ -24,6 +24,9 @@ from graceful.worker.mixin import GracefulMixin
 from graceful.worker.process import leave
 
 log = logging.getLogger("graceful.worker")
+DONE = frozenset({Verdict.FINISHED, Verdict.FAILED})
+HOOKS_PATIENCE = 0.2
+"""Seconds for the horse exit hooks to come to their end."""
 
 
 class SimpleMixin(GracefulMixin):
@@ -107,7 +110,9 @@ class SimpleMixin(GracefulMixin):
             limits = self._drain.limits
             seconds = LOOK_SECONDS
             if limits is not None and limits.hard.expired:
-                if self._fate.acquire(blocking=False):
+                # A job that is done only has its horse exit hooks to run, which end at the hard limit themselves.
+                done = self._channel.verdict in DONE
+                if limits.hard.earlier(-HOOKS_PATIENCE if done else 0).expired and self._fate.acquire(blocking=False):
                     self._give_up()
                 seconds = 0.05
             elif limits is not None and limits.soft.expired:
@@ -134,7 +139,7 @@ class SimpleMixin(GracefulMixin):
         self._channel.write_stack(guard.stack_of_job(frame) if guard is not None else "")
         assert self._in_hand is not None
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
-        if self._channel.verdict not in (Verdict.FINISHED, Verdict.FAILED):  # Else a horse exit hook hangs.
+        if self._channel.verdict not in DONE:  # Else a horse exit hook hangs.
             self._in_hand.end_with_us()
         self._account(self._in_hand)
         self.teardown()

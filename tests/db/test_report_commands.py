@@ -58,6 +58,13 @@ def test_by_worker_and_by_id(stored: list[ShutdownReport]) -> None:
     """Somebody who asks for one worker would read about another."""
     of_worker = json.loads(command("shutdown_report", "--worker", "b.1", "--format", "json"))
     assert [each["id"] for each in of_worker] == [stored[0].id, stored[2].id]
+    # The beginning of a name is enough, but a whole name is that worker alone.
+    begun = json.loads(command("shutdown_report", "--worker", "b", "--format", "json"))
+    assert [each["id"] for each in begun] == [stored[0].id, stored[2].id]
+    archive.store(a_report(worker="b"), seconds=5)
+    assert [each["worker"] for each in json.loads(command("shutdown_report", "--worker", "b", "--format", "json"))] == [
+        "b"
+    ]
     of_id = json.loads(command("shutdown_report", "--id", stored[1].id, "--format", "json"))
     assert of_id == report_json.plain(stored[1])
 

@@ -43,7 +43,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--last", action="store_true", help="the newest report alone")
-        which.add_argument("--worker", metavar="NAME", help="the reports of workers whose names begin so")
+        which.add_argument(
+            "--worker",
+            metavar="NAME",
+            help="the reports of the worker of that name, or else of those whose names begin so",
+        )
         which.add_argument("--id", type=report_id, metavar="ID", help="the report of that id alone")
         parser.add_argument(
             "--format",
@@ -69,6 +73,8 @@ class Command(BaseCommand):
         if options["worker"] is not None:
             found = found.filter(worker__startswith=options["worker"])
         try:
+            if options["worker"] is not None and (exact := found.filter(worker=options["worker"])).exists():
+                found = exact
             reports = [record_of(row) for row in found[: 1 if alone else options["limit"]]]
         except DatabaseError as error:
             raise CommandError(
