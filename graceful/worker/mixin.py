@@ -30,6 +30,7 @@ from graceful.worker import orphan, os_signals, rq_private, scheduler
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
 from graceful.worker.ending import Ending
+from graceful.worker.ghosts import forget
 from graceful.worker.give_back import give_back
 from graceful.worker.horse_side import HorseSide
 from graceful.worker.horse_watch import LOOK_SECONDS, HorseWatch
@@ -41,7 +42,7 @@ from graceful.worker.pen import Pen
 from graceful.worker.presence import BEAT_SECONDS, Presence, Registration
 from graceful.worker.process import bounded, close_database_connections
 from graceful.worker.run import Run
-from graceful.worker.successor import Successor, forget
+from graceful.worker.successor import Successor
 from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
