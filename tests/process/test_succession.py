@@ -149,7 +149,7 @@ def test_redis_that_froze_before_the_signal(
         "GRACEFUL_TIMEOUT": 6.0,
         "GRACEFUL_HOOKS_TIMEOUT": 4.0,
         "GRACEFUL_INTERRUPT_TIMEOUT": 1.0,
-        "GRACEFUL_EXIT_HOOKS": ["tests.support.worker_hooks.naps"],
+        "GRACEFUL_EXIT_HOOKS": ["graceful.hooks.builtin.close_caches"],
     }
     hasty = ["--worker-class", "tests.support.autopsy_workers.HastySimple"]
     worker = start_worker(options=hasty, settings=settings)
