@@ -259,9 +259,9 @@ class _Reader:
         if value is None:
             return default
         if isinstance(value, (str, pathlib.PurePath)) and os.path.isabs(value):
-            path = pathlib.Path(value)
-            if not path.exists() or path.is_dir():
-                return path
+            # Of os.path, since a Path's own raise where a directory on the way may not be searched.
+            if not os.path.exists(value) or os.path.isdir(value):
+                return pathlib.Path(value)
             self.wrong("E008", key, "a directory, or the path of one that can be made", "A file is there.")
             return default
         self.wrong(

@@ -57,7 +57,7 @@ def _name_index(field: str, name: str) -> models.Index:
 
 
 class ShutdownReport(models.Model):
-    """How one worker came to its end. Rows are written once, by the archive, and never changed."""
+    """How one worker came to its end. Rows are written by the archive, and by nobody else."""
 
     id = models.CharField(_("id"), primary_key=True, max_length=ID_LENGTH)
     happened_at = models.DateTimeField(

@@ -22,7 +22,6 @@ class Findings:
         last_beat: seconds since the epoch of the dead worker's last sign of life, by the server's clock.
         job: the job that it held, with what became of it now.
         oom_killed: the kernel has killed a process of its control group for want of memory since its start.
-        hooks_timeout: ``GRACEFUL_HOOKS_TIMEOUT`` in seconds.
     """
 
     found_at: datetime
@@ -30,7 +29,6 @@ class Findings:
     last_beat: float | None
     job: InFlightJob | None
     oom_killed: bool
-    hooks_timeout: float
 
 
 def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
@@ -49,7 +47,6 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
         reason=Reason.KILLED,
         outcome=Outcome.KILLED,
         exit_code=None,
-        requested_at=report.requested_at,
         ended_at=max([beat, *_seen(report)]) if beat else findings.found_at,
         seconds=replace(report.seconds, total=None) if report.seconds else Spans(),
         jobs=_jobs(report.jobs, findings.job),
@@ -59,14 +56,7 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
 
 def amended(report: ShutdownReport, job: InFlightJob | None) -> ShutdownReport:
     """A sealed report whose worker left ``job`` in its hands, with what became of it afterwards."""
-    if job is None:
-        return report
-    tally = _jobs(report.jobs, job)
-    if any(each.id == job.id and each.outcome is JobOutcome.UNKNOWN for each in report.jobs.in_flight):
-        # A job that turns out to have come to its own end was not counted yet.
-        finished, failed = job.outcome is JobOutcome.FINISHED, job.outcome is JobOutcome.FAILED
-        tally = replace(tally, finished=tally.finished + finished, failed=tally.failed + failed)
-    return replace(report, jobs=tally)
+    return report if job is None else replace(report, jobs=_jobs(report.jobs, job))
 
 
 def knows_more(report: ShutdownReport, stored: ShutdownReport) -> bool:
@@ -92,13 +82,20 @@ def _grace_over(report: ShutdownReport, last_seen: datetime) -> bool:
 def _jobs(tally: JobTally, job: InFlightJob | None) -> JobTally:
     """With what became of ``job``; one that had come to its own end counts only if the shutdown had met it."""
     known = tuple(_told(each, job) for each in tally.in_flight)
-    if (
-        job is None
-        or any(each.id == job.id for each in known)
-        or job.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED)
-    ):
+    if job is None:
         return replace(tally, in_flight=known)
-    return replace(tally, in_flight=(*known, job))
+    finished, failed = job.outcome is JobOutcome.FINISHED, job.outcome is JobOutcome.FAILED
+    before = [each.outcome for each in tally.in_flight if each.id == job.id]
+    if not before and not finished and not failed:
+        known = (*known, job)
+    # A job that turns out to have come to its own end was not counted yet.
+    counts = before and before[0] in (JobOutcome.RUNNING, JobOutcome.UNKNOWN)
+    return replace(
+        tally,
+        finished=tally.finished + bool(counts and finished),
+        failed=tally.failed + bool(counts and failed),
+        in_flight=known,
+    )
 
 
 def _told(each: InFlightJob, job: InFlightJob | None) -> InFlightJob:

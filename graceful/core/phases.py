@@ -76,7 +76,7 @@ class JobOutcome(StrEnum):
     RETURNED = "returned"
     """Taken from its queue, not started, and back at the front of it."""
     UNKNOWN = "unknown"
-    """Redis could not be asked."""
+    """Redis could not be asked, or the job was still in the worker's hands when that ended."""
 
 
 def later(phase: Phase, reached: Phase) -> Phase:

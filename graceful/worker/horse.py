@@ -103,7 +103,8 @@ def perform(
         channel.verdict = Verdict.INTERRUPTED
         if _orphaned(channel):
             log.warning("Job %s was interrupted, because its worker is gone", job.id)
-            give_back()
+            if guard.gives_way:  # Otherwise it stays held, and a successor fails it.
+                give_back()
         return False
     finally:
         del job.perform

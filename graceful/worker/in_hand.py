@@ -195,7 +195,8 @@ class InHand:
                 self._worker, self.job, self.queue, self.execution, given.interruptions, by_policy=fails
             )
             return JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
-        if not given.back:
+        # Where it is not held any more a first try had worked, and its reply was lost.
+        if not given.back and given.found != "not held":
             return given.own_end
         if self.hard_limit_hit:
             return JobOutcome.KILLED

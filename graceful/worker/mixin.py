@@ -160,8 +160,8 @@ class GracefulMixin(HorseSide):
             lambda: not self.runs_jobs_itself or self._in_hand is None or self._channel.stage is Stage.STORING,
             tight_seconds(self._settings),
         )
+        self._successor.free_name(self.name, self._lifetime.report.hostname, lambda: self._drain.requested)
         self._lifetime.open()
-        self._successor.free_name(self.name, self._lifetime.report.hostname)
         heard = self._presence.beat()
         self._torn_down = False
         super().bootstrap(logging_level, date_format, log_format)
@@ -400,9 +400,10 @@ class GracefulMixin(HorseSide):
             whether nothing is left in our hands.
         """
         if self._in_hand is not None:
-            self._in_hand.put_back(Deadline.after(0))
-            self._lifetime.job_met(self._in_hand.record)
-            return self._in_hand.returned
+            in_hand = self._in_hand
+            in_hand.put_back(Deadline.after(0))
+            self._account(in_hand)
+            return in_hand.returned
         self._intake.give_back_leftover()
         # What ended the start may have been another worker of this name: then the entry is that one's.
         if not self._torn_down and self.connection.hget(self.key, "pid") in (None, str(os.getpid()).encode()):

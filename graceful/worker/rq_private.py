@@ -111,4 +111,12 @@ def fail(worker: BaseWorker, job: Job, queue: Queue, reason: str, execution: Exe
     arguments: dict[str, Any] = {"queue": queue, "exc_string": reason}
     if "execution" in inspect.signature(worker.handle_job_failure).parameters:
         arguments["execution"] = execution
-    worker.handle_job_failure(job, **arguments)
+        worker.handle_job_failure(job, **arguments)
+        return
+    # The job may be a dead worker's, and this one in the middle of another.
+    own, worker.execution = worker.execution, execution
+    try:
+        worker.handle_job_failure(job, **arguments)
+    finally:
+        if own is not None and (execution is None or own.id != execution.id):
+            worker.execution = own

@@ -76,10 +76,12 @@ class SimpleMixin(GracefulMixin):
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
         with self._fate:
             super().handle_job_success(*args, **kwargs)
+            self._channel.verdict = Verdict.FINISHED
 
     def handle_job_retry(self, *args: Any, **kwargs: Any) -> None:
         with self._fate:
             super().handle_job_retry(*args, **kwargs)
+            self._channel.verdict = Verdict.FINISHED
 
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
         if getattr(self, "_fate", None) is None:  # RQ's maintenance also fails jobs, before any was run here.
@@ -111,9 +113,9 @@ class SimpleMixin(GracefulMixin):
             seconds = LOOK_SECONDS
             if limits is not None and limits.hard.expired:
                 # A job that is done only has its horse exit hooks to run, which end at the hard limit themselves.
-                done = self._channel.verdict in DONE
+                done = self._channel.verdict is not Verdict.NONE
                 if limits.hard.earlier(-HOOKS_PATIENCE if done else 0).expired and self._fate.acquire(blocking=False):
-                    self._give_up()
+                    self._give_up(over)
                 seconds = 0.05
             elif limits is not None and limits.soft.expired:
                 if not self._channel.interrupt:
@@ -129,17 +131,19 @@ class SimpleMixin(GracefulMixin):
         while not over.wait(LOOK_SECONDS):
             self._beat()
 
-    def _give_up(self) -> None:
+    def _give_up(self, over: threading.Event) -> None:
         """The job holds the main thread and does not let go of it: end the worker from here.
 
         As long as this process lives the job goes on, so it stays in our hands: the companion puts it back.
         """
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         guard = interruption.guard
-        self._channel.write_stack(guard.stack_of_job(frame) if guard is not None else "")
+        if guard is not None:  # Else only a horse exit hook hangs, and there may be the stack of an interruption.
+            self._channel.write_stack(guard.stack_of_job(frame))
         assert self._in_hand is not None
         log.warning("Worker %s: the job did not end, ending the worker", self.name)
-        if self._channel.verdict not in DONE:  # Else a horse exit hook hangs.
+        over.set()  # No beat any more that would register this worker anew.
+        if self._channel.verdict not in DONE:
             self._in_hand.end_with_us()
         self._account(self._in_hand)
         self.teardown()

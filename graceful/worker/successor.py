@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from rq.worker import BaseWorker
 
 from graceful.conf import Settings
 from graceful.core import report_json
-from graceful.core.autopsy import Findings, amended, closed
+from graceful.core.autopsy import Findings, amended, closed, knows_more
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, ShutdownReport, utc_now
@@ -109,7 +110,7 @@ class Successor:
         if registration is not None:
             self._under_lock(registration)
 
-    def free_name(self, name: str, hostname: str) -> None:
+    def free_name(self, name: str, hostname: str, stopped: Callable[[], bool]) -> None:
         """Close the report of a dead worker of this very name, so that RQ lets it be used again.
 
         A container that is started again has the host's name but other pids: a worker of the same name on a host of
@@ -124,9 +125,9 @@ class Successor:
             if registration.process.gone or same_host:
                 log.info("Worker %s: its predecessor %s is dead", name, life)
                 until = Deadline.after(FREE_SECONDS)
-                while (
-                    not self._under_lock(registration) and self._registration(registration.life) and not until.expired
-                ):
+                while not self._under_lock(registration) and self._registration(registration.life):
+                    if until.expired or stopped():
+                        break
                     time.sleep(0.05)
 
     def _registration(self, life: str) -> Registration | None:
@@ -166,7 +167,6 @@ class Successor:
                     last_beat=beat,
                     job=job,
                     oom_killed=bool(known and (kills or 0) > (registration.oom_kills or 0)),
-                    hooks_timeout=self._settings.hooks_timeout,
                 ),
             )
             Journal(self._connection).write(sealed)
@@ -174,8 +174,8 @@ class Successor:
         forget(self._connection, registration)
         leave(self._connection, registration, archived=archived, job_seen_to=True)
         if report is not None and report.sealed:
-            left = f"job {job.id}: {job.outcome}" if job is not None else "nothing that was its own"
-            log.warning("Worker %s had left something in its hands (%s)", registration.worker, left)
+            if job is not None:
+                log.warning("Worker %s had left job %s in its hands: %s", registration.worker, job.id, job.outcome)
             return True
         log.warning(
             "Worker %s died without a word; its report is closed: %s",
@@ -211,15 +211,20 @@ class Successor:
         """The latest that is known of it. Where Redis was away at its end, that is in the archive or in the spool."""
         archive.bring_home(Spool(self._settings.spool_dir), ARCHIVE_SECONDS)
         stored = bounded(lambda: _stored(registration.life), ARCHIVE_SECONDS).value
-        if stored is not None:
-            return stored
-        text: Any = self._connection.hget(JOURNAL_KEY, registration.life)
+        written = self._written(registration.life)
+        if stored is None or (written is not None and knows_more(written, stored)):
+            return written
+        return stored
+
+    def _written(self, life: str) -> ShutdownReport | None:
+        """What the journal has of it."""
+        text: Any = self._connection.hget(JOURNAL_KEY, life)
         if text is None:
             return None
         try:
             return report_json.load(text)
         except UnreadableReport as error:
-            Journal(self._connection).set_aside(registration.life, str(error))
+            Journal(self._connection).set_aside(life, str(error))
             return None
 
     def _blank(self, registration: Registration) -> ShutdownReport:
@@ -245,7 +250,7 @@ class Successor:
             job: Job = worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
         except NoSuchJobError:
             queue.intermediate_queue.remove(job_id)
-            return InFlightJob(job_id, "", queue.name, JobOutcome.FAILED)
+            return None
         except (RedisError, OSError):
             raise
         except Exception:
@@ -263,8 +268,8 @@ class Successor:
         if given.too_many:
             failing.fail(worker, job, queue, execution, given.interruptions, by_policy=fails)
             return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
-        if given.found == "not held":
-            return None  # It is another's.
+        if given.found in ("not held", "gone"):
+            return None  # It is another's, or nobody can say what became of it.
         if not given.back:
             return replace(in_flight, outcome=given.own_end)
         return replace(in_flight, outcome=JobOutcome.KILLED if started else JobOutcome.RETURNED)

@@ -9,7 +9,12 @@ import sys
 import threading
 import time
 
+import django
+from django.apps import apps
 from django.db import connections
+
+if not apps.ready:  # In the horse of RQ's own SpawnWorker, an interpreter that has not loaded Django.
+    django.setup()
 
 from tests.chaos.ledger import Ledger
 from tests.support.jobs import current_job

@@ -63,9 +63,22 @@ def test_a_job_that_had_finished_is_finished(
     assert worker.exit_code == os.EX_OK, worker.output
 
 
-@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_a_job_that_was_interrupted_is_not_given_up_over_its_horse_exit_hook(
+    stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+) -> None:
+    """The alarm of the hook comes at the hard limit: the job would be told as killed, and its stack be gone."""
+    job = queue.enqueue(worker_jobs.idles, 60)
+    hook = {"call": "tests.support.worker_hooks.tidies_up", "timeout": 20}
+    worker = stopped(job.id, GRACEFUL_HORSE_EXIT_HOOKS=[hook])
+    assert worker.wait(10) == os.EX_TEMPFAIL, worker.output
+    _, in_flight = last_word(connection, worker)
+    assert (in_flight.outcome, in_flight.interruptions) == (JobOutcome.INTERRUPTED, 1), worker.output
+    assert "in idles" in in_flight.stack
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("cancel", JobOutcome.FAILED), ("delete", JobOutcome.UNKNOWN)])
 def test_a_job_that_somebody_ended_meanwhile(
-    how: str, stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+    how: str, outcome: JobOutcome, stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
     """The report would say that it went back to its queue."""
     job = queue.enqueue(jobs.stubborn, 60)
@@ -73,7 +86,7 @@ def test_a_job_that_somebody_ended_meanwhile(
     getattr(job, how)()
     worker.wait(10)
     _, in_flight = last_word(connection, worker)
-    assert (in_flight.outcome, in_flight.interruptions) == (JobOutcome.FAILED, 0)
+    assert (in_flight.outcome, in_flight.interruptions) == (outcome, 0)
     assert queue.job_ids == []
     assert not connection.exists("graceful:workers", "graceful:holders")
 

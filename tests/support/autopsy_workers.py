@@ -47,9 +47,10 @@ class KilledSealed(GracefulWorker):  # type: ignore[misc, valid-type]
 
 
 class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
-    """Beats, and looks after others, twice a second."""
+    """Beats, and looks after others, twice a second, and its running job as often as can be."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        self.job_monitoring_interval = 1
         mixin.BEAT_SECONDS = intake.BEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
 

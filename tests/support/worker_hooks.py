@@ -66,6 +66,14 @@ def swallows_everything() -> None:
             continue
 
 
+def tidies_up() -> None:
+    """A hook that is ended by its alarm, and takes a moment to come out of it."""
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(0.05)
+
+
 def failing() -> None:
     """An exit hook that fails.
 

@@ -33,7 +33,6 @@ def findings(**changes: object) -> Findings:
         "last_beat": (START + timedelta(seconds=30)).timestamp(),
         "job": None,
         "oom_killed": False,
-        "hooks_timeout": 5.0,
     }
     return Findings(**(fields | changes))  # type: ignore[arg-type]
 

@@ -190,6 +190,15 @@ def test_spool_dir_is_absolute(value: object) -> None:
     assert only_problem(GRACEFUL_SPOOL_DIR=value)[0] == "E008"
 
 
+def test_spool_dir_is_no_file(tmp_path: pathlib.Path) -> None:
+    """It would be found out when the report is to be written, and there is no other place left."""
+    (tmp_path / "file").touch()
+    assert only_problem(GRACEFUL_SPOOL_DIR=tmp_path / "file")[0] == "E008"
+    for path in (tmp_path, tmp_path / "not" / "yet", tmp_path / ("x" * 300)):
+        with override_settings(GRACEFUL_SPOOL_DIR=path):
+            assert settings().spool_dir == path
+
+
 def test_unknown_name_with_a_close_one() -> None:
     """A misspelt setting would be ignored without a word."""
     with override_settings(GRACEFUL_TIMOUT=3):

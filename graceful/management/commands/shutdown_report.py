@@ -91,7 +91,11 @@ class Command(BaseCommand):
 
     def _tell_of_the_dead(self) -> None:
         """The newest report is not the last word where a worker was killed and no other has found it yet."""
-        for journal in journals(HOME_SECONDS):
+        try:
+            everywhere = journals(HOME_SECONDS)
+        except Exception:  # Wrong settings of queues raise anything, and are no business of the archive's.
+            return
+        for journal in everywhere:
             try:
                 dead = silent(journal.connection)
             except RedisError:
@@ -99,6 +103,8 @@ class Command(BaseCommand):
             finally:
                 journal.connection.close()
             for registration in dead:
+                if ShutdownReport.objects.filter(pk=registration.life).exists():
+                    continue  # It had its last word, and only left something behind.
                 self.stderr.write(
                     f"Worker {registration.worker} died without a word. Its report comes, and its job goes back, "
                     "as soon as another worker runs or starts."
