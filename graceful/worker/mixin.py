@@ -389,6 +389,7 @@ class GracefulMixin(HorseSide):
             self._lifetime.change(reason=self._run.reason())
         code = self._ending.run(self._give_back_leftover)
         self._channel.close()
+        self._inbox.told_to_stop = bool(code) or self._drain.signal is not None
         if code:
             raise SystemExit(code)
         return worked

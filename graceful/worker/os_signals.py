@@ -7,6 +7,7 @@ in :meth:`Inbox.wait` leaves its wait at once, whatever else it is waiting for.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -27,6 +28,10 @@ INTERRUPT_SIGNAL = signal.SIGURG
 CAPTURED = (*STOP_SIGNALS, QUIET_SIGNAL, STACKS_SIGNAL)
 STAND_IN_SECONDS = 0.3
 """A signal of which the main thread has recorded nothing for so long is recorded by another thread."""
+RECORD_SECONDS = 0.02
+"""Of one signal at most one is recorded in so many seconds: far less than what two requests are apart that count."""
+WAY_OUT_SECONDS = 1.0
+"""Stop signals that come so soon after the end of a worker that was told to stop belong to that request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +49,12 @@ class Inbox:
         self.received: list[Received] = []
         self._read = 0
         self._recorded_at: dict[int, float] = {}
+        self._listed_at: dict[int, float] = {}
         self._noticed_at: dict[int, float] = {}
         self._stood_in: set[int] = set()
         self.pid = os.getpid()
+        self.told_to_stop = False
+        """Whether this process is on its way out when the capture ends, because somebody asked for that."""
         # Sockets rather than a pipe: another process can look at what lies in one, and leave it there.
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
@@ -55,12 +63,20 @@ class Inbox:
         self._bell_rope.setblocking(False)
 
     def record(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler: it only records."""
-        self._recorded_at[signum] = time.monotonic()
+        """The signal handler: it only records.
+
+        Signals may come faster than it takes to record one, and each interrupts the handler of the one before
+        (Python's handlers are not masked): without a limit the main thread would run out of stack over them.
+        """
+        now = time.monotonic()
+        self._recorded_at[signum] = now
         if signum in self._stood_in:  # See _stand_in: another thread was quicker.
             self._stood_in.discard(signum)
             return
-        self.received.append(Received(signal.Signals(signum).name, time.monotonic()))
+        if now - self._listed_at.get(signum, -RECORD_SECONDS) < RECORD_SECONDS:
+            return
+        self._listed_at[signum] = now
+        self.received.append(Received(signal.Signals(signum).name, now))
         # The interpreter has woken a waiting thread before it came here; that one may have looked too early.
         self.wake()
         self.ring()
@@ -92,14 +108,14 @@ class Inbox:
         """Make a :meth:`wait` return early, from any thread."""
         try:
             self._writer.send(b"\0")
-        except BlockingIOError:
-            pass  # It is full of wake-ups already.
+        except OSError:
+            pass  # It is full of wake-ups already, or a hook has closed every descriptor there is.
 
     def ring(self) -> None:
         """Make :meth:`heard` return, from any thread."""
         try:
             self._bell_rope.send(b"\0")
-        except (BlockingIOError, OSError):
+        except OSError:
             pass  # It rings already, or nobody listens any more.
 
     def heard(self) -> bool:
@@ -169,21 +185,67 @@ class Inbox:
                 end.close()
 
 
+class WayOut:
+    """Stop signals between the end of a worker that was told to stop and the end of its process.
+
+    The report is sealed: a further SIGTERM must not replace its exit code by -15. They are ignored for
+    :data:`WAY_OUT_SECONDS`, and from the interpreter's exit on to the end of the process. A program that does not end
+    has its own handlers back after that time.
+
+    Args:
+        old_handlers: the handlers to come back, by signal.
+    """
+
+    def __init__(self, old_handlers: dict[signal.Signals, Any]) -> None:
+        self._old_handlers = old_handlers
+        self._until = time.monotonic() + WAY_OUT_SECONDS
+        for signum in old_handlers:
+            signal.signal(signum, self._handle)
+        # Last registered, first run; the interpreter itself would put SIG_DFL in a Python handler's place.
+        atexit.register(self._ignore)
+
+    def end(self) -> None:
+        """Put the old handlers back, unless somebody has set others meanwhile."""
+        atexit.unregister(self._ignore)
+        for signum, handler in self._old_handlers.items():
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, handler)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if time.monotonic() >= self._until:
+            self.end()
+            os.kill(os.getpid(), signum)
+
+    def _ignore(self) -> None:
+        if time.monotonic() >= self._until:
+            return
+        for signum in self._old_handlers:
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, signal.SIG_IGN)
+
+
 _active: Inbox | None = None
+_way_out: WayOut | None = None
 
 
 @contextmanager
 def capture() -> Iterator[Inbox]:
     """Record stop, quiet and stack signals for the time of the ``with`` block; the old handlers come back after it.
 
+    Where the process was told to stop (:attr:`Inbox.told_to_stop`), handlers that would end it come back a second
+    later: see :class:`WayOut`. A process that ends inside the block keeps the handlers to its end.
+
     Inside another capture of the same process this one joins it. Main thread only (``signal.signal``'s rule).
     """
-    global _active
+    global _active, _way_out
     if _active is not None and _active.pid == os.getpid():
         yield _active
         return
+    if _way_out is not None:
+        _way_out.end()
+        _way_out = None
     inbox = Inbox()
-    old_handlers = {signum: signal.signal(signum, inbox.record) for signum in CAPTURED}
+    old_handlers: dict[signal.Signals, Any] = {signum: signal.signal(signum, inbox.record) for signum in CAPTURED}
     # A handler in Python is what makes the interpreter write to the wakeup descriptor when a child ends.
     old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)
     old_wakeup = signal.set_wakeup_fd(inbox.wakeup_fd, warn_on_full_buffer=False)
@@ -198,6 +260,11 @@ def capture() -> Iterator[Inbox]:
                 signal.set_wakeup_fd(old_wakeup)
             except (OSError, ValueError):
                 signal.set_wakeup_fd(-1)  # It has been closed meanwhile.
+            if inbox.told_to_stop:
+                deadly = (signal.SIG_DFL, signal.default_int_handler)
+                _way_out = WayOut(
+                    {signum: old_handlers.pop(signum) for signum in STOP_SIGNALS if old_handlers[signum] in deadly}
+                )
             for signum, handler in old_handlers.items():
                 signal.signal(signum, handler)
             inbox.close()
@@ -224,7 +291,10 @@ def _nothing(signum: int, frame: FrameType | None) -> None:
 
 def _forget() -> None:
     """In a forked child: the parent's wakeup socket is shared, and must not hear of the child's signals."""
-    global _active
+    global _active, _way_out
+    if _way_out is not None:
+        _way_out.end()
+        _way_out = None
     inbox, _active = _active, None
     if inbox is not None:
         signal.set_wakeup_fd(-1)

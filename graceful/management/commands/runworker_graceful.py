@@ -98,7 +98,8 @@ class Command(RQWorkerCommand):
             except (RedisConnectionError, RedisTimeoutError) as error:
                 self.stderr.write(self.style.ERROR(f"Redis cannot be reached: {error}"))
                 code = os.EX_UNAVAILABLE
-        leave(code, self._seconds_left)
+            # Still inside: a signal that comes now must not change the exit code.
+            leave(code, self._seconds_left)
 
     def _run(self, queues: tuple[str, ...], options: dict[str, Any], started: Callable[[], None]) -> int:
         conf.settings()

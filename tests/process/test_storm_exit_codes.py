@@ -1,0 +1,144 @@
+"""Stop signals that keep coming until the process is gone: the exit code is the report's, to the last instant.
+
+``SEED`` repeats the random instants of an earlier run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from django.conf import settings as django_settings
+from rq import Queue
+
+from graceful.core import report_json
+from graceful.core.records import ShutdownReport
+from graceful.reports.journal import JOURNAL_KEY
+from tests.conftest import StartWorker
+from tests.support import jobs, worker_jobs
+from tests.support.nursery import Nursery
+from tests.support.reports import report_of
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+SHUTDOWNS = int(os.environ.get("STORM_CODES", "12"))
+WIDEST_GAP_SECONDS = 0.002
+GALE_SECONDS = 0.5
+
+
+@pytest.fixture
+def shuffled() -> random.Random:
+    """The source of all random choices; its seed is printed where a test fails."""
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**6))
+    print(f"SEED={seed} STORM_CODES={SHUTDOWNS}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def nursery(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[Nursery]:
+    """A place that starts workers quickly."""
+    environment = {"TEST_REDIS_URL": valkey.url, "TEST_RUN_DIR": str(django_settings.RUN_DIR)}
+    settings = {"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool"), "GRACEFUL_TIMEOUT": 15.0}
+    with Nursery(tmp_path / "workers.log", environment, settings) as nursery:
+        yield nursery
+
+
+def report_named(connection: redis.Redis, name: str) -> ShutdownReport:
+    """The one report of the worker with this name; its database has no tables, so it stayed in the journal."""
+    (report,) = [
+        report
+        for report in (report_json.load(text) for text in connection.hvals(JOURNAL_KEY))
+        if report.worker == name
+    ]
+    return report
+
+
+def registered(connection: redis.Redis, name: str) -> Callable[[], bool]:
+    return lambda: connection.hget(f"rq:worker:{name}", "state") in (b"idle", b"busy")
+
+
+def gone(pid: int) -> bool:
+    """Whether a child of the nursery is over: it is a zombie then."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def storm(pid: int, shuffled: random.Random, over: Callable[[], bool], widest: float = WIDEST_GAP_SECONDS) -> int:
+    """Send stop signals until the process is over; returns how many."""
+    sent = 0
+    until = time.monotonic() + 20
+    while not over() and time.monotonic() < until:
+        try:
+            os.kill(pid, shuffled.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGINT)))
+        except ProcessLookupError:
+            break
+        sent += 1
+        time.sleep(shuffled.uniform(0, widest))
+    return sent
+
+
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_signals_until_the_process_is_gone(
+    worker_class: str, busy: bool, connection: redis.Redis, queue: Queue, nursery: Nursery, shuffled: random.Random
+) -> None:
+    """The exit code is the report's, however late the last signal comes."""
+    for number in range(SHUTDOWNS):
+        if busy:
+            queue.enqueue(worker_jobs.idles, 0.2)
+        name = f"storm-{number}"
+        pid = nursery.start("runworker_graceful", queue.name, "--name", name, "--worker-class", worker_class)
+        wait_until(registered(connection, name), 10, lambda: nursery.output)
+        storm(pid, shuffled, lambda pid=pid: gone(pid))  # type: ignore[misc]
+        code, _ = nursery.wait(pid)
+        report = report_named(connection, name)
+        assert (code, report.sealed) == (report.exit_code, True), f"shutdown {number}\n{nursery.output[-5000:]}"
+        assert (report.outcome, code) == ("clean", 0), f"shutdown {number}\n{nursery.output[-5000:]}"
+
+
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_tens_of_thousands_of_signals(
+    worker_class: str, busy: bool, connection: redis.Redis, queue: Queue, nursery: Nursery, shuffled: random.Random
+) -> None:
+    """As many signals as the kernel delivers are one request to stop: the shutdown takes its course and is reported."""
+    sent = []
+    for number in range(SHUTDOWNS):
+        if busy:
+            queue.enqueue(worker_jobs.idles, shuffled.uniform(0.1, GALE_SECONDS))
+        name = f"gale-{number}"
+        pid = nursery.start("runworker_graceful", queue.name, "--name", name, "--worker-class", worker_class)
+        wait_until(registered(connection, name), 10, lambda: nursery.output)
+        until = time.monotonic() + GALE_SECONDS
+        sent.append(0)
+        while time.monotonic() < until and not gone(pid):
+            for _ in range(200):
+                os.kill(pid, signal.SIGTERM)
+                sent[-1] += 1
+        code, _ = nursery.wait(pid)
+        report = report_named(connection, name)
+        assert (code, report.outcome, report.exit_code) == (0, "clean", 0), (
+            f"shutdown {number}, {sent[-1]} signals\n{nursery.output[-5000:]}"
+        )
+    print(f"signals per shutdown: {sorted(sent)}")
+
+
+def test_signals_until_the_process_is_gone_under_the_stock_command(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker, shuffled: random.Random
+) -> None:
+    """Also where django-rq's own command ends the process, the way out of the interpreter included."""
+    for number in range(max(1, SHUTDOWNS // 3)):
+        worker = start_worker(
+            command="rqworker", options=["--worker-class", "graceful.worker.GracefulWorker"], name=f"stock-{number}"
+        )
+        storm(worker.pid, shuffled, lambda worker=worker: not worker.running)  # type: ignore[misc]
+        report = report_of(connection, worker)
+        assert worker.exit_code == report.exit_code == 0, worker.output
