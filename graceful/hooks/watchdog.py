@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import logging
 import os
 from typing import IO
 
 from graceful.core.deadline import Deadline
 
+logger = logging.getLogger("graceful.hooks")
+
 _own_stderr: int | None = None
 
 
 def arm(deadline: Deadline, file: IO[str] | int | None = None) -> None:
-    """End the process at the deadline, unless :func:`disarm` comes first.
+    """End the process at the deadline, unless :func:`disarm` comes first; a log line where no thread is to be had.
 
     Args:
         deadline: when the process has to be gone.
@@ -26,7 +29,10 @@ def arm(deadline: Deadline, file: IO[str] | int | None = None) -> None:
             is now, so that code that closes it or puts another file in its place does no harm.
     """
     seconds = max(0.001, deadline.left())
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_stderr() if file is None else file)
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_stderr() if file is None else file)
+    except RuntimeError as error:  # "unable to start watchdog thread": the limit of threads is reached.
+        logger.warning("The watchdog could not be started: %s", error)
 
 
 def disarm() -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
+from functools import partial
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -17,7 +17,7 @@ from rq.worker import BaseWorker
 
 from graceful.conf import Settings
 from graceful.core.phases import Phase, Reason
-from graceful.core.records import utc_now
+from graceful.core.policy import Limits
 from graceful.jobs.channel import Channel
 from graceful.worker import os_signals, rq_private
 from graceful.worker.drain import STOPS, Drain
@@ -69,59 +69,97 @@ class Attention:
         self._lifetime = lifetime
         self._ending = ending
         self._in_hand = in_hand
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def attend(self) -> None:
-        """Act upon what was asked for since the last time; at once if another thread is at that."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            while (received := self._inbox.next()) is not None:
-                if received.name in STOPS:
-                    first = self._drain.ask(received)
-                    self._announce(first=first, at=received.at)
-                    if not first:
-                        why = "" if self._drain.counted else ", too soon to count"
-                        log.warning("Worker %s: asked to stop again%s", self._worker.name, why)
-                elif received.name == os_signals.QUIET_SIGNAL.name:
-                    self._drain.quiet = True
-                    log.info("Worker %s: quiet, takes no new job", self._worker.name)
-                elif received.name == os_signals.STACKS_SIGNAL.name:
-                    self._log_stacks()
-        finally:
-            self._lock.release()
+        """Act upon what was asked for since the last time.
+
+        What it means for the worker is decided under the lock; what follows is done outside of it, by whichever
+        thread came first: a log that nobody reads must not hold the other threads.
+        """
+        for follow_up in self._read():
+            follow_up()
 
     def stop(self, reason: Reason) -> None:
-        """The worker has to come to its end, though nobody asked for it."""
-        now = time.monotonic()
-        self._announce(first=self._drain.begin(now, reason), at=now)
+        """The worker has to come to its end, though nobody asked for it; nothing to do where somebody has."""
+        with self._lock:
+            if self._drain.requested:
+                return
+            self._drain.begin(time.monotonic(), reason)
+            self._requested()
+        self._announce()
 
-    def _announce(self, *, first: bool, at: float) -> None:
-        limits = self._drain.limits
-        assert limits is not None
-        self._channel.announce(limits)
-        if not first:
-            return
-        self._ending.guard(limits.end)
-        self._tighten()
-        asked_at = utc_now() - timedelta(seconds=time.monotonic() - at)
-        self._lifetime.requested(self._drain.reason or Reason.SIGNAL, self._drain.signal, asked_at)
+    def loop_left(self, reason: Reason, *, failed: bool) -> None:
+        """The worker's loop came to its end.
+
+        Args:
+            reason: why, where nobody asked for it.
+            failed: by an error, which then is the reason also where somebody did ask.
+        """
+        with self._lock:
+            unasked = not self._drain.requested
+            if unasked:
+                self._drain.begin(time.monotonic(), reason)
+                self._lifetime.requested(reason, None, self._drain.instants[0])
+            elif failed:
+                self._lifetime.change(reason=reason)
+        if unasked:
+            self._lifetime.tell_requested()
+
+    def _read(self) -> list[Callable[[], None]]:
+        follow_ups: list[Callable[[], None]] = []
+        with self._lock:
+            while (received := self._inbox.next()) is not None:
+                if received.name in STOPS:
+                    if self._drain.ask(received):
+                        self._requested()
+                        follow_ups.append(self._announce)
+                    else:
+                        self._tell_limits()
+                        follow_ups.append(partial(self._log_again, self._drain.counted))
+                elif received.name == os_signals.QUIET_SIGNAL.name:
+                    self._drain.quiet = True
+                    follow_ups.append(self._log_quiet)
+                elif received.name == os_signals.STACKS_SIGNAL.name:
+                    follow_ups.append(self._log_stacks)
+        return follow_ups
+
+    def _tell_limits(self) -> Limits:
+        assert self._drain.limits is not None
+        self._channel.announce(self._drain.limits)
+        return self._drain.limits
+
+    def _requested(self) -> None:
+        """The first request: from here on the job has its limits, the end its guards and the report its reason."""
+        self._ending.guard(self._tell_limits().end)
+        self._lifetime.requested(self._drain.reason or Reason.SIGNAL, self._drain.signal, self._drain.instants[0])
         in_hand = self._in_hand()
         if in_hand is not None:
             self._lifetime.change(phase=Phase.DRAINING)
             self._lifetime.job_met(in_hand.record)
+
+    def _announce(self) -> None:
+        """What follows from the first request, once."""
+        self._tighten()
         self._lifetime.post()
         process = rq_private.scheduler_process(self._worker)
         if process is not None and process.is_alive():
             process.terminate()
+        self._lifetime.tell_requested()
         # Only now: where nobody reads the log any more it may hold us for ever.
         log.info(
             "Worker %s [PID %d]: shutdown requested (%s), %.1f s left",
             self._worker.name,
             os.getpid(),
             self._drain.signal or self._drain.reason,
-            limits.end.left(),
+            self._drain.end().left(),
         )
+
+    def _log_again(self, counted: bool) -> None:
+        log.warning("Worker %s: asked to stop again%s", self._worker.name, "" if counted else ", too soon to count")
+
+    def _log_quiet(self) -> None:
+        log.info("Worker %s: quiet, takes no new job", self._worker.name)
 
     def _tighten(self) -> None:
         """From now on no Redis command may hold the worker for long, whatever RQ set for its blocking ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -39,6 +40,10 @@ class Ending:
         self._guardian = Guardian(self._take_over)
         self._end: Deadline | None = None
         self._guarded: Deadline | None = None
+
+    def prepare(self) -> None:
+        """Start what the end needs while the worker starts: later there may be no thread to be had."""
+        self._guardian.start()
 
     def guard(self, end: Deadline) -> None:
         """Make sure that the process is over by ``end``, whatever the main thread does."""
@@ -84,7 +89,8 @@ class Ending:
         code = self._lifetime.seal()
         assert self._guarded is not None
         self._keep(self._guarded)
-        self._guardian.dismiss()
+        if not self._guardian.dismiss():
+            threading.Event().wait()  # The guardian was quicker by a moment: what it does is the end.
         watchdog.disarm()
         return code
 

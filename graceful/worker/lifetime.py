@@ -7,10 +7,11 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +28,7 @@ from graceful.reports.line import log_shutdown
 from graceful.reports.spool import Spool
 from graceful.worker.pen import Pen
 from graceful.worker.presence import Presence
-from graceful.worker.process import bounded
+from graceful.worker.process import bounded, started
 
 log = logging.getLogger("graceful.worker")
 JOURNAL_SECONDS = 1.0
@@ -55,6 +56,8 @@ class Lifetime:
         self._pen = pen
         self._lock = threading.RLock()
         self._finished = False
+        self._requested_at: float | None = None
+        self._drained_at: float | None = None
         self.report = ShutdownReport(
             id=uuid4().hex,
             worker=worker,
@@ -99,9 +102,27 @@ class Lifetime:
             log.warning("The journal of worker %s could not be written: %s", report.worker, doing.error)
         return doing.error is None
 
-    def requested(self, reason: Reason, signal: str | None, at: datetime) -> None:
-        """The shutdown was asked for."""
-        self.change(phase=Phase.REQUESTED, reason=reason, signal=signal, requested_at=at)
+    def requested(self, reason: Reason, signal: str | None, at: float) -> None:
+        """The shutdown was asked for, at the monotonic instant ``at``.
+
+        All later instants of the report are counted from there by the monotonic clock: the wall clock may be set
+        meanwhile.
+        """
+        with self._lock:
+            self._requested_at = at
+            shown = utc_now() - timedelta(seconds=time.monotonic() - at)
+            shown = max(shown, self.report.started_at)
+            self.change(phase=Phase.REQUESTED, reason=reason, signal=signal, requested_at=shown)
+
+    def _instant(self, at: float) -> datetime:
+        """What the report shows for a monotonic instant after the request."""
+        if self._requested_at is None or self.report.requested_at is None:
+            return utc_now()
+        return self.report.requested_at + timedelta(seconds=at - self._requested_at)
+
+    def tell_requested(self) -> None:
+        """Tell the receivers of ``shutdown_requested``."""
+        reason, signal = self.report.reason, self.report.signal
         signals.shutdown_requested.send_robust(sender=Lifetime, worker=self.report.worker, reason=reason, signal=signal)
 
     def job_met(self, job: InFlightJob) -> None:
@@ -121,7 +142,8 @@ class Lifetime:
 
     def drained(self) -> None:
         """The last job is gone and RQ's own teardown is over."""
-        self.change(phase=Phase.DRAINED, drained_at=utc_now())
+        self._drained_at = time.monotonic()
+        self.change(phase=Phase.DRAINED, drained_at=self._instant(self._drained_at))
         self.post()
 
     def hook_started(self, name: str) -> None:
@@ -145,7 +167,7 @@ class Lifetime:
         )
 
     def seal(self, *, forced: str = "") -> int:
-        """Complete the report.
+        """Complete the report, unless that is done already.
 
         Args:
             forced: why the end had to be forced; empty if it came by itself.
@@ -154,10 +176,12 @@ class Lifetime:
             the exit code.
         """
         with self._lock:
-            now = utc_now()
             report = self.report
-            requested_at = report.requested_at or now
-            drained_at = report.drained_at
+            if report.exit_code is not None:
+                return report.exit_code
+            now, drained = time.monotonic(), self._drained_at
+            requested = now if self._requested_at is None else self._requested_at
+            ended_at = self._instant(now)
             reason = report.reason or Reason.ERROR
             unknown = tuple(
                 replace(job, outcome=JobOutcome.UNKNOWN) if job.outcome is JobOutcome.RUNNING else job
@@ -169,14 +193,14 @@ class Lifetime:
                 reason=reason,
                 outcome=outcome,
                 exit_code=exit_code_of(reason, outcome, report.hooks),
-                requested_at=requested_at,
-                ended_at=now,
+                requested_at=report.requested_at or ended_at,
+                ended_at=ended_at,
                 jobs=replace(report.jobs, in_flight=unknown),
                 notes=forced or report.notes,
                 seconds=Spans(
-                    drain=(drained_at - requested_at).total_seconds() if drained_at else None,
-                    hooks=(now - drained_at).total_seconds() if drained_at else None,
-                    total=(now - requested_at).total_seconds(),
+                    drain=None if drained is None else drained - requested,
+                    hooks=None if drained is None else now - drained,
+                    total=now - requested,
                 ),
             )
             return self.report.exit_code or 0
@@ -228,22 +252,33 @@ class Guardian:
         self._changed = threading.Condition()
         self._deadline: Deadline | None = None
         self._dismissed = False
+        self._took_over = False
         self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start its thread, while there still are threads to be had."""
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._watch, name="graceful-guardian", daemon=True)
+                self._thread = started(thread)
 
     def expect(self, deadline: Deadline) -> None:
         """The main thread must have called :meth:`dismiss` by then."""
         with self._changed:
             self._deadline = deadline
             self._changed.notify()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="graceful-guardian", daemon=True)
-                self._thread.start()
+        self.start()
 
-    def dismiss(self) -> None:
-        """All is over in time; the guardian goes."""
+    def dismiss(self) -> bool:
+        """All is over in time; the guardian goes.
+
+        Returns:
+            False where it has taken over already, and ends the process.
+        """
         with self._changed:
             self._dismissed = True
             self._changed.notify()
+            return not self._took_over
 
     def _watch(self) -> None:
         with self._changed:
@@ -251,6 +286,7 @@ class Guardian:
                 self._changed.wait(None if self._deadline is None else self._deadline.left())
             if self._dismissed:
                 return
+            self._took_over = True
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         self._take_over(f"the main thread did not come to its end; it stood at:\n{stack}")

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 from graceful.worker.os_signals import Inbox
+from graceful.worker.process import started
 from graceful.worker.raw import socket_of_main_thread
 
 log = logging.getLogger("graceful.worker")
@@ -42,14 +43,14 @@ class Lookout:
         self._may_cut = may_cut
         self._patience = patience
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_out, name="graceful-lookout", daemon=True)
-        self._thread.start()
+        self._thread = started(threading.Thread(target=self._look_out, name="graceful-lookout", daemon=True))
 
     def dismiss(self) -> None:
         """The main thread is past everything that could hold it."""
         self._over.set()
         self._inbox.ring()
-        self._thread.join(self._patience)
+        if self._thread is not None:
+            self._thread.join(self._patience)
 
     def _look_out(self) -> None:
         while (self._inbox.unread or self._inbox.heard()) and not self._over.is_set():

@@ -22,7 +22,7 @@ from rq.queue import Queue
 from graceful import conf
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Reason
-from graceful.core.records import ShutdownReport, utc_now
+from graceful.core.records import ShutdownReport
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.jobs.channel import Channel, Stage
@@ -153,6 +153,7 @@ class GracefulMixin(HorseSide):
     ) -> None:
         """As RQ's; before it our entry in the journal, and the reports of those who died here without a word."""
         setup_loghandlers(logging_level, date_format, log_format, name="graceful")
+        self._ending.prepare()
         self._lookout = Lookout(
             self._inbox,
             self.attend,
@@ -382,11 +383,7 @@ class GracefulMixin(HorseSide):
         self._torn_down &= scheduler.stopped_by_itself(self)
 
     def _conclude(self, worked: bool) -> bool:
-        if not self._drain.requested:
-            self._drain.begin(time.monotonic(), self._run.reason())
-            self._lifetime.requested(self._drain.reason or Reason.ERROR, None, utc_now())
-        elif self._run.error is not None:
-            self._lifetime.change(reason=self._run.reason())
+        self._attention.loop_left(self._run.reason(), failed=self._run.error is not None)
         code = self._ending.run(self._give_back_leftover)
         self._channel.close()
         self._inbox.told_to_stop = bool(code) or self._drain.signal is not None

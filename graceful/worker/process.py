@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Generic, NoReturn, TypeVar
 
 from django.db import connections
@@ -21,6 +22,51 @@ WATCHDOG_MARGIN = 0.1
 """So many seconds before the watchdog, which knows one exit code only, a thread ends the process with the right one."""
 
 
+def started(thread: threading.Thread) -> threading.Thread | None:
+    """Start a thread; None where there is none to be had, as at the process limit of a container."""
+    try:
+        thread.start()
+    except RuntimeError as error:  # "can't start new thread" (Thread.start)
+        logging.getLogger("graceful.worker").warning("The thread %s could not be started: %s", thread.name, error)
+        return None
+    return thread
+
+
+class Standby:
+    """A thread that was started in time, for calls that must not fail because there is none to be had.
+
+    Args:
+        name: of the thread.
+
+    Raises:
+        RuntimeError: there is none to be had now.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], object], threading.Event] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def do(self, call: Callable[[], object]) -> threading.Event:
+        """Have it call something after what it was given before; the event is set when that is over."""
+        done = threading.Event()
+        self._calls.put((call, done))
+        return done
+
+    def dismiss(self) -> None:
+        """Have it end after what it was given before."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (given := self._calls.get()) is not None:
+            call, done = given
+            try:
+                call()
+            except Exception:
+                logging.getLogger("graceful.worker").exception("%s failed", threading.current_thread().name)
+            finally:
+                done.set()
+
+
 class Bounded(Generic[T]):
     """A call in a thread of its own, so that waiting for it has an end.
 
@@ -32,10 +78,18 @@ class Bounded(Generic[T]):
         self._call = call
         self.value: T | None = None
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="graceful-bounded", daemon=True)
-        self._thread.start()
+        self._thread = started(threading.Thread(target=self.run, name="graceful-bounded", daemon=True))
+        if self._thread is None:
+            self.error = RuntimeError("no thread could be started for it")
 
-    def _run(self) -> None:
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread could be started for it; without one it is not done."""
+        return self._thread is not None
+
+    def run(self) -> None:
+        """Do it in the calling thread."""
+        self.error = None
         try:
             self.value = self._call()
         except BaseException as error:
@@ -47,6 +101,8 @@ class Bounded(Generic[T]):
         Returns:
             True if it ended without an error in time.
         """
+        if self._thread is None:
+            return self.error is None
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
             self.error = TimeoutError(f"no answer within {seconds:.2f} s")
@@ -54,8 +110,13 @@ class Bounded(Generic[T]):
 
 
 def bounded(call: Callable[[], T], seconds: float) -> Bounded[T]:
-    """Do ``call`` and wait for it at most so many seconds; see :class:`Bounded` for what came of it."""
+    """Do ``call`` and wait for it at most so many seconds; see :class:`Bounded` for what came of it.
+
+    Without a thread to be had it is done in this one: the time-outs of Redis's sockets then are its only bound.
+    """
     doing = Bounded(call)
+    if not doing.has_thread:
+        doing.run()
     doing.wait(seconds)
     return doing
 
@@ -82,10 +143,7 @@ def leave_by(code: int, seconds: float) -> None:
     watchdog.arm(Deadline.after(max(SHORTEST_SECONDS, seconds)))
     last_resort = threading.Timer(max(SHORTEST_SECONDS / 2, seconds - WATCHDOG_MARGIN), os._exit, (code,))
     last_resort.daemon = True
-    try:
-        last_resort.start()
-    except RuntimeError:
-        pass  # No thread to be had.
+    started(last_resort)
 
 
 def leave(code: int, seconds: float = 1.0) -> NoReturn:

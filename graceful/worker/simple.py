@@ -21,7 +21,7 @@ from graceful.worker import horse, os_signals
 from graceful.worker.companion import Companion
 from graceful.worker.horse_watch import LOOK_SECONDS
 from graceful.worker.mixin import GracefulMixin
-from graceful.worker.process import leave
+from graceful.worker.process import Standby, leave
 
 log = logging.getLogger("graceful.worker")
 DONE = frozenset({Verdict.FINISHED, Verdict.FAILED})
@@ -39,6 +39,8 @@ class SimpleMixin(GracefulMixin):
 
     runs_jobs_itself = True
     _companion: Companion | None = None
+    _attendant: Standby | None = None
+    _beating: Standby | None = None
 
     def bootstrap(
         self,
@@ -50,6 +52,8 @@ class SimpleMixin(GracefulMixin):
         self._companion = Companion(
             self._inbox, self._channel, self._settings.timeout, lambda: self._successor.close(self.life)
         )
+        # For all jobs: at the limit of threads a job could have none of its own, and no attendant.
+        self._attendant, self._beating = Standby("graceful-attendant"), Standby("graceful-beat")
         super().bootstrap(logging_level, date_format, log_format)
 
     def _conclude(self, worked: bool) -> bool:
@@ -62,6 +66,9 @@ class SimpleMixin(GracefulMixin):
         companion, self._companion = self._companion, None
         if companion is not None:
             companion.dismiss()
+        for thread in (self._attendant, self._beating):
+            if thread is not None:
+                thread.dismiss()
 
     def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
         """As RQ's, with the attendant thread beside it."""
@@ -94,16 +101,17 @@ class SimpleMixin(GracefulMixin):
     def _attended(self) -> Iterator[None]:
         over = threading.Event()
         old = signal.signal(os_signals.INTERRUPT_SIGNAL, horse.interrupt)
-        attendant = threading.Thread(target=self._attend_job, args=(over,), name="graceful-attendant", daemon=True)
-        attendant.start()
+        assert self._attendant is not None
+        assert self._beating is not None
+        attended = self._attendant.do(lambda: self._attend_job(over))
         # Not the attendant's: a Redis that does not answer would keep it from the shutdown.
-        threading.Thread(target=self._beat_until, args=(over,), name="graceful-beat", daemon=True).start()
+        self._beating.do(lambda: self._beat_until(over))
         try:
             yield
         finally:
             over.set()
             self._inbox.wake()
-            attendant.join()
+            attended.wait()
             signal.signal(os_signals.INTERRUPT_SIGNAL, old)
 
     def _attend_job(self, over: threading.Event) -> None:
