@@ -38,7 +38,13 @@ from graceful.conf import read
 from graceful.core.records import HookSpec
 from graceful.hook_entries import default_name
 from graceful.hooks.calls import wants_shutdown
-from graceful.hooks.registry import NotCallable, load, registered_exit_hooks, registered_horse_exit_hooks
+from graceful.hooks.registry import (
+    NotCallable,
+    load,
+    names_missing_module,
+    registered_exit_hooks,
+    registered_horse_exit_hooks,
+)
 
 
 def register_checks() -> None:
@@ -88,7 +94,7 @@ def _check_hook(where: str, spec: HookSpec) -> Iterator[CheckMessage]:
         try:
             call = load(target)
         except ModuleNotFoundError as error:
-            if not spec.optional:
+            if not spec.optional or not names_missing_module(spec, error):
                 hint = 'Correct the path, install the module, or set "optional": True to skip the hook without it.'
                 yield Error(f"{subject} must be importable, got: {error}", hint=hint, id="graceful.E014")
             return

@@ -10,7 +10,7 @@ from graceful.core.records import HookResult, HookSpec, Shutdown
 from graceful.core.text import cut
 from graceful.exceptions import HookTimedOut
 from graceful.hooks.calls import INVOKE_CODE, invoke
-from graceful.hooks.registry import load
+from graceful.hooks.registry import load, names_missing_module
 from graceful.hooks.skipping import HookSkipped
 from graceful.hooks.stacks import Stack, as_text
 
@@ -54,7 +54,7 @@ class Attempt:
             call = load(self.spec)
             when = None if self.spec.when is None else load(self.spec.when)
         except ModuleNotFoundError as error:
-            if self.spec.optional:
+            if self.spec.optional and names_missing_module(self.spec, error):
                 raise HookSkipped(str(error)) from error
             raise
         if when is not None and not invoke(when, shutdown, self.note_stack):

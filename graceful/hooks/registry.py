@@ -128,6 +128,12 @@ def load(target: HookSpec | str | Callable[..., object]) -> Callable[..., object
     return call
 
 
+def names_missing_module(spec: HookSpec, error: ModuleNotFoundError) -> bool:
+    """Whether the module that is missing stands in one of the hook's own paths, and not in an import of its module."""
+    paths = [path for path in (spec.call, spec.when) if isinstance(path, str)]
+    return any(path.startswith(f"{error.name}.") for path in paths)
+
+
 def _registrar(hooks: list[HookSpec], decorator: str, call: Any, options: dict[str, Any]) -> Any:
     if call is None:
         return lambda decorated: _registrar(hooks, decorator, decorated, options)

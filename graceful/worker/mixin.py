@@ -25,7 +25,7 @@ from graceful.core.phases import JobOutcome, Reason
 from graceful.core.records import ShutdownReport
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
-from graceful.jobs.channel import Channel, Stage
+from graceful.jobs.channel import Channel, Stage, Verdict
 from graceful.worker import orphan, os_signals, rq_private, scheduler
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
@@ -264,6 +264,8 @@ class GracefulMixin(HorseSide):
                 in_hand.fail_if_unsaid()
             except BaseException:
                 in_hand.broken_off = True
+                if not self.runs_jobs_itself and not self.horse_pid and in_hand.horse_status is None:
+                    self._channel.verdict = Verdict.UNSTARTED  # No horse could be forked.
                 raise
             finally:
                 if self.horse_pid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable
 from importlib import import_module
@@ -113,10 +114,11 @@ def fail(worker: BaseWorker, job: Job, queue: Queue, reason: str, execution: Exe
         arguments["execution"] = execution
         worker.handle_job_failure(job, **arguments)
         return
-    # The job may be a dead worker's, and this one in the middle of another.
-    own, worker.execution = worker.execution, execution
-    try:
-        worker.handle_job_failure(job, **arguments)
-    finally:
-        if own is not None and (execution is None or own.id != execution.id):
-            worker.execution = own
+    # The job may be a dead worker's, and this one in the middle of another, whose heartbeats another thread sends:
+    # the living worker is left as it is, and a copy of it is told the execution (``cleanup_execution`` forgets it).
+    stand_in = copy.copy(worker)
+    stand_in.execution = execution
+    stand_in.handle_job_failure(job, **arguments)
+    own = worker.execution
+    if own is not None and execution is not None and own.id == execution.id:
+        worker.execution = None

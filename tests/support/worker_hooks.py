@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import redis
-from rq import Worker
+from rq import Queue, Worker
 from rq.job import Job
 from rq.worker import BaseWorker
 
@@ -135,3 +137,26 @@ class BrokenLoop(Worker):
     @property
     def should_run_maintenance_tasks(self) -> bool:
         raise RuntimeError("a worker class that is broken")
+
+
+class AskedTwice(Worker):
+    """Loses Redis in the middle of a job and is told to stop at that instant, while other threads look for signals."""
+
+    def monitor_work_horse(self, job: Job, queue: Queue) -> None:
+        worker: Any = self
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                worker.attend()
+
+        threads = [threading.Thread(target=look, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(random.uniform(0, 0.01))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(random.choice((0, 0, 0.0001, 0.001)))
+            raise redis.exceptions.ConnectionError("cut")
+        finally:
+            threading.Timer(0.2, over.set).start()

@@ -1,0 +1,46 @@
+"""Failing a job on RQ's own way, in the name of a worker that is in the middle of something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from rq import Queue
+from rq.executions import Execution
+from rq.registry import FailedJobRegistry
+
+from graceful.worker import GracefulWorker, rq_private
+from tests.support import jobs
+
+
+class Watched(GracefulWorker):
+    """Notes what the living worker's execution is while a job is failed."""
+
+    living: Any = None
+    seen: list[Any]
+
+    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
+        type(self).seen = [self.living.execution]
+        super().handle_job_failure(*args, **kwargs)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_dead_workers_job_leaves_the_living_workers_execution_alone(
+    known: bool, connection: redis.Redis, queue: Queue
+) -> None:
+    """Another thread sends the heartbeats of the execution in flight: it must find that one at every instant."""
+    worker: Any = Watched([queue], connection=connection)
+    Watched.living = worker
+    own, dead = queue.enqueue(jobs.quick), queue.enqueue(jobs.quick)
+    with connection.pipeline() as pipeline:
+        mine, others = (Execution.create(job, 60, pipeline=pipeline) for job in (own, dead))
+        pipeline.execute()
+    worker.execution = mine
+    rq_private.fail(worker, dead, queue, "its worker died", others if known else None)
+    assert Watched.seen == [mine]
+    assert worker.execution is mine
+    assert dead.get_status(refresh=True) == "failed"
+    assert dead.id in FailedJobRegistry(queue=queue)
+    assert connection.exists(mine.key)
+    assert connection.exists(others.key) == (0 if known else 1)
