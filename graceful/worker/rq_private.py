@@ -110,7 +110,8 @@ def fail(worker: BaseWorker, job: Job, queue: Queue, reason: str, execution: Exe
     ``handle_job_failure`` takes the execution as an argument in 3.x, from the worker in 2.x.
     """
     arguments: dict[str, Any] = {"queue": queue, "exc_string": reason}
-    if "execution" in inspect.signature(worker.handle_job_failure).parameters:
+    # RQ's own method is asked: one that overrides it may take its arguments as **kwargs.
+    if "execution" in inspect.signature(BaseWorker.handle_job_failure).parameters:
         arguments["execution"] = execution
         worker.handle_job_failure(job, **arguments)
         return

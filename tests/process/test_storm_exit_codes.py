@@ -131,6 +131,21 @@ def test_tens_of_thousands_of_signals(
     print(f"signals per shutdown: {sorted(sent)}")
 
 
+def test_signal_and_lost_redis_at_the_same_instant(
+    connection: redis.Redis, queue: Queue, nursery: Nursery, shuffled: random.Random
+) -> None:
+    """However many threads find out that the worker has to end, the shutdown is requested once."""
+    for number in range(SHUTDOWNS):
+        job = queue.enqueue(worker_jobs.idles, shuffled.uniform(0.05, 0.15))
+        name = f"twice-{number}"
+        options = ("--name", name, "--worker-class", "tests.support.worker_hooks.AskedTwice")
+        code, _ = nursery.wait(nursery.start("runworker_graceful", queue.name, *options))
+        report = report_named(connection, name)
+        assert code == report.exit_code, nursery.output[-5000:]
+        assert nursery.output.count(f"Worker {name} [PID") == 1, nursery.output[-5000:]
+        assert job.get_status(refresh=True) == "finished"
+
+
 def test_signals_until_the_process_is_gone_under_the_stock_command(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker, shuffled: random.Random
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from rq import Queue, Worker
+from rq import Worker
 from rq.job import Job
 from rq.worker import BaseWorker
 
@@ -142,7 +142,7 @@ class BrokenLoop(Worker):
 class AskedTwice(Worker):
     """Loses Redis in the middle of a job and is told to stop at that instant, while other threads look for signals."""
 
-    def monitor_work_horse(self, job: Job, queue: Queue) -> None:
+    def monitor_work_horse(self, *args: Any, **kwargs: Any) -> None:
         worker: Any = self
         over = threading.Event()
 
