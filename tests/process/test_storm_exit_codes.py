@@ -21,7 +21,7 @@ from graceful.core import report_json
 from graceful.core.records import ShutdownReport
 from graceful.reports.journal import JOURNAL_KEY
 from tests.conftest import StartWorker
-from tests.support import jobs, worker_jobs
+from tests.support import worker_jobs
 from tests.support.nursery import Nursery
 from tests.support.reports import report_of
 from tests.support.server import Server
@@ -52,9 +52,7 @@ def nursery(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator
 def report_named(connection: redis.Redis, name: str) -> ShutdownReport:
     """The one report of the worker with this name; its database has no tables, so it stayed in the journal."""
     (report,) = [
-        report
-        for report in (report_json.load(text) for text in connection.hvals(JOURNAL_KEY))
-        if report.worker == name
+        report for report in (report_json.load(text) for text in connection.hvals(JOURNAL_KEY)) if report.worker == name
     ]
     return report
 

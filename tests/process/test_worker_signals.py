@@ -20,7 +20,7 @@ from tests.support.books import balance
 from tests.support.processes import WorkerProcess, is_alive
 from tests.support.reports import report_of
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_pass, wait_until
 
 LONG = {"GRACEFUL_TIMEOUT": 30.0, "GRACEFUL_HOOKS_TIMEOUT": 5.0, "GRACEFUL_INTERRUPT_TIMEOUT": 20.0}
 
@@ -71,7 +71,6 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     worker = start_worker(options=["--worker-class", worker_class], settings=LONG)
     job = queue.enqueue(jobs.napping, 60)
     wait_running(connection, worker, job.id)
-    began = time.monotonic()
     worker.signal(signal.SIGINT)
     worker.signal(signal.SIGINT)
     worker.signal(signal.SIGTERM)
@@ -79,7 +78,7 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     # Well within the second nothing has happened; then one more.
     assert "interrupting it" not in worker.output
     assert worker.running
-    wait_until(lambda: time.monotonic() > began + 1.2)
+    let_pass(1.2, "a further signal counts")
     assert worker.running
     worker.signal(signal.SIGTERM)
     assert worker.wait(5) == os.EX_TEMPFAIL
@@ -102,8 +101,7 @@ def test_the_third_signal_kills(
     horse = wait_running(connection, worker, job.id)
     for _ in range(3):
         worker.signal()
-        began = time.monotonic()
-        wait_until(lambda began=began: time.monotonic() > began + 1.1)  # type: ignore[misc]
+        let_pass(1.1, "a further signal counts")
     assert worker.wait(5) == os.EX_TEMPFAIL
     assert not is_alive(horse)
     (in_flight,) = report_of(connection, worker).jobs.in_flight
@@ -204,8 +202,7 @@ def test_a_worker_that_is_still_starting_stops_at_once(
 
     def start_and_stop(place: int) -> tuple[int, float, str]:
         worker = start_worker(command=command, options=options, wait=False)
-        born = time.monotonic()
-        wait_until(lambda: time.monotonic() > born + place * 0.1, 5, interval=0.005)
+        let_pass(place * 0.1, "it has come further in its start than the one before")
         worker.signal()
         began = time.monotonic()
         return worker.wait(10), time.monotonic() - began, worker.output

@@ -13,6 +13,17 @@ class NeverHappened(AssertionError):
     """What was waited for did not come about."""
 
 
+def let_pass(seconds: float, why: str) -> None:
+    """Let time pass where time itself is what the test is about, and there is no state to wait for.
+
+    Args:
+        seconds: how long.
+        why: for the reader: what has to lie behind by then.
+    """
+    assert why
+    time.sleep(seconds)
+
+
 def wait_until(
     predicate: Callable[[], T],
     seconds: float = 10.0,

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -145,6 +146,7 @@ class AskedTwice(Worker):
     def monitor_work_horse(self, *args: Any, **kwargs: Any) -> None:
         worker: Any = self
         over = threading.Event()
+        sys.setswitchinterval(0.000_001)  # Threads meet between any two bytecodes.
 
         def look() -> None:
             while not over.is_set():
