@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -140,13 +139,22 @@ class BrokenLoop(Worker):
         raise RuntimeError("a worker class that is broken")
 
 
+class SlowInstants(list[float]):
+    """Whoever asks whether there was a request before waits for the answer: so long that another thread asks too."""
+
+    def __len__(self) -> int:
+        found = super().__len__()
+        time.sleep(0.03)
+        return found
+
+
 class AskedTwice(Worker):
     """Loses Redis in the middle of a job and is told to stop at that instant, while other threads look for signals."""
 
     def monitor_work_horse(self, *args: Any, **kwargs: Any) -> None:
         worker: Any = self
         over = threading.Event()
-        sys.setswitchinterval(0.000_001)  # Threads meet between any two bytecodes.
+        worker._drain.instants = SlowInstants()
 
         def look() -> None:
             while not over.is_set():

@@ -137,6 +137,16 @@ def test_missing_module() -> None:
     assert found() == [("graceful.E014", message)]
 
 
+def test_missing_dependency_of_an_optional_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a hook's own module may be missing: what that imports is said to be missing before the deploy."""
+    (tmp_path / "checked_with_a_dependency.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": "checked_with_a_dependency.flush", "optional": True}]):
+        ((number, message),) = found()
+    assert number == "graceful.E014"
+    assert "No module named 'no_such_package'" in message
+
+
 @pytest.mark.parametrize("optional", [True, False])
 def test_missing_name_in_a_module_that_is_there(optional: bool) -> None:
     """A misspelt function would pass as an optional module that is not installed."""

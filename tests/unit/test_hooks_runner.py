@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -255,6 +256,17 @@ def test_optional_is_about_missing_modules_only() -> None:
 
     assert result_of("os.misspelt", optional=True).outcome is HookOutcome.FAILED
     assert result_of(hook, optional=True).outcome is HookOutcome.FAILED
+
+
+def test_optional_is_not_about_what_the_hooks_module_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that is there, and whose own dependency is missing, is an error: it would never run, and nobody know."""
+    (tmp_path / "hook_with_a_dependency.py").write_text("import no_such_package.part\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = result_of("hook_with_a_dependency.flush", optional=True)
+    assert result.outcome is HookOutcome.FAILED
+    assert result.error == "ModuleNotFoundError: No module named 'no_such_package'"
+    assert result_of("graceful.no_such_module.hook", optional=True).outcome is HookOutcome.SKIPPED
+    assert result_of("no_such_package.part.hook", optional=True).outcome is HookOutcome.SKIPPED
 
 
 def test_hook_that_skips_itself() -> None:
