@@ -20,13 +20,17 @@ JOURNAL_KEY = "graceful:journal"
 UNREADABLE_KEY = "graceful:journal:unreadable"
 READ_LIMIT = 4 * report_json.ENTRY_LIMIT
 """Bytes of an entry that are read; a longer one is unreadable without being fetched."""
+MOST_UNREADABLE = 1000
+"""Unreadable entries that are kept, of each hash; what comes after them is logged and dropped."""
 BATCH = 50
 """Entries fetched with one command, so that one answer stays below some 50 MiB."""
 
 SET_ASIDE = """
+-- KEYS: a hash, and that of its unreadable entries. ARGV: the entry, how many unreadable ones are kept.
 local value = redis.call('HGET', KEYS[1], ARGV[1])
+local kept = redis.call('HLEN', KEYS[2])
 if not value then return 0 end
-redis.call('HSET', KEYS[2], ARGV[1], value)
+if kept < tonumber(ARGV[2]) then redis.call('HSET', KEYS[2], ARGV[1], value) end
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
@@ -105,7 +109,7 @@ class Journal:
 
     def set_aside(self, report_id: str | bytes, why: str) -> None:
         """Move one entry to the unreadable ones, in one step, within the server."""
-        moved = self.connection.eval(SET_ASIDE, 2, JOURNAL_KEY, UNREADABLE_KEY, report_id)
+        moved = self.connection.eval(SET_ASIDE, 2, JOURNAL_KEY, UNREADABLE_KEY, report_id, MOST_UNREADABLE)
         if moved:
             logger.warning(
                 "Entry %.100r of the journal is no report that this version reads, it is now in %s: %s",

@@ -16,7 +16,8 @@ import redis
 from rq.job import Job
 
 from graceful.reports.journal import JOURNAL_KEY
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, UNSETTLED
+from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
+from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process, oom_kills
 
 WORKERS_KEY = "graceful:workers"
@@ -35,6 +36,9 @@ BEAT_SCRIPT = """
 -- seconds since its own last beat after which it does not judge others.
 local now = tonumber(redis.call('TIME')[1])
 local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
+redis.call('HLEN', KEYS[1])
+redis.call('SCARD', KEYS[3])
+-- All that can fail is behind us.
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
@@ -51,16 +55,22 @@ LEAVE_SCRIPT = (
     + """
 -- KEYS: workers, beats, machine, held, holders, journal.
 -- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs, '1' if the job has been seen to.
-local held = redis.call('HMGET', KEYS[4], 'queue', 'job')
-if held[2] and redis.call('HGET', KEYS[5], held[2]) == ARGV[1] then
+local held = ask('HMGET', KEYS[4], 'queue', 'job') or {}
+local mine = redis.call('HGET', KEYS[5], held[2] or '') == ARGV[1] and held[2]
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
+redis.call('SCARD', KEYS[3])
+redis.call('HLEN', KEYS[6])
+if mine and held[1] and ARGV[4] == '' and unsettled(held[1], mine, ARGV[3]) then
+  -- Redis was restarted without its last moments: a successor gives the job back.
+  return 0
+end
+-- All that can fail is behind us.
+if mine then
   if held[1] and ARGV[4] == '' then
-    if unsettled(held[1], held[2], ARGV[3]) then
-      -- Redis was restarted without its last moments: a successor gives the job back.
-      return 0
-    end
-    redis.call('LREM', held[1] .. ':intermediate', 0, held[2])
+    redis.pcall('LREM', held[1] .. ':intermediate', 0, mine)
   end
-  redis.call('HDEL', KEYS[5], held[2])
+  redis.call('HDEL', KEYS[5], mine)
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
