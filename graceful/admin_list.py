@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from django.core.paginator import Paginator
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils import formats, timezone
+from django.utils import formats
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from graceful.models import ReportedJob, ShutdownReport
+from graceful.reports.rows import local_time
 
 TIME = "happened_at"
 COUNT_LIMIT = 10_000
@@ -108,7 +109,7 @@ class ReportChangeList(ChangeList):
         """The first and the last day that has a report, whatever the filters say."""
         moments = self.root_queryset.values_list(TIME, flat=True)
         first, last = moments.order_by(TIME).first(), moments.order_by(f"-{TIME}").first()
-        return None if first is None or last is None else (_local_day(first), _local_day(last))
+        return None if first is None or last is None else (local_time(first).date(), local_time(last).date())
 
     def _chosen(self, unit: str) -> int | None:
         # Nothing but whole numbers gets here: get_filters() has refused the rest.
@@ -141,10 +142,6 @@ def _begins(queryset: QuerySet[ShutdownReport], field: str, word: str) -> Q:
         # SQLite's LIKE ignores case, and so cannot use the index; it compares text by code points.
         return Q(**{f"{field}__gte": word, f"{field}__lt": word + LAST_CHARACTER})
     return Q(**{f"{field}__startswith": word})
-
-
-def _local_day(moment: datetime) -> date:
-    return (timezone.localtime(moment) if timezone.is_aware(moment) else moment).date()
 
 
 def _months(year: int, first: date, last: date) -> Iterator[date]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from rq.job import Job
 
+from graceful.core.report_json import NAME_LIMIT
+from graceful.reports.set_aside import Script
 from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
@@ -113,7 +115,7 @@ class Fetcher:
     """
 
     def __init__(self, connection: redis.Redis, life: str) -> None:
-        self._script = connection.register_script(FETCH_SCRIPT)
+        self._script = Script(connection, FETCH_SCRIPT)
         self._connection = connection
         self._life = life
         self._count = 0
@@ -161,8 +163,21 @@ def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bo
         False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
         job is in its queue again, or another worker's.
     """
-    script = connection.register_script(CLAIM_SCRIPT)
+    script = Script(connection, CLAIM_SCRIPT)
     return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, horse.pid, horse.started]))
+
+
+def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
+    """The fields of ``graceful:held:<life>``; those that are no text, or of no length of ours, are not there."""
+    found = {}
+    for field, value in held.items():
+        try:
+            pair = [part.decode() if isinstance(part, bytes) else part for part in (field, value)]
+        except UnicodeDecodeError:
+            continue
+        if len(pair[1]) <= NAME_LIMIT:
+            found[pair[0]] = pair[1]
+    return found
 
 
 def connections_left(connection: redis.Redis) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis
 
+from graceful.reports.set_aside import Script
 from graceful.worker import rq_private
 from graceful.worker.lua import ASK
 from graceful.worker.presence import WORKERS_KEY, Registration
@@ -52,7 +53,7 @@ def forget(connection: redis.Redis, registration: Registration) -> None:
         redis.exceptions.RedisError: Redis did not answer.
     """
     own = rq_private.worker_keys(registration.worker)
-    connection.register_script(FORGET_SCRIPT)(
+    Script(connection, FORGET_SCRIPT)(
         keys=[WORKERS_KEY, *own, *rq_private.worker_registries(registration.queues)],
         args=[registration.life, registration.worker, len(own)],
     )

@@ -10,6 +10,7 @@ from rq.job import Job
 from rq.worker import BaseWorker
 
 from graceful.core.phases import JobOutcome
+from graceful.reports.set_aside import Script
 from graceful.worker import rq_private
 from graceful.worker.fetch import HOLDERS_KEY
 from graceful.worker.lua import ASK, WHOLE
@@ -141,7 +142,7 @@ def give_back(
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
     """
     intermediate = IntermediateQueue(queue_key, worker.connection)
-    reply = worker.connection.register_script(GIVE_BACK_SCRIPT)(
+    reply = Script(worker.connection, GIVE_BACK_SCRIPT)(
         keys=[
             queue_key,
             intermediate.key,

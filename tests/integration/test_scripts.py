@@ -10,7 +10,8 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
-from graceful.reports.journal import JOURNAL_KEY, SET_ASIDE, UNREADABLE_KEY
+from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
+from graceful.reports.set_aside import SET_ASIDE
 from graceful.worker.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
 from graceful.worker.ghosts import FORGET_SCRIPT, RELEASE_SCRIPT
 from graceful.worker.give_back import GIVE_BACK_SCRIPT, INTERRUPTIONS_FIELD
