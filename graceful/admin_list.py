@@ -6,9 +6,10 @@ offers every year, month or day between the first report and the last.
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -152,11 +153,10 @@ def _months(year: int, first: date, last: date) -> Iterator[date]:
 
 
 def _days(year: int, month: int, first: date, last: date) -> Iterator[date]:
-    day = date(year, month, 1)
-    while day.month == month:
+    for number in range(1, monthrange(year, month)[1] + 1):
+        day = date(year, month, number)
         if first <= day <= last:
             yield day
-        day += timedelta(days=1)
 
 
 def _month(there: date) -> str:
