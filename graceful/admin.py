@@ -13,7 +13,6 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext
@@ -24,7 +23,7 @@ from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.page import report_page
-from graceful.reports.rows import record_of
+from graceful.reports.rows import local_time, record_of
 from graceful.reports.sources import visits
 from graceful.reports.text import seconds_text
 
@@ -202,8 +201,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("time"), ordering=TIME)
     def time(self, row: ShutdownReport) -> str:
-        moment = timezone.localtime(row.happened_at) if timezone.is_aware(row.happened_at) else row.happened_at
-        return f"{moment:%Y-%m-%d %H:%M:%S}"
+        return f"{local_time(row.happened_at):%Y-%m-%d %H:%M:%S}"
 
     @admin.display(description=_("worker"))
     def worker_name(self, row: ShutdownReport) -> str:

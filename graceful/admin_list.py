@@ -6,9 +6,10 @@ offers every year, month or day between the first report and the last.
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from django.core.paginator import Paginator
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils import formats, timezone
+from django.utils import formats
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from graceful.models import ReportedJob, ShutdownReport
+from graceful.reports.rows import local_time
 
 TIME = "happened_at"
 COUNT_LIMIT = 10_000
@@ -108,7 +110,7 @@ class ReportChangeList(ChangeList):
         """The first and the last day that has a report, whatever the filters say."""
         moments = self.root_queryset.values_list(TIME, flat=True)
         first, last = moments.order_by(TIME).first(), moments.order_by(f"-{TIME}").first()
-        return None if first is None or last is None else (_local_day(first), _local_day(last))
+        return None if first is None or last is None else (local_time(first).date(), local_time(last).date())
 
     def _chosen(self, unit: str) -> int | None:
         # Nothing but whole numbers gets here: get_filters() has refused the rest.
@@ -143,10 +145,6 @@ def _begins(queryset: QuerySet[ShutdownReport], field: str, word: str) -> Q:
     return Q(**{f"{field}__startswith": word})
 
 
-def _local_day(moment: datetime) -> date:
-    return (timezone.localtime(moment) if timezone.is_aware(moment) else moment).date()
-
-
 def _months(year: int, first: date, last: date) -> Iterator[date]:
     for month in range(1, 13):
         start = date(year, month, 1)
@@ -155,11 +153,10 @@ def _months(year: int, first: date, last: date) -> Iterator[date]:
 
 
 def _days(year: int, month: int, first: date, last: date) -> Iterator[date]:
-    day = date(year, month, 1)
-    while day.month == month:
+    for number in range(1, monthrange(year, month)[1] + 1):
+        day = date(year, month, number)
         if first <= day <= last:
             yield day
-        day += timedelta(days=1)
 
 
 def _month(there: date) -> str:

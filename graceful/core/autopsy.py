@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.report_json import EARLIEST, LATEST
 
 SHORTEST_GRACE_SECONDS = 8.0
 """Platforms wait at least 10 s before SIGKILL (Docker); a death earlier after the signal has another cause."""
@@ -33,7 +34,7 @@ class Findings:
 
 def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
     """The sealed report of a dead worker; its phase stays the last one that it reached."""
-    beat = datetime.fromtimestamp(findings.last_beat, UTC) if findings.last_beat is not None else None
+    beat = _moment(findings.last_beat)
     notes = [report.notes] if report.notes else []
     if beat is not None:
         notes.append(f"last heartbeat {beat.isoformat(timespec='seconds')}")
@@ -66,6 +67,13 @@ def knows_more(report: ShutdownReport, stored: ShutdownReport) -> bool:
         return sum(job.outcome is JobOutcome.UNKNOWN for job in each.jobs.in_flight)
 
     return replace(report, jobs=stored.jobs) == stored and unknown(report) < unknown(stored)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """Seconds since the epoch as a time; a score that is no clock's says nothing."""
+    if seconds is None or not EARLIEST.timestamp() <= seconds < LATEST.timestamp():
+        return None
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _seen(report: ShutdownReport) -> list[datetime]:

@@ -21,6 +21,11 @@ VERSION = 1
 ENTRY_LIMIT = 256 * 1024
 """Characters that one report may have in JSON."""
 
+NAME_LIMIT = 8 * 1024
+"""Characters that a name of a worker, queue or machine may have."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+"""Times beyond are no clock's, and those at the ends of the calendar have no local time."""
+
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -49,6 +54,18 @@ def load(text: str | bytes) -> ShutdownReport:
     Raises:
         UnreadableReport: not JSON, another version, too large, or a field of a wrong type.
     """
+    parsed = parse(text)
+    if parsed.get("version") != VERSION:
+        raise UnreadableReport(f"version {VERSION} is read, got: {parsed.get('version')!r}"[:200])
+    return _load(parsed)
+
+
+def parse(text: str | bytes) -> dict[str, Any]:
+    """A JSON object from outside, whose fields :class:`Fields` reads.
+
+    Raises:
+        UnreadableReport: no JSON object, or too large.
+    """
     if len(text) > 4 * ENTRY_LIMIT:
         raise UnreadableReport(f"{len(text)} characters, at most {4 * ENTRY_LIMIT} are read")
     try:
@@ -57,9 +74,7 @@ def load(text: str | bytes) -> ShutdownReport:
         raise UnreadableReport(f"not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise UnreadableReport(f"a JSON object was expected, got: {type(parsed).__name__}")
-    if parsed.get("version") != VERSION:
-        raise UnreadableReport(f"version {VERSION} is read, got: {parsed.get('version')!r}"[:200])
-    return _load(parsed)
+    return parsed
 
 
 def _dump(report: ShutdownReport, limit: int) -> str:
@@ -131,7 +146,14 @@ def _storable(text: str) -> str:
     return cut(text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8"))
 
 
-class _Fields:
+def _name(where: str, value: object) -> str:
+    # A lone surrogate is no UTF-8, so no key of Redis has it.
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_LIMIT or _storable(value) != value:
+        raise UnreadableReport(f"{where} must be a name of 1 to {NAME_LIMIT} characters, got: {value!r}"[:300])
+    return value
+
+
+class Fields:
     """Reads one JSON object field by field, and says which field is wrong."""
 
     def __init__(self, parsed: object, where: str) -> None:
@@ -148,6 +170,16 @@ class _Fields:
 
     def text(self, key: str) -> str:
         return _storable(self._get(key, (str,), "a string"))
+
+    def name(self, key: str) -> str:
+        """A text that names something in Redis, so that it must be as it is, or nothing."""
+        value = self._get(key, (str,), "a string")
+        return _name(f"{self.where}{key}", value)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        # A worker may listen to any number of queues; the size of the whole is bounded.
+        found: list[object] = self._get(key, (list,), "a list")
+        return tuple(_name(f"{self.where}{key}", value) for value in found)
 
     def text_or_none(self, key: str) -> str | None:
         return None if self.parsed.get(key) is None else self.text(key)
@@ -174,9 +206,12 @@ class _Fields:
             return None
         try:
             value = datetime.fromisoformat(self.text(key))
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+            value = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError) as error:
             raise UnreadableReport(f"{self.where}{key} must be a time in ISO 8601: {error}") from error
+        if not EARLIEST <= value < LATEST:
+            raise UnreadableReport(f"{self.where}{key} must be between {EARLIEST.year} and {LATEST.year}, got: {value}")
+        return value
 
     def moment(self, key: str) -> datetime:
         value = self.moment_or_none(key)
@@ -203,14 +238,14 @@ class _Fields:
 
 
 def _load(parsed: Mapping[str, object]) -> ShutdownReport:
-    top = _Fields(parsed, "")
-    spans = _Fields(parsed.get("seconds"), "seconds.")
-    jobs = _Fields(parsed.get("jobs"), "jobs.")
+    top = Fields(parsed, "")
+    spans = Fields(parsed.get("seconds"), "seconds.")
+    jobs = Fields(parsed.get("jobs"), "jobs.")
     queues = top.rows("queues")
     if not all(isinstance(name, str) for name in queues):
         raise UnreadableReport("queues must be a list of strings")
-    in_flight = [_Fields(row, "jobs.in_flight.") for row in jobs.rows("in_flight")]
-    hooks = [_Fields(row, "hooks.") for row in top.rows("hooks")]
+    in_flight = [Fields(row, "jobs.in_flight.") for row in jobs.rows("in_flight")]
+    hooks = [Fields(row, "hooks.") for row in top.rows("hooks")]
     report_id = top.text("id")
     if not 1 <= len(report_id) <= 64:
         raise UnreadableReport(f"id must have 1 to 64 characters, got: {report_id[:80]!r}")

@@ -8,7 +8,11 @@ CUT_MARK = "\n[... {} characters cut ...]\n"
 
 
 def one_line(text: str) -> str:
-    """``text`` with every control and format character escaped, line breaks and direction marks among them."""
+    """``text`` as it is safe in a terminal or a line of a log.
+
+    Every character that is not printable is escaped: control and format characters, line breaks and direction marks
+    among them, and what is no valid Unicode. For every text that comes from Redis or the database.
+    """
     return "".join(char if char.isprintable() else escaped(char) for char in text)
 
 

@@ -48,7 +48,7 @@ def close_database_connections() -> str:
         was_open = connection.connection is not None
         # A connection to an SQLite database in memory stays open, Django sees to that.
         closed += _try(connection.alias, connection.close, failed) and was_open and connection.connection is None
-        if _has_pool(connection):
+        if has_pool(connection):
             pools += _try(f"pool of {connection.alias}", connection.close_pool, failed)
     return _done({"connection": closed, "pool": pools}, failed, nothing="no database connection was open")
 
@@ -170,8 +170,8 @@ def flush_logging() -> str:
     return _done({"log handler": flushed}, failed, nothing="there is no log handler", verb="flushed")
 
 
-def _has_pool(connection: Any) -> bool:
-    """Whether the alias has a pool already; asking the connection for it would make one.
+def has_pool(connection: Any) -> bool:
+    """Whether the alias has a pool already; asking the connection for it would make one, and so would ``close_pool``.
 
     Read in Django 5.2 to 6.1: a dict of the class, keyed by alias (PostgreSQL) or (alias, user) (Oracle).
     """

@@ -6,7 +6,7 @@ moved into a second hash, so that it neither gets lost nor comes up again.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from redis import Redis
 from graceful.core import report_json
 from graceful.core.records import ShutdownReport
 from graceful.exceptions import UnreadableReport
+from graceful.reports import set_aside
 
 JOURNAL_KEY = "graceful:journal"
 UNREADABLE_KEY = "graceful:journal:unreadable"
@@ -22,15 +23,6 @@ READ_LIMIT = 4 * report_json.ENTRY_LIMIT
 """Bytes of an entry that are read; a longer one is unreadable without being fetched."""
 BATCH = 50
 """Entries fetched with one command, so that one answer stays below some 50 MiB."""
-
-SET_ASIDE = """
-local value = redis.call('HGET', KEYS[1], ARGV[1])
-if not value then return 0 end
-redis.call('HSET', KEYS[2], ARGV[1], value)
-return redis.call('HDEL', KEYS[1], ARGV[1])
-"""
-
-logger = logging.getLogger("graceful.reports")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +55,13 @@ class Journal:
 
     def write(self, report: ShutdownReport) -> None:
         """Write a report, or write it anew: one command."""
-        self.connection.hset(JOURNAL_KEY, report.id, report_json.dump(report))
+        text = report_json.dump(report)
+        self._retrying(lambda: self.connection.hset(JOURNAL_KEY, report.id, text))
 
     def remove(self, *report_ids: str) -> None:
         """Remove entries; those that are not there do no harm."""
         if report_ids:
-            self.connection.hdel(JOURNAL_KEY, *report_ids)
+            self._retrying(lambda: self.connection.hdel(JOURNAL_KEY, *report_ids))
 
     def entries(self) -> list[ShutdownReport]:
         """The sealed reports, oldest first. Unreadable entries are set aside."""
@@ -80,7 +73,7 @@ class Journal:
 
     def read(self) -> JournalContent:
         """Everything in the journal; unreadable entries are set aside, logged and counted."""
-        fields = self.connection.hkeys(JOURNAL_KEY)
+        fields: list[Any] = self._retrying(lambda: self.connection.hkeys(JOURNAL_KEY))
         reports: list[ShutdownReport] = []
         unreadable: list[tuple[Any, str]] = []
         for start in range(0, len(fields), BATCH):
@@ -104,15 +97,11 @@ class Journal:
         )
 
     def set_aside(self, report_id: str | bytes, why: str) -> None:
-        """Move one entry to the unreadable ones, in one step, within the server."""
-        moved = self.connection.eval(SET_ASIDE, 2, JOURNAL_KEY, UNREADABLE_KEY, report_id)
-        if moved:
-            logger.warning(
-                "Entry %.100r of the journal is no report that this version reads, it is now in %s: %s",
-                _text(report_id),
-                UNREADABLE_KEY,
-                why,
-            )
+        """Move one entry to the unreadable ones."""
+        set_aside.entry(self.connection, JOURNAL_KEY, report_id, why)
+
+    def _retrying(self, command: Callable[[], Any]) -> Any:
+        return set_aside.retrying(self.connection, (JOURNAL_KEY,), command)
 
     def _measured(self, fields: list[Any]) -> tuple[list[Any], list[tuple[Any, str]]]:
         """The fields whose values may be fetched, and those whose values are too long, with the reason."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import one_line
+from graceful.reports.rows import local_time
 from graceful.reports.text import printable_text, seconds_text
 from graceful.reports.timeline import Bar, timeline
 
@@ -113,7 +113,7 @@ def _moments(report: ShutdownReport) -> tuple[Fact, ...]:
 def _moment(at: datetime | None) -> str:
     if at is None:
         return _("not seen")
-    local = timezone.localtime(at)
+    local = local_time(at)
     return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d}"
 
 

@@ -105,6 +105,14 @@ def stored_time(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
+def local_time(moment: datetime) -> datetime:
+    """A time in the zone of the page; one at an end of the calendar, where that has none, stays as it is."""
+    try:
+        return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+    except (OverflowError, ValueError):
+        return moment
+
+
 def _hook_row(hook: records.HookResult, report: ShutdownReport, place: int) -> ReportedHook:
     return ReportedHook(
         report=report,
@@ -170,7 +178,10 @@ def _stored_or_none(moment: datetime | None) -> datetime | None:
 
 def _read(moment: datetime) -> datetime:
     aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
-    return aware.astimezone(UTC)
+    try:
+        return aware.astimezone(UTC)
+    except OverflowError:  # At an end of the calendar.
+        return moment.replace(tzinfo=UTC)
 
 
 def _read_or_none(moment: datetime | None) -> datetime | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from graceful.core import report_json
 from graceful.core.records import ShutdownReport
+from graceful.core.text import one_line
 from graceful.exceptions import UnreadableReport
 
 READ_LIMIT = 4 * report_json.ENTRY_LIMIT
@@ -171,5 +172,5 @@ def _set_aside(folder: int, name: str, why: str) -> None:
 def _say(line: str) -> None:
     """One line on stderr, past the logging that may be shut down by now; a stderr that is gone is no error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(" ".join(line.split()) + "\n")
+        sys.stderr.write(one_line(" ".join(line.split())) + "\n")
         sys.stderr.flush()

@@ -1,4 +1,8 @@
-"""Failing a job for its interruption, as any failure: failure callback, exception handlers, retries, registry."""
+"""Failing a job for its interruption, for good: failure callback, exception handlers, registry, and no retry.
+
+A retry would start at once what must not be started again for a shutdown, and one that was interrupted too often would
+be interrupted again.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +53,8 @@ def fail(
     except Exception:
         log.exception("The failure callback of job %s failed", job.id)
     worker.handle_exception(job, *exc_info)
+    if job.retries_left:
+        job.retries_left = 0  # As of any job that has failed for good; handle_job_failure would retry (should_retry).
     rq_private.fail(worker, job, queue, f"{type(error).__name__}: {error}", execution)
     return True
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from rq.job import Job
 
+from graceful.core.report_json import NAME_LIMIT
+from graceful.reports.set_aside import Script
+from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
 from graceful.worker.raw import RawConnection
@@ -38,50 +41,51 @@ HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
 
-UNSETTLED = """
--- Whether a job has come to no end yet, as far as Redis knows.
-local function unsettled(queue, job, prefix)
-  local status = redis.call('HGET', prefix .. job, 'status')
-  return status == 'started' or (status == 'queued' and redis.call('LPOS', queue .. ':intermediate', job))
-end
-"""
-"""Begins a script. The name of the intermediate queue is that of ``IntermediateQueue.get_intermediate_queue_key``."""
-
 FETCH_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: held, holders, then queue and intermediate queue in turn.
 -- ARGV: number of this fetch, life of the worker, seconds to keep what it holds, prefix of the keys of jobs.
 local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
-if held[1] == ARGV[1] then
+local holder = redis.call('HGET', KEYS[2], held[3] or '')
+if held[1] == ARGV[1] and held[2] and held[3] then
   return {held[2], held[3], 'taken'}
 end
-if held[2] and held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] then
+local mine = held[3] and holder == ARGV[2]
+if mine and held[2] and unsettled(held[2], held[3], ARGV[4]) then
   -- The worker is done with it. But Redis may have been restarted without its last moments.
-  if unsettled(held[2], held[3], ARGV[4]) then
-    return {held[2], held[3], 'forgotten'}
-  end
-  redis.call('LREM', held[2] .. ':intermediate', 0, held[3])
+  return {held[2], held[3], 'forgotten'}
 end
+local first
 for i = 3, #KEYS, 2 do
-  local job = redis.call('LMOVE', KEYS[i], KEYS[i + 1], 'LEFT', 'RIGHT')
-  if job then
-    if held[3] and redis.call('HGET', KEYS[2], held[3]) == ARGV[2] then
-      redis.call('HDEL', KEYS[2], held[3])
-    end
-    redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[i], 'job', job)
-    redis.call('EXPIRE', KEYS[1], ARGV[3])
-    redis.call('HSET', KEYS[2], job, ARGV[2])
-    return {KEYS[i], job, 'taken'}
+  if redis.call('LLEN', KEYS[i]) > 0 then
+    redis.call('LLEN', KEYS[i + 1])
+    first = i
+    break
   end
 end
-return false
+-- All that can fail is behind us.
+if mine and held[2] then
+  redis.pcall('LREM', held[2] .. ':intermediate', 0, held[3])
+end
+if not first then
+  return false
+end
+local job = redis.call('LMOVE', KEYS[first], KEYS[first + 1], 'LEFT', 'RIGHT')
+if mine then
+  redis.call('HDEL', KEYS[2], held[3])
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[first], 'job', job)
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', KEYS[2], job, ARGV[2])
+return {KEYS[first], job, 'taken'}
 """
 )
 
 CLAIM_SCRIPT = """
 -- KEYS: held, holders. ARGV: life of the worker, job, pid of the horse, start time of the horse.
+redis.call('HLEN', KEYS[1])
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
@@ -111,7 +115,7 @@ class Fetcher:
     """
 
     def __init__(self, connection: redis.Redis, life: str) -> None:
-        self._script = connection.register_script(FETCH_SCRIPT)
+        self._script = Script(connection, FETCH_SCRIPT)
         self._connection = connection
         self._life = life
         self._count = 0
@@ -159,8 +163,21 @@ def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bo
         False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
         job is in its queue again, or another worker's.
     """
-    script = connection.register_script(CLAIM_SCRIPT)
+    script = Script(connection, CLAIM_SCRIPT)
     return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, horse.pid, horse.started]))
+
+
+def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
+    """The fields of ``graceful:held:<life>``; those that are no text, or of no length of ours, are not there."""
+    found = {}
+    for field, value in held.items():
+        try:
+            pair = [part.decode() if isinstance(part, bytes) else part for part in (field, value)]
+        except UnicodeDecodeError:
+            continue
+        if len(pair[1]) <= NAME_LIMIT:
+            found[pair[0]] = pair[1]
+    return found
 
 
 def connections_left(connection: redis.Redis) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import redis
 
+from graceful.reports.set_aside import Script
 from graceful.worker import rq_private
+from graceful.worker.lua import ASK
 from graceful.worker.presence import WORKERS_KEY, Registration
 
 FORGET_SCRIPT = """
@@ -21,20 +23,23 @@ for i = 2, #KEYS do
   if i - 1 <= tonumber(ARGV[3]) then
     redis.call('DEL', KEYS[i])
   else
-    redis.call('SREM', KEYS[i], KEYS[2])
+    redis.pcall('SREM', KEYS[i], KEYS[2])
   end
 end
 return 1
 """
-RELEASE_SCRIPT = """
+RELEASE_SCRIPT = (
+    ASK
+    + """
 -- KEYS: locks, and last the scheduler's hash. ARGV: the scheduler's name.
 for i = 1, #KEYS - 1 do
-  if redis.call('GET', KEYS[i]) == ARGV[1] then
+  if ask('GET', KEYS[i]) == ARGV[1] then
     redis.call('DEL', KEYS[i])
   end
 end
 redis.call('DEL', KEYS[#KEYS])
 """
+)
 
 
 def forget(connection: redis.Redis, registration: Registration) -> None:
@@ -48,7 +53,7 @@ def forget(connection: redis.Redis, registration: Registration) -> None:
         redis.exceptions.RedisError: Redis did not answer.
     """
     own = rq_private.worker_keys(registration.worker)
-    connection.register_script(FORGET_SCRIPT)(
+    Script(connection, FORGET_SCRIPT)(
         keys=[WORKERS_KEY, *own, *rq_private.worker_registries(registration.queues)],
         args=[registration.life, registration.worker, len(own)],
     )

@@ -10,8 +10,10 @@ from rq.job import Job
 from rq.worker import BaseWorker
 
 from graceful.core.phases import JobOutcome
+from graceful.reports.set_aside import Script
 from graceful.worker import rq_private
 from graceful.worker.fetch import HOLDERS_KEY
+from graceful.worker.lua import ASK, WHOLE
 
 INTERRUPTIONS_FIELD = "graceful_interruptions"
 """In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
@@ -21,57 +23,72 @@ INTERRUPTIONS_FIELD = "graceful_interruptions"
 NOT_ONCE = -1
 """As the most interruptions that are allowed: the job is taken out of all places, and not put back."""
 
-GIVE_BACK_SCRIPT = """
+GIVE_BACK_SCRIPT = (
+    ASK
+    + WHOLE
+    + """
 -- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker
 -- and holders. ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that
 -- is allowed, life of the worker that holds it.
-local status = redis.call('HGET', KEYS[4], 'status')
-local count = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions') or 0)
-if redis.call('HGET', KEYS[9], ARGV[1]) ~= ARGV[6] then
+local holder = redis.call('HGET', KEYS[9], ARGV[1])
+redis.call('LLEN', KEYS[1])
+-- A job that is no hash can be run by nobody: it is gone.
+local status = ask('HGET', KEYS[4], 'status')
+local count = whole(ask('HGET', KEYS[4], 'graceful_interruptions'))
+local before_progress = whole(ask('HGET', KEYS[4], 'graceful_interruptions_before_progress'))
+if before_progress > count then
+  before_progress = 0
+end
+local in_queue = status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1])
+if holder ~= ARGV[6] then
   -- Also what a second try finds, if the first one worked and its reply was lost.
-  if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
-    return {'in its queue', count}
-  end
-  return {'not held', count}
+  return {in_queue and 'in its queue' or 'not held', count}
 end
-if ARGV[2] ~= '' then
-  redis.call('ZREM', KEYS[5], ARGV[2])
-  redis.call('ZREM', KEYS[6], ARGV[3])
-  redis.call('DEL', KEYS[7])
-  redis.call('SREM', KEYS[8], ARGV[2])
-end
-redis.call('LREM', KEYS[2], 0, ARGV[1])
-redis.call('DEL', KEYS[3])
+local found, requeue, too_many
+local counts = false
 if not status then
-  redis.call('HDEL', KEYS[9], ARGV[1])
-  return {'gone', 0}
-end
-if status ~= 'started' and status ~= 'queued' then
-  redis.call('HDEL', KEYS[9], ARGV[1])
-  return {status, count}
-end
-if status == 'queued' and redis.call('LPOS', KEYS[1], ARGV[1]) then
-  redis.call('HDEL', KEYS[9], ARGV[1])
-  return {'in its queue', count}
-end
-if ARGV[4] ~= '' then
+  found = 'gone'
+elseif status ~= 'started' and status ~= 'queued' then
+  found = status
+elseif in_queue then
+  found = 'in its queue'
+else
+  counts = ARGV[4] ~= ''
   -- Whoever was to fail it may have died over it: the next one does not count it again.
-  if redis.call('HGET', KEYS[4], 'graceful_interrupted_in') ~= ARGV[6] then
-    count = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+  if counts and redis.call('HGET', KEYS[4], 'graceful_interrupted_in') ~= ARGV[6] then
+    count = count + 1
   end
-  local before_progress = tonumber(redis.call('HGET', KEYS[4], 'graceful_interruptions_before_progress') or 0)
-  if count - before_progress > tonumber(ARGV[5]) then
-    redis.call('HSET', KEYS[4], 'graceful_interrupted_in', ARGV[6])
-    return {'too many', count}
-  end
+  too_many = counts and count - before_progress > tonumber(ARGV[5])
+  requeue = not too_many
+  found = too_many and 'too many' or 'given back'
+end
+-- All that can fail is behind us. What is of another type than RQ's has nothing of this job in it.
+if ARGV[2] ~= '' then
+  redis.pcall('ZREM', KEYS[5], ARGV[2])
+  redis.pcall('ZREM', KEYS[6], ARGV[3])
+  redis.call('DEL', KEYS[7])
+  redis.pcall('SREM', KEYS[8], ARGV[2])
+end
+redis.pcall('LREM', KEYS[2], 0, ARGV[1])
+redis.call('DEL', KEYS[3])
+if counts then
+  redis.call('HSET', KEYS[4], ARGV[4], string.format('%d', count))
+end
+if too_many then
+  -- It stays held until it has been failed.
+  redis.call('HSET', KEYS[4], 'graceful_interrupted_in', ARGV[6])
+  return {found, count}
 end
 redis.call('HDEL', KEYS[9], ARGV[1])
-redis.call('HSET', KEYS[4], 'status', 'queued')
-redis.call('HDEL', KEYS[4], 'worker_name')
-redis.call('PERSIST', KEYS[4])
-redis.call('LPUSH', KEYS[1], ARGV[1])
-return {'given back', count}
+if requeue then
+  redis.call('HSET', KEYS[4], 'status', 'queued')
+  redis.call('HDEL', KEYS[4], 'worker_name')
+  redis.call('PERSIST', KEYS[4])
+  redis.call('LPUSH', KEYS[1], ARGV[1])
+end
+return {found, count}
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +142,7 @@ def give_back(
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
     """
     intermediate = IntermediateQueue(queue_key, worker.connection)
-    reply = worker.connection.register_script(GIVE_BACK_SCRIPT)(
+    reply = Script(worker.connection, GIVE_BACK_SCRIPT)(
         keys=[
             queue_key,
             intermediate.key,
@@ -147,4 +164,5 @@ def give_back(
         ],
     )
     found, interruptions = reply
-    return GivenBack(found.decode() if isinstance(found, bytes) else str(found), int(interruptions))
+    # A status that is no text is none of RQ's, and one that the job reached by itself.
+    return GivenBack(found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found), int(interruptions))

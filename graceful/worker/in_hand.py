@@ -21,7 +21,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.policy import Limits
 from graceful.core.records import InFlightJob
-from graceful.core.text import cut
+from graceful.core.text import cut, one_line
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import failing, os_signals, rq_private
 from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
@@ -148,7 +148,7 @@ class InHand:
             return
         self.returned = True
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
-        log.warning("Worker %s: job %s %s", self._worker.name, self.job.id, BECAME[self.record.outcome])
+        log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[self.record.outcome])
 
     def fail_if_unsaid(self) -> None:
         """Fail a job whose horse ended in the middle of it with exit code 0 (``os._exit(0)``).

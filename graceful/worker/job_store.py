@@ -8,20 +8,24 @@ import redis
 from redis.exceptions import RedisError
 
 from graceful.jobs.notebook import FIELD
+from graceful.worker.lua import WHOLE
 
 log = logging.getLogger("graceful.worker")
 
-SAVE_SCRIPT = """
+SAVE_SCRIPT = (
+    WHOLE
+    + """
 -- A job that was deleted meanwhile must not come back as a hash with nothing but its cursors.
+local interruptions = whole(redis.call('HGET', KEYS[1], 'graceful_interruptions'))
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
   -- It got on since it was interrupted: GRACEFUL_MAX_INTERRUPTIONS is for jobs that do not (give_back.py).
-  local interruptions = redis.call('HGET', KEYS[1], 'graceful_interruptions')
-  if interruptions then
-    redis.call('HSET', KEYS[1], 'graceful_interruptions_before_progress', interruptions)
+  if interruptions > 0 then
+    redis.call('HSET', KEYS[1], 'graceful_interruptions_before_progress', string.format('%d', interruptions))
   end
 end
 """
+)
 
 
 class JobStore:

@@ -161,6 +161,7 @@ class GracefulMixin(HorseSide):
             lambda: not self.runs_jobs_itself or self._in_hand is None or self._channel.stage is Stage.STORING,
             tight_seconds(self._settings),
         )
+        self._presence.check_types()
         self._successor.free_name(self.name, self._lifetime.report.hostname, lambda: self._drain.requested)
         self._lifetime.open()
         heard = self._presence.beat()

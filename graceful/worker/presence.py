@@ -15,8 +15,13 @@ from typing import Any
 import redis
 from rq.job import Job
 
+from graceful.core import report_json
+from graceful.exceptions import UnreadableReport
+from graceful.reports import set_aside
 from graceful.reports.journal import JOURNAL_KEY
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, UNSETTLED
+from graceful.reports.set_aside import Script
+from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
+from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process, oom_kills
 
 WORKERS_KEY = "graceful:workers"
@@ -35,6 +40,9 @@ BEAT_SCRIPT = """
 -- seconds since its own last beat after which it does not judge others.
 local now = tonumber(redis.call('TIME')[1])
 local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
+redis.call('HLEN', KEYS[1])
+redis.call('SCARD', KEYS[3])
+-- All that can fail is behind us.
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
@@ -51,16 +59,22 @@ LEAVE_SCRIPT = (
     + """
 -- KEYS: workers, beats, machine, held, holders, journal.
 -- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs, '1' if the job has been seen to.
-local held = redis.call('HMGET', KEYS[4], 'queue', 'job')
-if held[2] and redis.call('HGET', KEYS[5], held[2]) == ARGV[1] then
+local held = ask('HMGET', KEYS[4], 'queue', 'job') or {}
+local mine = redis.call('HGET', KEYS[5], held[2] or '') == ARGV[1] and held[2]
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
+redis.call('SCARD', KEYS[3])
+redis.call('HLEN', KEYS[6])
+if mine and held[1] and ARGV[4] == '' and unsettled(held[1], mine, ARGV[3]) then
+  -- Redis was restarted without its last moments: a successor gives the job back.
+  return 0
+end
+-- All that can fail is behind us.
+if mine then
   if held[1] and ARGV[4] == '' then
-    if unsettled(held[1], held[2], ARGV[3]) then
-      -- Redis was restarted without its last moments: a successor gives the job back.
-      return 0
-    end
-    redis.call('LREM', held[1] .. ':intermediate', 0, held[2])
+    redis.pcall('LREM', held[1] .. ':intermediate', 0, mine)
   end
-  redis.call('HDEL', KEYS[5], held[2])
+  redis.call('HDEL', KEYS[5], mine)
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -105,17 +119,22 @@ class Registration:
     def from_json(cls, text: str | bytes) -> Registration | None:
         """Read it back; None if it is none of ours."""
         try:
-            parsed = json.loads(text)
-            process = parsed["process"]
-            return cls(
-                life=str(parsed["life"]),
-                worker=str(parsed["worker"]),
-                queues=tuple(str(name) for name in parsed["queues"]),
-                process=Process(str(process["machine"]), int(process["pid"]), str(process["started"])),
-                oom_kills=None if parsed["oom_kills"] is None else int(parsed["oom_kills"]),
-                scheduler=str(parsed.get("scheduler", "")),
+            fields = report_json.Fields(report_json.parse(text), "")
+            process = report_json.Fields(fields.parsed.get("process"), "process.")
+            pid = process.whole("pid")
+            return (
+                cls(
+                    life=fields.name("life"),
+                    worker=fields.name("worker"),
+                    queues=fields.names("queues"),
+                    process=Process(process.name("machine"), pid, process.text("started")),
+                    oom_kills=_count(fields.parsed.get("oom_kills")),
+                    scheduler=fields.name("scheduler") if fields.parsed.get("scheduler") else "",
+                )
+                if pid > 0
+                else None
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except UnreadableReport:
             return None
 
 
@@ -145,7 +164,7 @@ class Presence:
     def __init__(self, connection: redis.Redis, registration: Registration) -> None:
         self.registration = registration
         self._connection = connection
-        self._beat = connection.register_script(BEAT_SCRIPT)
+        self._beat = Script(connection, BEAT_SCRIPT)
 
     def beat(self) -> Heard:
         """Say that the worker lives."""
@@ -159,11 +178,24 @@ class Presence:
     def register(self, registration: Registration) -> None:
         """More is known of the worker than at its start."""
         self.registration = registration
-        self._connection.hset(WORKERS_KEY, registration.life, registration.to_json())
+        text = registration.to_json()
+        set_aside.retrying(
+            self._connection, (WORKERS_KEY,), lambda: self._connection.hset(WORKERS_KEY, registration.life, text)
+        )
+
+    def check_types(self) -> None:
+        """Set aside what stands under our keys and is of another type: before the first command that uses them."""
+        machine = MACHINE_KEY.format(self.registration.process.machine)
+        set_aside.wrong_types(self._connection, (*set_aside.TYPES, machine))
 
     def leave(self, *, archived: bool) -> None:
         """Take back all that was said of the worker; its journal entry too, once the report is ``archived``."""
         leave(self._connection, self.registration, archived=archived)
+
+
+def _count(value: object) -> int | None:
+    """A number that is only good for a comparison: a wrong one is as good as none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def silent(connection: redis.Redis) -> list[Registration]:
@@ -175,9 +207,11 @@ def silent(connection: redis.Redis) -> list[Registration]:
     Raises:
         redis.exceptions.RedisError: Redis did not answer.
     """
-    workers: Any = connection.hgetall(WORKERS_KEY)
+    workers: Any = set_aside.retrying(connection, (WORKERS_KEY,), lambda: connection.hgetall(WORKERS_KEY))
     now: Any = connection.time()
-    heard: Any = connection.zrange(BEATS_KEY, 0, -1, withscores=True)
+    heard: Any = set_aside.retrying(
+        connection, (BEATS_KEY,), lambda: connection.zrange(BEATS_KEY, 0, -1, withscores=True)
+    )
     beats = dict(heard)
     found = []
     for life, text in workers.items():
@@ -191,7 +225,7 @@ def silent(connection: redis.Redis) -> list[Registration]:
 
 def leave(connection: redis.Redis, registration: Registration, *, archived: bool, job_seen_to: bool = False) -> None:
     """See :meth:`Presence.leave`; ``job_seen_to`` if the caller has done with its job all that can be done."""
-    connection.register_script(LEAVE_SCRIPT)(
+    Script(connection, LEAVE_SCRIPT)(
         keys=[
             WORKERS_KEY,
             BEATS_KEY,

@@ -7,14 +7,15 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from django.db import connections
 
 from graceful.core.deadline import Deadline
 from graceful.hooks import watchdog
+from graceful.hooks.builtin import has_pool
 
 T = TypeVar("T")
 SHORTEST_SECONDS = 0.05
@@ -122,15 +123,12 @@ def bounded(call: Callable[[], T], seconds: float) -> Bounded[T]:
 
 
 def close_database_connections() -> None:
-    """Close what a child must not inherit: connections, and pools with their threads.
-
-    A pool is kept by Django per alias (``DatabaseWrapper._connection_pools`` in the PostgreSQL backend, read in 5.2
-    to 6.1); ``close_pool`` on an alias that has none would open one first.
-    """
-    for connection in connections.all(initialized_only=True):
+    """Close what a child must not inherit: connections, and pools with their threads."""
+    opened: Iterable[Any] = connections.all(initialized_only=True)
+    for connection in opened:
         connection.close()
-        if connection.alias in getattr(connection, "_connection_pools", {}):
-            connection.close_pool()  # type: ignore[attr-defined]
+        if has_pool(connection):
+            connection.close_pool()
 
 
 def leave_by(code: int, seconds: float) -> None:

@@ -27,13 +27,14 @@ from graceful.core.autopsy import Findings, amended, closed, knows_more
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, ShutdownReport, utc_now
+from graceful.core.text import one_line
 from graceful.exceptions import UnreadableReport
 from graceful.jobs.on_interrupt import policy_of
-from graceful.reports import archive
+from graceful.reports import archive, set_aside
 from graceful.reports.journal import JOURNAL_KEY, Journal
 from graceful.reports.spool import Spool
 from graceful.worker import failing, rq_private
-from graceful.worker.fetch import HELD_KEY
+from graceful.worker.fetch import HELD_KEY, texts
 from graceful.worker.ghosts import forget
 from graceful.worker.give_back import NOT_ONCE, give_back
 from graceful.worker.machine import Process, machine, oom_kills
@@ -92,6 +93,7 @@ class Successor:
         registration = self._registration(life)
         if registration is None:
             # Half removed, or not ours: nobody can say anything of it any more.
+            set_aside.entry(self._connection, WORKERS_KEY, raw(life), "no registration of a worker")
             self._connection.zrem(BEATS_KEY, raw(life))
             self._connection.srem(MACHINE_KEY.format(machine()), raw(life))
             return 0
@@ -118,12 +120,15 @@ class Successor:
         """
         for life, text in self._connection.hscan_iter(WORKERS_KEY):
             registration = Registration.from_json(text)
-            if registration is None or registration.worker != name or registration.life == self._life:
+            if registration is None:
+                set_aside.entry(self._connection, WORKERS_KEY, life, "no registration of a worker")
+                continue
+            if registration.worker != name or registration.life == self._life:
                 continue
             report = self._report(registration)
             same_host = report is not None and report.hostname == hostname and not registration.process.local
             if registration.process.gone or same_host:
-                log.info("Worker %s: its predecessor %s is dead", name, life)
+                log.info("Worker %s: its predecessor %s is dead", name, one_line(registration.life))
                 until = Deadline.after(FREE_SECONDS)
                 while not self._under_lock(registration) and self._registration(registration.life):
                     if until.expired or stopped():
@@ -173,14 +178,15 @@ class Successor:
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
         forget(self._connection, registration)
         leave(self._connection, registration, archived=archived, job_seen_to=True)
+        name = one_line(registration.worker)
         if report is not None and report.sealed:
             if job is not None:
-                log.warning("Worker %s had left job %s in its hands: %s", registration.worker, job.id, job.outcome)
+                log.warning("Worker %s had left job %s in its hands: %s", name, one_line(job.id), job.outcome)
             return True
         log.warning(
             "Worker %s died without a word; its report is closed: %s",
-            registration.worker,
-            sealed.notes or sealed.outcome,
+            name,
+            one_line(sealed.notes) or sealed.outcome,
         )
         return True
 
@@ -188,23 +194,21 @@ class Successor:
         """What it held; nothing where that cannot be read."""
         try:
             found: Any = self._connection.hgetall(HELD_KEY.format(life))
-            held = {key.decode(): value.decode() for key, value in found.items()}
+            held = texts(found)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            log.warning("What worker %s held is no hash, and is removed", life)
+            log.warning("What worker %s held is no hash, and is removed", one_line(life))
             self._connection.delete(HELD_KEY.format(life))
-            return {}
-        except UnicodeDecodeError as error:
-            log.warning("What worker %s held cannot be read: %s", life, error)
             return {}
         return held if {"job", "queue"} <= held.keys() and held["queue"].startswith(QUEUE_PREFIX) else {}
 
     def _horse_lives(self, registration: Registration, held: dict[str, str]) -> bool:
         """Whether its horse is still at the job. It learns of its worker's death by itself, and ends; see orphan."""
-        if not held.get("horse", "").isdecimal():
+        pid = held.get("horse", "")
+        if not (pid.isascii() and pid.isdecimal() and len(pid) <= 10):
             return False
-        horse = Process(registration.process.machine, int(held["horse"]), held.get("horse_started", ""))
+        horse = Process(registration.process.machine, int(pid), held.get("horse_started", ""))
         return horse.local and not horse.gone
 
     def _report(self, registration: Registration) -> ShutdownReport | None:
@@ -255,7 +259,9 @@ class Successor:
             raise
         except Exception:
             # Its data cannot be read. RQ's maintenance fails it, out of the intermediate queue.
-            log.exception("Job %s, which worker %s held, cannot be read", job_id, registration.worker)
+            log.exception(
+                "Job %s, which worker %s held, cannot be read", one_line(job_id), one_line(registration.worker)
+            )
             return None
         executions = ExecutionRegistry(job_id, self._connection).get_executions()
         execution = executions[-1] if executions else None

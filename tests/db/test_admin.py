@@ -6,11 +6,13 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext, override_settings
@@ -513,3 +515,21 @@ def test_rows_come_out_of_an_index_in_their_order(as_reader: Client, query: str,
     (sql,) = [sql for sql in about_reports(queries) if sql.endswith("LIMIT 50")]
     assert index in plan(sql), plan(sql)
     assert not re.search("TEMP B-TREE|Sort", plan(sql)), plan(sql)
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone"),
+    [(datetime(1, 1, 1, tzinfo=UTC), "America/New_York"), (datetime(9999, 12, 31, 23, 59, tzinfo=UTC), "Asia/Tokyo")],
+    ids=["first", "last"],
+)
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_a_report_at_an_end_of_the_calendar(admin_client: Client, moment: datetime, zone: str, use_tz: bool) -> None:
+    """A report with a time that has no local time, stored by an earlier version, leaves list and page as they are."""
+    with override_settings(TIME_ZONE=zone, USE_TZ=use_tz):
+        rows = rows_of(a_report())
+        for field in ("happened_at", "started_at", "requested_at", "drained_at", "ended_at"):
+            setattr(rows.report, field, moment if use_tz else moment.replace(tzinfo=None))
+        rows.report.save(force_insert=True)
+        for path in (LIST, f"{LIST}{rows.report.pk}/change/", f"{LIST}{rows.report.pk}/export/"):
+            assert admin_client.get(path).status_code == 200, path
+        call_command("shutdown_report", "--last", stdout=StringIO())

@@ -97,7 +97,7 @@ def test_too_many_interruptions(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
     """A job that never gets done within a deploy's interval would be begun again for ever."""
-    job = queue.enqueue(jobs.napping, 60, on_failure=Callback(jobs.on_failure))
+    job = queue.enqueue(jobs.napping, 60, on_failure=Callback(jobs.on_failure), retry=Retry(max=3))
     for number in (1, 2):
         worker, _ = stop_in(job.id, connection, start_worker, worker_class, GRACEFUL_MAX_INTERRUPTIONS=1)
         assert worker.exit_code == os.EX_TEMPFAIL
@@ -135,10 +135,11 @@ def test_jobs_that_are_to_fail_when_they_are_interrupted(
     assert "shutdown" in (by_setting.latest_result().exc_string or "")
     assert connection.lrange(jobs.CALLED, 0, -1) == [f"failure:{by_setting.id}".encode()]
 
-    with_retry, outcome = stop(jobs.napping, setting="fail", retry=Retry(max=1))
+    with_retry, outcome = stop(jobs.napping, setting="fail", retry=Retry(max=3))
     assert outcome is JobOutcome.INTERRUPTION_FAILED
     with_retry.refresh()
-    assert (with_retry.get_status(), with_retry.retries_left) == ("queued", 0)
+    assert (with_retry.get_status(), with_retry.retries_left) == ("failed", 0)
+    assert "StoppedByShutdown" in (with_retry.latest_result().exc_string or "")
 
     by_itself, outcome = stop(worker_jobs.must_not_be_repeated, setting="requeue")
     assert outcome is JobOutcome.INTERRUPTION_FAILED
@@ -147,6 +148,23 @@ def test_jobs_that_are_to_fail_when_they_are_interrupted(
     kept, outcome = stop(worker_jobs.may_be_repeated, setting="fail")
     assert outcome is JobOutcome.INTERRUPTED
     assert kept.get_status(refresh=True) == "queued"
+
+
+@pytest.mark.parametrize("name", ["pays_once", "pays_once_too"])
+def test_a_task_that_is_to_fail_when_it_is_interrupted(
+    name: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """``@on_interrupt("fail")`` below and above Django's ``@task``: the job fails for good, and is not queued again."""
+    job = queue.enqueue(f"tests.support.worker_jobs.{name}", 60, retry=Retry(max=3))
+    options = ["--job-class", "tests.support.worker_jobs.TaskJob"]
+    worker = start_worker(options=options, settings=SETTINGS, wait=False)
+    wait_until(lambda: connection.hget(jobs.PIDS, job.id), 20, lambda: worker.output)
+    worker.signal()
+    assert worker.wait(10) == os.EX_TEMPFAIL, worker.output
+    assert job.get_status(refresh=True) == "failed"
+    assert balance(connection, [job.id]).places == {job.id: ("failed:default",)}
+    (in_flight,) = report_of(connection, worker).jobs.in_flight
+    assert in_flight.outcome is JobOutcome.INTERRUPTION_FAILED
 
 
 @pytest.mark.parametrize("worker_class", ALL_CLASSES)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, connections
@@ -19,6 +21,21 @@ from rq.job import Job
 
 from graceful.jobs import on_interrupt, shutdown_requested, time_left, uninterruptible
 from tests.support.jobs import CALLED, current_job, note_end, note_start, stubborn
+
+try:
+    from django.tasks import task
+except ImportError:  # Before Django 6: an object of the same shape.
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class _Task:
+        func: Callable[..., Any]
+
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            return self.func(*args, **kwargs)
+
+    def task(func: Callable[..., Any]) -> Any:
+        """What ``django.tasks.task`` does with a function."""
+        return _Task(func=func)
 
 
 def idles(seconds: float) -> None:
@@ -214,6 +231,34 @@ def pays() -> str:
 @on_interrupt("fail")
 def must_not_be_repeated(seconds: float) -> None:
     """Says itself that it is to fail when it is interrupted."""
+    note_start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+class TaskJob(Job):
+    """Runs a Django Task, as the job class of django-tasks-rq does: the job's function is the Task."""
+
+    def _execute(self) -> Any:
+        task: Any = self.func
+        return task.call(*self.args, **self.kwargs)
+
+
+@task
+@on_interrupt("fail")
+def pays_once(seconds: float) -> None:
+    """A Task that says so below its decorator."""
+    note_start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@on_interrupt("fail")
+@task
+def pays_once_too(seconds: float) -> None:
+    """A Task that says so above it."""
     note_start()
     end = time.monotonic() + seconds
     while time.monotonic() < end:

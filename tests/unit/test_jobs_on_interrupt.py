@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -29,6 +31,33 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLike:
+    """A Task as ``django.tasks`` of Django 6 and the package django-tasks have it."""
+
+    func: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class TaskWithDict(TaskLike):
+    """One whose attributes are frozen, but not slots."""
+
+
+def charge_plain() -> Callable[[int], int]:
+    def plain(customer: int) -> int:
+        return customer
+
+    plain.__qualname__ = "plain"  # Django takes functions of a module only.
+    return plain
+
+
+TASKS: list[Any] = [TaskLike, TaskWithDict]
+if find_spec("django.tasks"):
+    from django.tasks import task
+
+    TASKS.append(lambda func: task(func))
+
+
 def test_the_decorator_leaves_the_function_as_it_is() -> None:
     """RQ would store another name, or the job would get other arguments."""
     assert charge(3) == 3
@@ -44,6 +73,79 @@ def test_the_policy_is_found_through_wrappers(function: Callable[..., Any]) -> N
 def test_the_policy_of_a_method_is_found_on_the_bound_one() -> None:
     """RQ runs methods bound to their instance."""
     assert policy_of(Mailer().send, None) == "requeue"
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_policy_of_a_task_is_its_functions(kind: Any) -> None:
+    """Above ``@task`` and below it alike."""
+    below = kind(func=on_interrupt("fail")(charge_plain()))
+    assert policy_of(below, {}) == "fail"
+    above = kind(func=charge_plain())
+    assert on_interrupt("fail")(above) is above
+    assert policy_of(above, {}) == "fail"
+    assert policy_of(kind(func=charge_plain()), {}) is None
+
+
+def test_the_outermost_word_counts() -> None:
+    """A decorator around a decorated function says it anew."""
+    assert policy_of(on_interrupt("requeue")(logged(charge)), {}) == "requeue"
+    assert policy_of(charge, {}) == "fail"
+
+
+def test_the_policy_is_found_below_a_wrapper_that_copies_no_attributes() -> None:
+    """``functools.wraps`` may be told to copy nothing (``updated=()``)."""
+
+    @functools.wraps(charge, updated=())
+    def call(customer: int) -> int:
+        return charge(customer)
+
+    assert policy_of(call, {}) == "fail"
+
+
+def test_the_decorator_above_a_static_or_class_method() -> None:
+    """The policy holds for what the class gives out."""
+
+    class Bank:
+        @on_interrupt("fail")
+        @staticmethod
+        def pay() -> None: ...
+
+        @on_interrupt("fail")
+        @classmethod
+        def close(cls) -> None: ...
+
+    assert policy_of(Bank.pay, {}) == policy_of(Bank.close, {}) == policy_of(Bank().close, {}) == "fail"
+
+
+def test_one_job_s_meta_goes_before_the_policy_of_its_task() -> None:
+    """As for any function."""
+    task_like = TaskLike(func=charge)
+    assert policy_of(task_like, {"graceful_on_interrupt": "requeue"}) == "requeue"
+
+
+def test_what_cannot_be_decorated_is_an_error_at_decoration() -> None:
+    """A policy that nothing carries would be found missing at the next deploy."""
+    with pytest.raises(TypeError, match="decorates a function or a task, got: 7"):
+        on_interrupt("fail")(7)
+
+
+class Hostile:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Endless:
+    def __call__(self) -> None: ...
+
+    @property
+    def func(self) -> Endless:
+        return self
+
+
+@pytest.mark.parametrize("function", [Hostile(), Endless(), 3, "charge"], ids=type)
+def test_a_function_that_is_anything_has_no_policy(function: object) -> None:
+    """The policy is asked for while a worker ends: nothing raises or goes on for ever."""
+    assert policy_of(function, {}) is None
 
 
 def test_meta_goes_before_the_decorator() -> None:
@@ -75,4 +177,4 @@ def test_a_wrong_policy_is_an_error_at_decoration(policy: Any) -> None:
 def test_a_decorator_without_its_word_is_told_what_to_write() -> None:
     """``@on_interrupt`` bare would replace the job's function by the decorator."""
     with pytest.raises(ValueError, match=r"write @on_interrupt\(\.\.\.\)"):
-        on_interrupt(charge)  # type: ignore[type-var]
+        on_interrupt(charge)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from graceful.conf import settings
+from graceful.core.text import one_line
 from graceful.management.commands.shutdown_report import positive_number
 from graceful.reports.archive import remove_old
 from graceful.reports.sources import bring_all_home
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         """
         home = bring_all_home(options["seconds"])
         for failure in home.failures:
-            self.stderr.write(f"Not reached: {failure}")
+            self.stderr.write(f"Not reached: {one_line(failure)}")
         removed = remove_old(settings().reports_keep)
         self.stdout.write(f"Reports archived: {home.brought}, old reports removed: {removed}")
         if home.failures:

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from redis.exceptions import RedisError
 
 from graceful.core import report_json
+from graceful.core.text import one_line
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.rows import record_of
 from graceful.reports.sources import bring_all_home, journals
@@ -77,8 +78,9 @@ class Command(BaseCommand):
                 found = exact
             reports = [record_of(row) for row in found[: 1 if alone else options["limit"]]]
         except DatabaseError as error:
+            why = one_line(str(error).strip())
             raise CommandError(
-                f"The shutdown reports cannot be read: {error}\nTheir tables are made by: manage.py migrate graceful"
+                f"The shutdown reports cannot be read: {why}\nTheir tables are made by: manage.py migrate graceful"
             ) from error
         self._tell_of_the_dead()
         if not reports:
@@ -105,8 +107,9 @@ class Command(BaseCommand):
             for registration in dead:
                 if ShutdownReport.objects.filter(pk=registration.life).exists():
                     continue  # It had its last word, and only left something behind.
+                name = one_line(registration.worker)
                 self.stderr.write(
-                    f"Worker {registration.worker} died without a word. Its report comes, and its job goes back, "
+                    f"Worker {name} died without a word. Its report comes, and its job goes back, "
                     "as soon as another worker runs or starts."
                 )
 
