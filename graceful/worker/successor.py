@@ -143,6 +143,8 @@ class Successor:
     def _under_lock(self, registration: Registration) -> int:
         key = LOCK_KEY.format(registration.life)
         if not self._connection.set(key, self._life, nx=True, ex=LOCK_SECONDS):
+            if self._connection.ttl(key) == -1:
+                self._connection.expire(key, LOCK_SECONDS)  # Not set by us: it would be locked for ever.
             return 0
         try:
             return int(self._examine(registration))

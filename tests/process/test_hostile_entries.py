@@ -102,6 +102,15 @@ def test_a_worker_among_hostile_entries(connection: redis.Redis, queue: Queue, s
     assert out.getvalue().isascii()
 
 
+def test_a_lock_that_never_ends_gets_an_end(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """A dead worker's report is not locked for ever by a key that somebody else has set."""
+    connection.hset(WORKERS_KEY, "gone", json.dumps(GONE))
+    connection.sadd(MACHINE_KEY.format(machine()), "gone")
+    connection.rpush("graceful:autopsy:gone", "no lock")
+    start_worker()
+    wait_until(lambda: connection.ttl("graceful:autopsy:gone") > 0, 10, "the lock has an end")
+
+
 @pytest.mark.usefixtures("shared_database")
 def test_a_worker_where_every_key_is_of_a_wrong_type(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
