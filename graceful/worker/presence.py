@@ -74,6 +74,17 @@ end
 return {overdue, redis.call('SMEMBERS', KEYS[2])}
 """
 
+FORGET_HOLDERS_SCRIPT = """
+-- KEYS: workers, holders. ARGV: prefix of the keys of what is held.
+local holders = redis.call('HGETALL', KEYS[2])
+for i = 1, #holders, 2 do
+  local life = holders[i + 1]
+  if redis.call('HEXISTS', KEYS[1], life) == 0 and redis.call('EXISTS', ARGV[1] .. life) == 0 then
+    redis.call('HDEL', KEYS[2], holders[i])
+  end
+end
+"""
+
 LEAVE_SCRIPT = (
     UNSETTLED
     + """
@@ -237,6 +248,17 @@ def look(connection: redis.Redis) -> Heard:
         args=[OVERDUE_SECONDS, JUDGE_SECONDS, SUSPECTS_SECONDS],
     )
     return Heard(_texts(overdue), _texts(neighbours))
+
+
+def forget_holders(connection: redis.Redis) -> None:
+    """Remove from ``graceful:holders`` what no worker can hold any more.
+
+    In the version before, what a dead worker held expired after a week, and who held it did not.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    connection.eval(FORGET_HOLDERS_SCRIPT, 2, WORKERS_KEY, HOLDERS_KEY, HELD_KEY.format(""))
 
 
 def suspects(connection: redis.Redis) -> int:

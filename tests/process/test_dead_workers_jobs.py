@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from graceful.core.phases import JobOutcome, Outcome
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
+from graceful.worker.fetch import HELD_KEY, HELD_SECONDS, HOLDERS_KEY
 from graceful.worker.give_back import INTERRUPTIONS_FIELD
 from graceful.worker.presence import JUDGE_SECONDS, MACHINE_KEY, OVERDUE_SECONDS, SUSPECTS_KEY, WORKERS_KEY
 from tests.conftest import StartWorker
@@ -195,3 +195,25 @@ def test_without_a_worker_a_job_that_must_not_be_repeated_waits_for_one(
     assert job.get_status() == JobStatus.FAILED
     assert connection.hget(jobs.STARTED, job.id) == b"1"
     assert ArchivedReport.objects.filter(outcome=Outcome.KILLED).count() == 1
+
+
+def test_the_entries_of_a_running_job_last_and_go_with_it(
+    queue: Queue, connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """Each of RQ's heartbeats would make them expire again; the worker's own entry still expires as ever."""
+    job = queue.enqueue(jobs.until_released, "tests:release")
+    worker = start_worker(options=["--worker-class", CLASSES + "Hasty"])
+    wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
+    ((member, _),) = connection.zrange(queue.started_job_registry.key, 0, -1, withscores=True)
+    first = connection.hget(f"rq:execution:{member.decode()}", "last_heartbeat")
+    wait_until(lambda: connection.hget(f"rq:execution:{member.decode()}", "last_heartbeat") != first, 10)
+    now = connection.time()[0]
+    assert connection.zscore(queue.started_job_registry.key, member) > now + HELD_SECONDS - 60
+    assert connection.ttl(f"rq:execution:{member.decode()}") > HELD_SECONDS - 60
+    assert 0 < connection.ttl(worker.key) <= 600
+    connection.rpush("tests:release", "now")
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 10)
+    worker.signal()
+    assert worker.wait() == 0, worker.output
+    assert connection.keys("rq:execution*") == []
+    assert connection.zcard(queue.started_job_registry.key) == 0
