@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import signal
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
 from tests.support.books import balance
 from tests.support.passers_by import everybody_looks, let_pass
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
@@ -36,7 +40,11 @@ def kill_at_work(
     job = queue.enqueue(function, *args, on_failure=Callback(jobs.on_failure), **enqueue)
     worker = start_worker()
     wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id), 10)
-    worker.signal_session(signal.SIGKILL)
+    worker.signal(signal.SIGSTOP)  # It shall not see its horse die, nor the horse it.
+    for horse in worker.children():
+        os.kill(horse, signal.SIGKILL)
+        wait_until(lambda pid=horse: not is_alive(pid), 5)
+    worker.signal(signal.SIGKILL)
     worker.wait()
     queue.connection.hdel(jobs.RUNNING, job.id)
     return job
@@ -217,3 +225,27 @@ def test_the_entries_of_a_running_job_last_and_go_with_it(
     assert worker.wait() == 0, worker.output
     assert connection.keys("rq:execution*") == []
     assert connection.zcard(queue.started_job_registry.key) == 0
+
+
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_without_a_worker_nothing_is_unpickled(
+    queue: Queue, connection: redis.Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Whoever may write to Redis could run code in the web process, or make it hang."""
+    job = kill_at_work(start_worker, queue)
+    payload = pickle.dumps(Touches(tmp_path / "unpickled"))
+    connection.hset(job.key, mapping={"data": payload, "meta": payload, "success_callback_name": payload})
+    call_command("archive_reports", stdout=StringIO())
+    assert queue.job_ids == [job.id]
+    assert not (tmp_path / "unpickled").exists()
+    pickle.loads(payload)
+    assert (tmp_path / "unpickled").exists()
