@@ -16,7 +16,9 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.results import Result
 
+from graceful.reports.set_aside import Script
 from graceful.worker.fetch import HOLDERS_KEY
+from graceful.worker.lua import ASK
 
 REASONS = ("Moved to FailedJobRegistry, due to AbandonedJobError", "Job was stuck in intermediate queue.")
 """How the reason begins: ``StartedJobRegistry.cleanup`` and ``IntermediateQueue.cleanup`` (RQ 2.6.1 to 3.0.0)."""
@@ -24,13 +26,15 @@ FAILED = b"2"
 """``Result.Type.FAILED``."""
 READ_BYTES = 200
 
-UNDO_SCRIPT = """
+UNDO_SCRIPT = (
+    ASK
+    + """
 -- KEYS: job, its results, failed registry, holders. ARGV: job id, life of the dead worker, its name, id of the result
 -- that says that the job was failed by RQ's clean-up (or '').
 if redis.call('HGET', KEYS[4], ARGV[1]) ~= ARGV[2] then
   return 'not held'
 end
-local status = redis.call('HGET', KEYS[1], 'status')
+local status = ask('HGET', KEYS[1], 'status')
 if status == 'started' then
   local worker = redis.call('HGET', KEYS[1], 'worker_name')
   if worker and worker ~= ARGV[3] then
@@ -42,8 +46,8 @@ end
 if status ~= 'failed' or ARGV[4] == '' then
   return 'held'
 end
-local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-if #last == 0 or last[1][1] ~= ARGV[4] or not redis.call('ZSCORE', KEYS[3], ARGV[1]) then
+local last = ask('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+if not last or #last == 0 or last[1][1] ~= ARGV[4] or not ask('ZSCORE', KEYS[3], ARGV[1]) then
   return 'held'
 end
 redis.call('ZREM', KEYS[3], ARGV[1])
@@ -53,6 +57,7 @@ redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'status', 'started')
 return 'undone'
 """
+)
 
 
 def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, origin: str) -> bool:
@@ -76,7 +81,7 @@ def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, orig
     """
     results = Result.get_key(job_id)
     last: Any = connection.xrevrange(results, count=1) if connection.type(results) == b"stream" else []
-    found: Any = connection.register_script(UNDO_SCRIPT)(
+    found: Any = Script(connection, UNDO_SCRIPT)(
         keys=[Job.key_for(job_id), results, FailedJobRegistry(origin, connection).key, HOLDERS_KEY],
         args=[job_id, life, worker_name, last[0][0] if last and _by_clean_up(last[0][1]) else ""],
     )

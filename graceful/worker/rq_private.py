@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import redis
+from redis.exceptions import ResponseError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.queue import Queue
@@ -117,17 +118,17 @@ def latest_execution(connection: redis.Redis, job_id: str, origin: str, worker_n
     Raises:
         redis.exceptions.RedisError: Redis did not answer.
     """
-    found: Any = connection.zrange(started_registry_key(origin, connection), 0, -1)
+    found = _members(connection, started_registry_key(origin, connection))
     prefix = f"{job_id}:".encode()
-    ids: Any = [each.removeprefix(prefix) for each in found if each.startswith(prefix)]
+    ids = [each.removeprefix(prefix) for each in found if each.startswith(prefix)]
     ids = [each for each in ids if b":" not in each]  # Ids of jobs may have colons in them.
-    ids = ids or connection.zrange(ExecutionRegistry(job_id, connection).key, 0, -1)
+    ids = ids or _members(connection, ExecutionRegistry(job_id, connection).key)
     if not ids:
         return None
-    execution = Execution(ids[-1].decode(), job_id, connection)
+    execution = Execution(ids[-1].decode("utf-8", "replace"), job_id, connection)
     try:
         execution.refresh()
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, ResponseError):
         pass  # It has expired, or a late heartbeat has left only its time.
     if not getattr(execution, "worker_name", worker_name):
         execution.worker_name = worker_name
@@ -141,6 +142,15 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   redis.call('ZREM', KEYS[3], ARGV[2])
 end
 """
+
+
+def _members(connection: redis.Redis, key: str) -> list[bytes]:
+    """The members of a registry; none where the key is of another type."""
+    try:
+        found: Any = connection.zrange(key, 0, -1)
+    except ResponseError:
+        return []
+    return list(found)
 
 
 def remove_revenant(job: Job, execution: Execution) -> None:

@@ -258,6 +258,14 @@ class Successor:
             started_at=utc_now(),
         )
 
+    def _origin(self, job_id: str) -> str:
+        """The queue that a job says it belongs to; empty where it does not say."""
+        try:
+            origin: Any = self._connection.hget(Job.key_for(job_id), "origin")
+        except ResponseError:
+            return ""  # It is no job.
+        return (origin or b"").decode("utf-8", "replace")
+
     def _needs_a_worker(self, held: dict[str, str]) -> bool:
         """Whether what becomes of the job depends on what only a worker may read, or has to be done by one."""
         if "horse" not in held:
@@ -277,8 +285,7 @@ class Successor:
         if "job" not in held:
             return None
         job_id, queue_key = held["job"], held["queue"]
-        origin: Any = self._connection.hget(Job.key_for(job_id), "origin")
-        origin = origin.decode() if origin else queue_key.removeprefix(QUEUE_PREFIX)
+        origin = self._origin(job_id) or queue_key.removeprefix(QUEUE_PREFIX)
         if undo(self._connection, registration.life, registration.worker, job_id, origin):
             log.warning(
                 "Worker %s: job %s had been failed by RQ's clean-up; undone",
