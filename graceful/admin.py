@@ -17,8 +17,10 @@ from django.utils.html import format_html
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from redis import Redis
 
 from graceful.admin_list import TIME, CappedPaginator, ReportChangeList, search
+from graceful.conf import settings
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
@@ -26,11 +28,17 @@ from graceful.reports.page import report_page
 from graceful.reports.rows import local_time, record_of
 from graceful.reports.sources import visits
 from graceful.reports.text import seconds_text
+from graceful.worker.reaping import reap
 
 VISIT_SECONDS = 0.5
 """A page waits so long for reports that are not in the database yet."""
 SHOWN_QUEUES = 60
 """Characters of the queues' names in the list."""
+
+
+def _reap(connection: Redis) -> int:
+    return reap(connection, settings(), "the admin")
+
 
 if TYPE_CHECKING:
     ReadOnlyBase = admin.ModelAdmin[ShutdownReport]
@@ -57,7 +65,7 @@ class ReadOnlyAdmin(ReadOnlyBase):
         """To the newest report, one that still waits in Redis included; to the list when there is none."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        visits.pay(VISIT_SECONDS)
+        visits.pay(VISIT_SECONDS, _reap)
         newest = ShutdownReport.objects.order_by(f"-{TIME}", "-id").values_list("pk", flat=True).first()
         site = self.admin_site.name
         if newest is None:
@@ -133,7 +141,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if self.has_view_permission(request):
-            visits.pay(VISIT_SECONDS)
+            visits.pay(VISIT_SECONDS, _reap)
         return super().changelist_view(request, extra_context)
 
     @transaction.non_atomic_requests
@@ -195,7 +203,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         if "\x00" in report_id:
             return None
         row = reports.filter(pk=report_id).first()
-        if row is None and visits.pay(VISIT_SECONDS):
+        if row is None and visits.pay(VISIT_SECONDS, _reap):
             row = reports.filter(pk=report_id).first()
         return row
 

@@ -19,7 +19,7 @@ class Findings:
 
     Args:
         found_at: when it found the worker dead.
-        found_by: the successor's name.
+        found_by: who it was: ``"worker w1"``.
         last_beat: seconds since the epoch of the dead worker's last sign of life, by the server's clock.
         job: the job that it held, with what became of it now.
         oom_killed: the kernel has killed a process of its control group for want of memory since its start.
@@ -42,7 +42,7 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
         notes.append("probably out of memory: the kernel killed a process of its control group")
     elif _grace_over(report, beat or findings.found_at):
         notes.append("probably killed because the platform's grace period was over")
-    notes.append(f"closed by worker {findings.found_by}")
+    notes.append(f"closed by {findings.found_by}")
     return replace(
         report,
         reason=Reason.KILLED,

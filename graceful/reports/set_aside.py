@@ -18,6 +18,7 @@ TYPES = {
     "graceful:workers": "hash",
     "graceful:workers:unreadable": "hash",
     "graceful:beats": "zset",
+    "graceful:suspects": "zset",
     "graceful:holders": "hash",
     "graceful:journal": "hash",
     "graceful:journal:unreadable": "hash",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
@@ -55,20 +56,24 @@ class Homecoming:
     Args:
         brought: how many reports are in the archive now.
         failures: in words, each place that could not be reached and why.
+        closed: how many reports of dead workers were closed.
     """
 
     brought: int
     failures: tuple[str, ...]
+    closed: int = 0
 
 
-def bring_all_home(seconds: float) -> Homecoming:
+def bring_all_home(seconds: float, reap: Callable[[Redis], int] | None = None) -> Homecoming:
     """Archive what waits in all journals and in the spool. Never raises.
 
     Args:
         seconds: for all of them; a server that does not answer takes at most an equal share.
+        reap: closes the reports of dead workers on a server, and says how many there were
+            (:func:`graceful.worker.reaping.reap`, which this room does not know).
     """
     deadline = Deadline.after(seconds)
-    brought = 0
+    brought = closed = 0
     failures: list[str] = []
     try:
         holders: list[Holder] = [Spool(settings().spool_dir), *journals(seconds)]
@@ -76,13 +81,15 @@ def bring_all_home(seconds: float) -> Homecoming:
         return Homecoming(0, (f"the settings: {error}",))
     for place, holder in enumerate(holders):
         try:
+            if reap is not None and isinstance(holder, Journal):
+                closed += reap(holder.connection)
             brought += fetch_home(holder, deadline.left() / (len(holders) - place))
         except (RedisError, OSError) as error:
             failures.append(f"{holder}: {error}")
         finally:
             if isinstance(holder, Journal):
                 holder.connection.close()
-    return Homecoming(brought, tuple(failures))
+    return Homecoming(brought, tuple(failures), closed)
 
 
 class Visits:
@@ -92,11 +99,11 @@ class Visits:
         self.rest_until = 0.0
         self._under_way = Lock()
 
-    def pay(self, seconds: float) -> bool:
-        """Bring reports home, for at most ``seconds``; returns whether all was reached in time. Never raises."""
+    def pay(self, seconds: float, reap: Callable[[Redis], int] | None = None) -> bool:
+        """As :func:`bring_all_home`, for at most ``seconds``; returns whether all was reached in time. Never raises."""
         if time.monotonic() < self.rest_until or not self._under_way.acquire(blocking=False):
             return False
-        visit = Thread(target=self._visit, args=(seconds,), name="graceful-visit", daemon=True)
+        visit = Thread(target=self._visit, args=(seconds, reap), name="graceful-visit", daemon=True)
         try:
             visit.start()
         except RuntimeError:  # no thread to be had
@@ -105,10 +112,10 @@ class Visits:
         visit.join(seconds)
         return not visit.is_alive() and time.monotonic() >= self.rest_until
 
-    def _visit(self, seconds: float) -> None:
+    def _visit(self, seconds: float, reap: Callable[[Redis], int] | None) -> None:
         started = time.monotonic()
         try:
-            failures = bring_all_home(seconds).failures
+            failures = bring_all_home(seconds, reap).failures
             if failures or time.monotonic() - started > seconds:
                 self.rest_until = time.monotonic() + REST_SECONDS
                 # Not a warning: whoever depends on what is away says so, and says it louder.

@@ -40,12 +40,14 @@ SPARE_CONNECTIONS = 2
 HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
+"""For so long nobody but us fails a job that a worker holds, though that worker may be dead: RQ's own clean-up, which
+web pages and stock workers run, takes over then. What a worker holds is kept until somebody has closed its report."""
 
 FETCH_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: held, holders, then queue and intermediate queue in turn.
--- ARGV: number of this fetch, life of the worker, seconds to keep what it holds, prefix of the keys of jobs.
+-- ARGV: number of this fetch, life of the worker, seconds for which nobody else fails it, prefix of the keys of jobs.
 local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 local holder = redis.call('HGET', KEYS[2], held[3] or '')
 if held[1] == ARGV[1] and held[2] and held[3] then
@@ -67,6 +69,7 @@ end
 -- All that can fail is behind us.
 if mine and held[2] then
   redis.pcall('LREM', held[2] .. ':intermediate', 0, held[3])
+  redis.call('DEL', held[2] .. ':intermediate:first_seen:' .. held[3])
 end
 if not first then
   return false
@@ -77,8 +80,11 @@ if mine then
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[first], 'job', job)
-redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[2], job, ARGV[2])
+-- As if RQ's maintenance had first seen it in the far future: it fails what it has known for a minute, also where the
+-- worker is dead and nobody has looked after it yet (IntermediateQueue.cleanup).
+local late = redis.call('TIME')[1] + ARGV[3]
+redis.call('SET', KEYS[first + 1] .. ':first_seen:' .. job, late, 'EX', ARGV[3])
 return {KEYS[first], job, 'taken'}
 """
 )
@@ -89,7 +95,9 @@ redis.call('HLEN', KEYS[1])
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'horse', ARGV[3], 'horse_started', ARGV[4])
+redis.call('HSET', KEYS[1], 'horse', ARGV[3], 'horse_started', ARGV[4], 'policy', 'requeue')
+-- From here on RQ's started registry has it.
+redis.call('DEL', (redis.call('HGET', KEYS[1], 'queue') or '') .. ':intermediate:first_seen:' .. ARGV[2])
 return 1
 """
 
@@ -178,6 +186,15 @@ def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
         if len(pair[1]) <= NAME_LIMIT:
             found[pair[0]] = pair[1]
     return found
+
+
+def note_that_it_fails(connection: redis.Redis, life: str) -> None:
+    """The job in hand is to fail, and not to be started again, when it is interrupted; so far it counted as any.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    connection.hset(HELD_KEY.format(life), "policy", "fail")
 
 
 def connections_left(connection: redis.Redis) -> int:

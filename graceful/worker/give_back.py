@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import redis
 from rq.executions import Execution, ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
@@ -127,12 +129,26 @@ def give_back(
     execution: Execution | None,
     max_interruptions: int | None = None,
 ) -> GivenBack:
+    """As :func:`give_back_unread`, of a job that has been read; its arguments are those."""
+    return give_back_unread(worker.connection, life, job.id, job.origin, queue_key, execution, max_interruptions)
+
+
+def give_back_unread(
+    connection: redis.Redis,
+    life: str,
+    job_id: str,
+    origin: str,
+    queue_key: str,
+    execution: Execution | None,
+    max_interruptions: int | None,
+) -> GivenBack:
     """Take a job out of every place that says it is being worked on, and put it at the front of its queue.
 
     Args:
-        worker: the worker that does it.
+        connection: a client of the server.
         life: the life of the worker that holds the job; nothing happens if that one holds it no more.
-        job: the job.
+        job_id: the job. Nothing of it is unpickled.
+        origin: the queue that the job says it belongs to, in whose registries it is.
         queue_key: key of the queue that it came from.
         execution: its execution, if it got that far.
         max_interruptions: count this as an interruption, of which so many are allowed (:data:`NOT_ONCE`: none);
@@ -141,21 +157,21 @@ def give_back(
     Raises:
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
     """
-    intermediate = IntermediateQueue(queue_key, worker.connection)
-    reply = Script(worker.connection, GIVE_BACK_SCRIPT)(
+    intermediate = IntermediateQueue(queue_key, connection)
+    reply: Any = Script(connection, GIVE_BACK_SCRIPT)(
         keys=[
             queue_key,
             intermediate.key,
-            intermediate.get_first_seen_key(job.id),
-            job.key,
-            rq_private.started_registry_key(job, worker),
-            ExecutionRegistry(job.id, worker.connection).key,
+            intermediate.get_first_seen_key(job_id),
+            Job.key_for(job_id),
+            rq_private.started_registry_key(origin, connection),
+            ExecutionRegistry(job_id, connection).key,
             rq_private.execution_key(execution) if execution else "graceful:none",
             rq_private.worker_executions_key(execution) if execution else "graceful:none",
             HOLDERS_KEY,
         ],
         args=[
-            job.id,
+            job_id,
             execution.composite_key if execution else "",
             execution.id if execution else "",
             INTERRUPTIONS_FIELD if max_interruptions is not None else "",

@@ -24,7 +24,7 @@ from graceful.jobs import interruption
 from graceful.jobs.channel import Channel, Verdict
 from graceful.jobs.on_interrupt import policy_of
 from graceful.worker import failing, orphan, os_signals
-from graceful.worker.fetch import claim
+from graceful.worker.fetch import claim, note_that_it_fails
 from graceful.worker.job_store import JobStore
 from graceful.worker.machine import Process
 from graceful.worker.process import leave
@@ -91,6 +91,9 @@ def perform(
     def perform_with_policy() -> Any:
         channel.policy = policy_of(failing.function(job), job.meta)
         guard.gives_way = (channel.policy or conf.settings().interrupted_jobs) == "requeue"
+        if not guard.gives_way:
+            # For a reaper that may not unpickle the job. It must be known before the job begins.
+            note_that_it_fails(connection, life)
         return _alone(job_perform)
 
     # RQ calls job.perform() under the job's own timeout (BaseWorker.perform_job): just there it may be interrupted.

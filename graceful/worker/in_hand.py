@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from redis.exceptions import RedisError
 from rq.exceptions import InvalidJobOperation
-from rq.executions import Execution, ExecutionRegistry
+from rq.executions import Execution
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
 from rq.queue import Queue
@@ -207,8 +207,9 @@ class InHand:
             try:
                 if self.broken_off and self.execution is None:
                     # Its making may have had no reply.
-                    executions = ExecutionRegistry(self.job.id, self._worker.connection).get_executions()
-                    self.execution = executions[-1] if executions else None
+                    self.execution = rq_private.latest_execution(
+                        self._worker.connection, self.job.id, self.job.origin, self._worker.name
+                    )
                 return give_back(self._worker, self._life, self.job, self.queue.key, self.execution, most)
             except RedisError as error:
                 log.error("Worker %s: job %s is not back in its queue yet: %s", self._worker.name, self.job.id, error)

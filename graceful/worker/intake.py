@@ -10,7 +10,6 @@ from collections.abc import Callable
 import redis
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError, StopRequested
-from rq.executions import ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.queue import Queue
@@ -165,8 +164,7 @@ class Intake:
         execution = None
         if fetched.forgotten:
             log.warning("Worker %s: Redis has forgotten that job %s is done", self._worker.name, job.id)
-            executions = ExecutionRegistry(job.id, self._worker.connection).get_executions()
-            execution = executions[-1] if executions else None
+            execution = rq_private.latest_execution(self._worker.connection, job.id, job.origin, self._worker.name)
         give_back(self._worker, self._life, job, fetched.queue_key, execution)
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,7 @@ from graceful.worker import orphan, os_signals, rq_private, scheduler
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
 from graceful.worker.ending import Ending
+from graceful.worker.fetch import HELD_SECONDS
 from graceful.worker.ghosts import forget
 from graceful.worker.give_back import give_back
 from graceful.worker.horse_side import HorseSide
@@ -58,6 +61,7 @@ class GracefulMixin(HorseSide):
     runs_jobs_itself = False
     """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
     _lookout: Lookout | None = None
+    _entries_last = False
     grace_seconds: float | None = None
     """The grace period in seconds, in place of ``GRACEFUL_TIMEOUT``."""
 
@@ -111,7 +115,7 @@ class GracefulMixin(HorseSide):
         )
         self.life = self._lifetime.report.id
         self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
-        self._successor = Successor(self, self.life, settings)
+        self._successor = Successor(self.connection, f"worker {self.name}", self.life, settings, self)
         self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
         self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
         self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
@@ -280,7 +284,8 @@ class GracefulMixin(HorseSide):
 
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
-        execution: Execution = super().prepare_execution(job)
+        with self._lasting_entries():
+            execution: Execution = super().prepare_execution(job)
         assert self._in_hand is not None
         self._in_hand.execution = execution
         return execution
@@ -323,9 +328,31 @@ class GracefulMixin(HorseSide):
     def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a Redis that is away does not part the worker from its running job."""
         try:
-            super().maintain_heartbeats(*args, **kwargs)
+            with self._lasting_entries():
+                super().maintain_heartbeats(*args, **kwargs)
+            if self._in_hand is not None and self._in_hand.execution is not None:
+                rq_private.remove_revenant(self._in_hand.job, self._in_hand.execution)
         except RedisError as error:
             log.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
+
+    @contextmanager
+    def _lasting_entries(self) -> Iterator[None]:
+        """While it holds, RQ's entries of a job in flight are made to last as long as only we may fail it."""
+        self._entries_last = True
+        try:
+            yield
+        finally:
+            self._entries_last = False
+
+    def get_heartbeat_ttl(self, *args: Any, **kwargs: Any) -> int:
+        """As RQ's; but the entries that say that a job is in flight outlive the worker by days.
+
+        Any process that looks at the started registry fails the jobs whose entry has expired, 60 to 90 s after the
+        worker's last heartbeat: RQ's maintenance, and django-rq's pages, statistics and Prometheus collector
+        (``StartedJobRegistry.cleanup``). Whether the worker is dead is for our own heartbeat to say.
+        """
+        seconds = int(super().get_heartbeat_ttl(*args, **kwargs))
+        return max(seconds, HELD_SECONDS) if self._entries_last else seconds
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's; not sent any more once the worker is about to go."""

@@ -22,7 +22,7 @@ from graceful.reports.journal import JOURNAL_KEY
 from graceful.reports.set_aside import Script
 from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY
 from graceful.worker.lua import UNSETTLED
-from graceful.worker.machine import Process, oom_kills
+from graceful.worker.machine import Process, machine, oom_kills
 
 WORKERS_KEY = "graceful:workers"
 BEATS_KEY = "graceful:beats"
@@ -34,6 +34,9 @@ OVERDUE_SECONDS = 60
 JUDGE_SECONDS = 30
 """A worker whose own last beat is longer ago does not judge others: while Redis was away, nobody could beat."""
 MACHINE_SECONDS = 7 * 24 * 3600
+SUSPECTS_KEY = "graceful:suspects"
+SUSPECTS_SECONDS = 120
+"""For so long it is remembered who was found silent by a process that has no heartbeat of its own."""
 
 BEAT_SCRIPT = """
 -- KEYS: workers, beats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine,
@@ -52,6 +55,34 @@ if now - before <= tonumber(ARGV[5]) then
   overdue = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]), 'LIMIT', 0, 20)
 end
 return {overdue, redis.call('SMEMBERS', KEYS[3])}
+"""
+
+LOOK_SCRIPT = """
+-- KEYS: beats, machine, suspects. ARGV: seconds until overdue, until a suspect is judged, until it is forgotten.
+local now = tonumber(redis.call('TIME')[1])
+local overdue = {}
+for _, life in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 200)) do
+  local beat = tonumber(redis.call('ZSCORE', KEYS[1], life))
+  local since = tonumber(redis.call('ZSCORE', KEYS[3], life) or '-inf')
+  if since < now - tonumber(ARGV[3]) or since > now or beat > since - tonumber(ARGV[1]) then
+    redis.call('ZADD', KEYS[3], now, life)
+    redis.call('EXPIRE', KEYS[3], ARGV[3])
+  elseif since <= now - tonumber(ARGV[2]) then
+    table.insert(overdue, life)
+  end
+end
+return {overdue, redis.call('SMEMBERS', KEYS[2])}
+"""
+
+FORGET_HOLDERS_SCRIPT = """
+-- KEYS: workers, holders. ARGV: prefix of the keys of what is held.
+local holders = redis.call('HGETALL', KEYS[2])
+for i = 1, #holders, 2 do
+  local life = holders[i + 1]
+  if redis.call('HEXISTS', KEYS[1], life) == 0 and redis.call('EXISTS', ARGV[1] .. life) == 0 then
+    redis.call('HDEL', KEYS[2], holders[i])
+  end
+end
 """
 
 LEAVE_SCRIPT = (
@@ -73,6 +104,7 @@ end
 if mine then
   if held[1] and ARGV[4] == '' then
     redis.pcall('LREM', held[1] .. ':intermediate', 0, mine)
+    redis.call('DEL', held[1] .. ':intermediate:first_seen:' .. mine)
   end
   redis.call('HDEL', KEYS[5], mine)
 end
@@ -122,12 +154,13 @@ class Registration:
             fields = report_json.Fields(report_json.parse(text), "")
             process = report_json.Fields(fields.parsed.get("process"), "process.")
             pid = process.whole("pid")
+            host = process.text("host") if process.parsed.get("host") else ""
             return (
                 cls(
                     life=fields.name("life"),
                     worker=fields.name("worker"),
                     queues=fields.names("queues"),
-                    process=Process(process.name("machine"), pid, process.text("started")),
+                    process=Process(process.name("machine"), pid, process.text("started"), host),
                     oom_kills=_count(fields.parsed.get("oom_kills")),
                     scheduler=fields.name("scheduler") if fields.parsed.get("scheduler") else "",
                 )
@@ -198,6 +231,45 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+def look(connection: redis.Redis) -> Heard:
+    """What a process hears that has no heartbeat of its own.
+
+    It cannot know whether Redis was away all the time, so a worker is overdue only when it was already overdue at a
+    look :data:`JUDGE_SECONDS` to :data:`SUSPECTS_SECONDS` ago, and has not been heard of since.
+
+    Args:
+        connection: a client of the server.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    overdue, neighbours = Script(connection, LOOK_SCRIPT)(
+        keys=[BEATS_KEY, MACHINE_KEY.format(machine()), SUSPECTS_KEY],
+        args=[OVERDUE_SECONDS, JUDGE_SECONDS, SUSPECTS_SECONDS],
+    )
+    return Heard(_texts(overdue), _texts(neighbours))
+
+
+def forget_holders(connection: redis.Redis) -> None:
+    """Remove from ``graceful:holders`` what no worker can hold any more.
+
+    In the version before, what a dead worker held expired after a week, and who held it did not.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    connection.eval(FORGET_HOLDERS_SCRIPT, 2, WORKERS_KEY, HOLDERS_KEY, HELD_KEY.format(""))
+
+
+def suspects(connection: redis.Redis) -> int:
+    """How many workers :func:`look` has found silent, and does not judge yet.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    return int(connection.zcard(SUSPECTS_KEY))
+
+
 def silent(connection: redis.Redis) -> list[Registration]:
     """Workers that are dead, as far as can be seen from here, and whose reports nobody has closed yet.
 
@@ -218,7 +290,7 @@ def silent(connection: redis.Redis) -> list[Registration]:
         registration = Registration.from_json(text)
         if registration is None:
             continue
-        if registration.process.gone or now[0] - beats.get(life, 0.0) > OVERDUE_SECONDS:
+        if registration.process.dead(overdue=now[0] - beats.get(life, 0.0) > OVERDUE_SECONDS):
             found.append(registration)
     return found
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from rq.executions import Execution
+import redis
+from redis.exceptions import ResponseError
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
@@ -97,11 +99,77 @@ def worker_executions_key(execution: Execution) -> str:
     return str(getattr(execution, "worker_executions_key", "graceful:none"))
 
 
-def started_registry_key(job: Job, worker: BaseWorker) -> str:
-    registry = StartedJobRegistry(
-        job.origin, worker.connection, job_class=worker.job_class, serializer=worker.serializer
+def started_registry_key(origin: str, connection: redis.Redis) -> str:
+    return str(StartedJobRegistry(origin, connection).key)
+
+
+def latest_execution(connection: redis.Redis, job_id: str, origin: str, worker_name: str = "") -> Execution | None:
+    """A job's latest execution, whatever of it has expired by now.
+
+    RQ's ``ExecutionRegistry.get_executions`` raises ValueError where an execution's hash has expired and its place in
+    the registry has not, which is so from 90 to 150 s after a worker's death (rq/executions.py, 2.6.1 to 3.0.0).
+
+    Args:
+        connection: a client of the server.
+        job_id: the job.
+        origin: the job's queue, whose started registry is looked at first.
+        worker_name: name of the worker whose execution it is, for one of which only the id is left.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    found = _members(connection, started_registry_key(origin, connection))
+    prefix = f"{job_id}:".encode()
+    ids = [each.removeprefix(prefix) for each in found if each.startswith(prefix)]
+    ids = [each for each in ids if b":" not in each]  # Ids of jobs may have colons in them.
+    ids = ids or _members(connection, ExecutionRegistry(job_id, connection).key)
+    if not ids:
+        return None
+    execution = Execution(ids[-1].decode("utf-8", "replace"), job_id, connection)
+    try:
+        execution.refresh()
+    except (ValueError, KeyError, ResponseError):
+        pass  # It has expired, or a late heartbeat has left only its time.
+    if not getattr(execution, "worker_name", worker_name):
+        execution.worker_name = worker_name
+    return execution
+
+
+REVENANT_SCRIPT = """
+-- KEYS: started registry, execution, executions of the job. ARGV: composite id, execution id.
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  redis.call('DEL', KEYS[2])
+  redis.call('ZREM', KEYS[3], ARGV[2])
+end
+"""
+
+
+def _members(connection: redis.Redis, key: str) -> list[bytes]:
+    """The members of a registry; none where the key is of another type."""
+    try:
+        found: Any = connection.zrange(key, 0, -1)
+    except ResponseError:
+        return []
+    return list(found)
+
+
+def remove_revenant(job: Job, execution: Execution) -> None:
+    """Remove what a heartbeat has made anew of an execution that had just ended (``Execution.heartbeat``).
+
+    With nothing but the time of its last heartbeat in it, RQ cannot read it, and in 2.x cannot delete the job.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    job.connection.eval(
+        REVENANT_SCRIPT,
+        3,
+        started_registry_key(job.origin, job.connection),
+        execution.key,
+        ExecutionRegistry(job.id, job.connection).key,
+        execution.composite_key,
+        execution.id,
     )
-    return str(registry.key)
 
 
 def fail(worker: BaseWorker, job: Job, queue: Queue, reason: str, execution: Execution | None) -> None:

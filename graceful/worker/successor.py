@@ -16,7 +16,6 @@ import redis
 from django.db import connections
 from redis.exceptions import RedisError, ResponseError
 from rq.exceptions import NoSuchJobError
-from rq.executions import ExecutionRegistry
 from rq.job import Job
 from rq.queue import Queue
 from rq.worker import BaseWorker
@@ -34,11 +33,20 @@ from graceful.reports import archive, set_aside
 from graceful.reports.journal import JOURNAL_KEY, Journal
 from graceful.reports.spool import Spool
 from graceful.worker import failing, rq_private
+from graceful.worker.abandoned import undo
 from graceful.worker.fetch import HELD_KEY, texts
 from graceful.worker.ghosts import forget
-from graceful.worker.give_back import NOT_ONCE, give_back
+from graceful.worker.give_back import INTERRUPTIONS_FIELD, NOT_ONCE, GivenBack, give_back, give_back_unread
 from graceful.worker.machine import Process, machine, oom_kills
-from graceful.worker.presence import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Heard, Registration, leave, raw
+from graceful.worker.presence import (
+    BEATS_KEY,
+    MACHINE_KEY,
+    WORKERS_KEY,
+    Heard,
+    Registration,
+    leave,
+    raw,
+)
 from graceful.worker.process import bounded
 
 log = logging.getLogger("graceful.worker")
@@ -51,19 +59,25 @@ ARCHIVE_SECONDS = 2.0
 
 
 class Successor:
-    """Looks after dead workers, in the name of a living one.
+    """Looks after dead workers, in the name of a living one, or of a process that is none.
 
     Args:
-        worker: the living worker.
-        life: its life.
+        connection: a client of the server that they are on.
+        name: who it is, for the reports: ``"worker w1"``.
+        life: the living worker's life, or any other name that is its own.
         settings: the settings that hold for it.
+        worker: the living worker. Without one no job is unpickled, so a job whose payload it takes to decide about is
+            left to a worker, with the report of the one that held it.
     """
 
-    def __init__(self, worker: BaseWorker, life: str, settings: Settings) -> None:
-        self._worker = worker
-        self._connection: redis.Redis = worker.connection
+    def __init__(
+        self, connection: redis.Redis, name: str, life: str, settings: Settings, worker: BaseWorker | None = None
+    ) -> None:
+        self._connection = connection
+        self._name = name
         self._life = life
         self._settings = settings
+        self._worker = worker
 
     def look(self, heard: Heard) -> int:
         """Close the reports of those that are dead.
@@ -97,9 +111,8 @@ class Successor:
             self._connection.zrem(BEATS_KEY, raw(life))
             self._connection.srem(MACHINE_KEY.format(machine()), raw(life))
             return 0
-        process = registration.process
-        if process.gone or (overdue and not process.local):
-            return self._under_lock(registration)
+        if registration.process.dead(overdue=overdue):
+            return self._under_lock(registration, overdue=overdue)
         return 0
 
     def close(self, life: str) -> None:
@@ -110,7 +123,7 @@ class Successor:
         """
         registration = self._registration(life)
         if registration is not None:
-            self._under_lock(registration)
+            self._under_lock(registration, overdue=True)
 
     def free_name(self, name: str, hostname: str, stopped: Callable[[], bool]) -> None:
         """Close the report of a dead worker of this very name, so that RQ lets it be used again.
@@ -127,10 +140,10 @@ class Successor:
                 continue
             report = self._report(registration)
             same_host = report is not None and report.hostname == hostname and not registration.process.local
-            if registration.process.gone or same_host:
+            if registration.process.dead(overdue=False) or same_host:
                 log.info("Worker %s: its predecessor %s is dead", name, one_line(registration.life))
                 until = Deadline.after(FREE_SECONDS)
-                while not self._under_lock(registration) and self._registration(registration.life):
+                while not self._under_lock(registration, overdue=False) and self._registration(registration.life):
                     if until.expired or stopped():
                         break
                     time.sleep(0.05)
@@ -140,20 +153,22 @@ class Successor:
         registration = Registration.from_json(text) if text else None
         return registration if registration is not None and registration.life == life else None
 
-    def _under_lock(self, registration: Registration) -> int:
+    def _under_lock(self, registration: Registration, *, overdue: bool) -> int:
         key = LOCK_KEY.format(registration.life)
         if not self._connection.set(key, self._life, nx=True, ex=LOCK_SECONDS):
             if self._connection.ttl(key) == -1:
                 self._connection.expire(key, LOCK_SECONDS)  # Not set by us: it would be locked for ever.
             return 0
         try:
-            return int(self._examine(registration))
+            return int(self._examine(registration, overdue))
         finally:
             self._connection.delete(key)
 
-    def _examine(self, registration: Registration) -> bool:
+    def _examine(self, registration: Registration, overdue: bool) -> bool:
         held = self._held(registration.life)
-        if self._horse_lives(registration, held):
+        if self._horse_lives(registration, held, overdue):
+            return False
+        if self._worker is None and self._needs_a_worker(held):
             return False
         report = self._report(registration)
         # A job that is still held after the report was sealed goes back all the same.
@@ -170,7 +185,7 @@ class Successor:
                 report or self._blank(registration),
                 Findings(
                     found_at=utc_now(),
-                    found_by=self._worker.name,
+                    found_by=self._name,
                     last_beat=beat,
                     job=job,
                     oom_killed=bool(known and (kills or 0) > (registration.oom_kills or 0)),
@@ -205,13 +220,14 @@ class Successor:
             return {}
         return held if {"job", "queue"} <= held.keys() and held["queue"].startswith(QUEUE_PREFIX) else {}
 
-    def _horse_lives(self, registration: Registration, held: dict[str, str]) -> bool:
+    def _horse_lives(self, registration: Registration, held: dict[str, str], overdue: bool) -> bool:
         """Whether its horse is still at the job. It learns of its worker's death by itself, and ends; see orphan."""
         pid = held.get("horse", "")
         if not (pid.isascii() and pid.isdecimal() and len(pid) <= 10):
             return False
-        horse = Process(registration.process.machine, int(pid), held.get("horse_started", ""))
-        return horse.local and not horse.gone
+        worker = registration.process
+        horse = Process(worker.machine, int(pid), held.get("horse_started", ""), worker.host)
+        return horse.local and not horse.dead(overdue=overdue)
 
     def _report(self, registration: Registration) -> ShutdownReport | None:
         """The latest that is known of it. Where Redis was away at its end, that is in the archive or in the spool."""
@@ -244,11 +260,49 @@ class Successor:
             started_at=utc_now(),
         )
 
+    def _origin(self, job_id: str) -> str:
+        """The queue that a job says it belongs to; empty where it does not say."""
+        try:
+            origin: Any = self._connection.hget(Job.key_for(job_id), "origin")
+        except ResponseError:
+            return ""  # It is no job.
+        return (origin or b"").decode("utf-8", "replace")
+
+    def _needs_a_worker(self, held: dict[str, str]) -> bool:
+        """Whether what becomes of the job depends on what only a worker may read, or has to be done by one."""
+        if "horse" not in held:
+            return False  # Not started: it goes back, whatever it is.
+        if held.get("policy") != "requeue":
+            return True  # It is to fail, or was taken by a version that does not say.
+        fields = (INTERRUPTIONS_FIELD, "graceful_interruptions_before_progress")
+        found: Any = self._connection.hmget(Job.key_for(held["job"]), fields)
+        try:
+            count, before_progress = (int(each or 0) for each in found)
+        except ValueError:
+            return True
+        return count + 1 - before_progress > self._settings.max_interruptions
+
     def _take_job_back(self, registration: Registration, held: dict[str, str]) -> InFlightJob | None:
         """Put the job that it held at the front of its queue, as an interrupted one."""
         if "job" not in held:
             return None
-        worker, job_id, queue_key = self._worker, held["job"], held["queue"]
+        job_id, queue_key = held["job"], held["queue"]
+        origin = self._origin(job_id) or queue_key.removeprefix(QUEUE_PREFIX)
+        if undo(self._connection, registration.life, registration.worker, job_id, origin):
+            log.warning(
+                "Worker %s: job %s had been failed by RQ's clean-up; undone",
+                one_line(registration.worker),
+                one_line(job_id),
+            )
+        execution = rq_private.latest_execution(self._connection, job_id, origin, registration.worker)
+        # A job that was taken and not started yet has lost nothing by it.
+        started = "horse" in held
+        worker = self._worker
+        if worker is None:
+            most = self._settings.max_interruptions if started else None
+            given = give_back_unread(self._connection, registration.life, job_id, origin, queue_key, execution, most)
+            in_flight = InFlightJob(job_id, "?", origin, interruptions=given.interruptions)
+            return self._told(given, in_flight, started)
         queue: Queue = worker.queue_class.from_queue_key(
             queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
         )
@@ -265,10 +319,6 @@ class Successor:
                 "Job %s, which worker %s held, cannot be read", one_line(job_id), one_line(registration.worker)
             )
             return None
-        executions = ExecutionRegistry(job_id, self._connection).get_executions()
-        execution = executions[-1] if executions else None
-        # A job that was taken and not started yet has lost nothing by it.
-        started = "horse" in held
         fails = started and (policy_of(failing.function(job), job.meta) or self._settings.interrupted_jobs) == "fail"
         most = NOT_ONCE if fails else self._settings.max_interruptions
         given = give_back(worker, registration.life, job, queue_key, execution, most if started else None)
@@ -276,6 +326,9 @@ class Successor:
         if given.too_many:
             failing.fail(worker, job, queue, execution, given.interruptions, by_policy=fails)
             return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
+        return self._told(given, in_flight, started)
+
+    def _told(self, given: GivenBack, in_flight: InFlightJob, started: bool) -> InFlightJob | None:
         if given.found in ("not held", "gone"):
             return None  # It is another's, or nobody can say what became of it.
         if not given.back:

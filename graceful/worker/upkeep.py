@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import redis
 from django.db import connections
+from redis.exceptions import RedisError
 
 from graceful.conf import Settings
 from graceful.reports import archive
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
+from graceful.worker.presence import forget_holders
 from graceful.worker.process import Bounded
+
+log = logging.getLogger("graceful.worker")
 
 HOME_SECONDS = 2.0
 REMOVE_SECONDS = 5.0
@@ -24,6 +30,10 @@ def keep_up(connection: redis.Redis, settings: Settings) -> None:
     """
     archive.bring_home(Journal(connection), HOME_SECONDS)
     archive.bring_home(Spool(settings.spool_dir), HOME_SECONDS)
+    try:
+        forget_holders(connection)
+    except RedisError as error:
+        log.warning("Holders of jobs that no longer exist were not removed: %s", error)
     Bounded(lambda: _remove_old(settings)).wait(REMOVE_SECONDS)
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from graceful.worker.machine import start_time
+from tests.support.processes import start_time
 
 SIZE = 1 << 18
 _LENGTH = struct.Struct("=q")

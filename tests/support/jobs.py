@@ -73,6 +73,16 @@ def sleeping(seconds: float) -> float:
     return seconds
 
 
+def once_long() -> str:
+    """Takes half a minute the first time that it is started, and is done at once after that."""
+    note_start()
+    job = current_job()
+    if job.connection.hget(STARTED, job.id) == b"1":
+        time.sleep(30)
+    note_end()
+    return "done"
+
+
 def napping(seconds: float, nap: float = 0.01) -> float:
     """Sleeps in many short calls, in each of which an exception may be raised."""
     note_start()

@@ -39,6 +39,21 @@ def _state(pid: int) -> str:
         return ""
 
 
+def start_time(pid: int) -> str:
+    """When a live process was started; empty where there is none. Not the package's own, which the tests judge.
+
+    Raises:
+        OSError: it could not be found out, for another reason than that there is no such process.
+    """
+    if sys.platform != "linux":
+        return subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
 def pids_in_session(session: int) -> list[int]:
     """Live processes of a session. RQ's work horses have process groups of their own, but stay in the session."""
     found = []

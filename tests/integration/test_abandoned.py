@@ -1,0 +1,132 @@
+"""Undoing what RQ's clean-up did to a dead worker's job: only that, only while it stands, and once."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from rq import Callback, Queue, Worker
+from rq.job import Job, JobStatus
+from rq.registry import StartedJobRegistry
+
+from graceful.worker.abandoned import undo
+from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
+from graceful.worker.give_back import give_back
+from graceful.worker.presence import WORKERS_KEY, forget_holders
+from graceful.worker.rq_private import latest_execution
+from tests.support import jobs
+from tests.support.books import balance
+
+LIFE = "life"
+NAME = "dead"
+
+
+class Abandoned:
+    """A job that a dead worker holds, and that RQ's clean-up has failed."""
+
+    def __init__(self, connection: redis.Redis, queue: Queue) -> None:
+        self.connection, self.queue = connection, queue
+        self.job: Job = queue.enqueue(jobs.quick, on_failure=Callback(jobs.on_failure))
+        self.start(NAME)
+        (member,) = connection.zrange(queue.started_job_registry.key, 0, -1)
+        connection.zadd(queue.started_job_registry.key, {member: 1})
+        StartedJobRegistry(queue=queue).cleanup()
+        assert self.status == JobStatus.FAILED
+
+    def start(self, name: str) -> Worker:
+        worker = Worker([self.queue], connection=self.connection, name=name)
+        if name == NAME:
+            Fetcher(self.connection, LIFE).fetch([(self.queue.key, self.queue.intermediate_queue_key)])
+        else:
+            assert self.queue.pop_job_id() == self.job.id
+        worker.prepare_execution(self.job)
+        worker.prepare_job_execution(self.job, True)
+        return worker
+
+    @property
+    def status(self) -> JobStatus | None:
+        return self.job.get_status(refresh=True)
+
+    def undo(self) -> bool:
+        return undo(self.connection, LIFE, NAME, self.job.id, self.queue.name)
+
+
+@pytest.fixture
+def abandoned(connection: redis.Redis, queue: Queue) -> Abandoned:
+    return Abandoned(connection, queue)
+
+
+def test_the_failure_is_undone_once(abandoned: Abandoned) -> None:
+    """Nothing of the failure is left, and the job can be requeued as any interrupted one."""
+    assert abandoned.undo()
+    assert not abandoned.undo()
+    job, queue = abandoned.job, abandoned.queue
+    assert abandoned.status == JobStatus.STARTED
+    assert job.results() == []
+    assert job.exc_info is None
+    worker = Worker([queue], connection=abandoned.connection)
+    assert give_back(worker, LIFE, job, queue.key, None, 3).back
+    assert balance(abandoned.connection, [job.id]).places[job.id] == ("queue:default",)
+
+
+def test_a_job_that_was_requeued_meanwhile_stays_where_it_is(abandoned: Abandoned) -> None:
+    """A user was quicker: the job would be in its queue twice."""
+    abandoned.job.requeue()
+    assert not abandoned.undo()
+    assert (abandoned.status, abandoned.queue.job_ids) == (JobStatus.QUEUED, [abandoned.job.id])
+
+
+def test_a_job_that_another_worker_runs_meanwhile_is_its_own(abandoned: Abandoned) -> None:
+    """A stock worker writes no holder: the dead one still stands there, and the job would run twice at once."""
+    abandoned.job.requeue()
+    abandoned.start("stock")
+    assert not abandoned.undo()
+    assert not abandoned.connection.hexists(HOLDERS_KEY, abandoned.job.id)
+    given = give_back(
+        Worker([abandoned.queue], connection=abandoned.connection), LIFE, abandoned.job, abandoned.queue.key, None, 3
+    )
+    assert given.found == "not held"
+    assert abandoned.status == JobStatus.STARTED
+
+
+def test_a_failure_of_the_jobs_own_stays(abandoned: Abandoned) -> None:
+    """It was requeued and failed by its own doing since then."""
+    abandoned.job.requeue()
+    worker = abandoned.start("stock")
+    worker.handle_job_failure(abandoned.job, abandoned.queue, exc_string="ValueError: own")
+    assert not abandoned.undo()
+    assert abandoned.status == JobStatus.FAILED
+
+
+def test_a_reason_that_only_quotes_the_clean_up_is_the_jobs_own(connection: redis.Redis, queue: Queue) -> None:
+    """A traceback may hold any text."""
+    abandoned = Abandoned(connection, queue)
+    connection.delete(f"rq:results:{abandoned.job.id}")
+    worker = Worker([queue], connection=connection, name=NAME)
+    worker.handle_job_failure(
+        abandoned.job, queue, exc_string="ValueError: Moved to FailedJobRegistry, due to AbandonedJobError"
+    )
+    assert not abandoned.undo()
+    assert abandoned.status == JobStatus.FAILED
+
+
+def test_the_latest_execution_is_known_whatever_has_expired(connection: redis.Redis, queue: Queue) -> None:
+    """RQ raises ValueError where the hash has expired and its place in the index has not."""
+    job = queue.enqueue(jobs.quick)
+    execution = Worker([queue], connection=connection, name=NAME).prepare_execution(job)
+    for key in (None, execution.key, f"rq:executions:{job.id}"):
+        if key:
+            assert connection.delete(key)
+        found = latest_execution(connection, job.id, queue.name, NAME)
+        assert found is not None
+        assert found.id == execution.id
+        assert getattr(found, "worker_name", NAME) == NAME
+    assert latest_execution(connection, f"{job.id}:x", queue.name) is None
+
+
+def test_holders_that_hold_nothing_are_forgotten(connection: redis.Redis) -> None:
+    """``graceful:holders`` would grow for ever by what workers of the version before left behind."""
+    connection.hset(HOLDERS_KEY, mapping={"lost": "gone", "kept": "unseen", "running": "living"})
+    connection.hset(HELD_KEY.format("unseen"), "job", "kept")
+    connection.hset(WORKERS_KEY, "living", "{}")
+    forget_holders(connection)
+    assert connection.hkeys(HOLDERS_KEY) == [b"kept", b"running"]
