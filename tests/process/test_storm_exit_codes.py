@@ -144,6 +144,15 @@ def test_signal_and_lost_redis_at_the_same_instant(
         assert job.get_status(refresh=True) == "finished"
 
 
+def test_first_signal_when_the_report_is_sealed(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """The exit code of a burst that is over is the report's, also where the signal to stop comes only then."""
+    settings = {"GRACEFUL_EXIT_HOOKS": ["tests.support.attack_hooks.is_stopped_at_exit"]}
+    worker = start_worker(options=["--burst"], settings=settings, wait=False)
+    code = worker.wait()
+    report = report_of(connection, worker)
+    assert (code, report.exit_code, report.reason) == (0, 0, "burst"), worker.output
+
+
 def test_signals_until_the_process_is_gone_under_the_stock_command(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker, shuffled: random.Random
 ) -> None:

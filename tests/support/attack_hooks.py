@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import logging
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -62,3 +63,8 @@ class StuckHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         while Path(os.environ["TEST_STUCK"]).exists():
             time.sleep(1)
+
+
+def is_stopped_at_exit() -> None:
+    """Leaves an atexit function behind that finds the process being told to stop."""
+    atexit.register(os.kill, os.getpid(), signal.SIGTERM)
