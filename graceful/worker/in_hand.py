@@ -224,3 +224,16 @@ def send(pid: int, signum: signal.Signals) -> None:
         os.kill(pid, signum)
     except ProcessLookupError:
         pass
+
+
+def kill(pid: int, signum: signal.Signals) -> None:
+    """Send a signal to a horse and to the process group that it leads, and to no other group.
+
+    RQ signals the group that the horse is in (``Worker.kill_horse``, read in 2.6.1 to 3.0.0). Until the horse has made
+    its own group, right after the fork, or where the job has joined another one, that is the worker's group.
+    """
+    try:
+        os.killpg(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        pass  # It leads no group; macOS says EPERM where only zombies are left in it.
+    send(pid, signum)

@@ -37,7 +37,7 @@ from graceful.worker.ghosts import forget
 from graceful.worker.give_back import give_back
 from graceful.worker.horse_side import HorseSide
 from graceful.worker.horse_watch import LOOK_SECONDS, HorseWatch
-from graceful.worker.in_hand import InHand
+from graceful.worker.in_hand import InHand, kill
 from graceful.worker.intake import Intake
 from graceful.worker.lifetime import Lifetime
 from graceful.worker.lookout import Lookout
@@ -379,9 +379,9 @@ class GracefulMixin(HorseSide):
         return self._horse_watch.wait(self._in_hand)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """As RQ's, but only where there is a horse: of pid 0, RQ would kill the worker's own process group."""
+        """As RQ's, but never the worker's own process group; see :func:`graceful.worker.in_hand.kill`."""
         if self.horse_pid:
-            super().kill_horse(sig)
+            kill(self.horse_pid, sig)
 
     def kill_horse_for_good(self) -> None:
         """Kill the horse if there is one; the last thing that a worker does to it."""
