@@ -40,6 +40,7 @@ BECAME = {
     JobOutcome.FAILED: "was broken off, but had failed",
 }
 """What the log says of a job that was put back, or needed not be."""
+UNKNOWN_FUNCTION = "?"
 NOT_DONE = frozenset({Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN})
 
 
@@ -72,7 +73,16 @@ class InHand:
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.returned = False
         """Whether it is certain that the job is in nobody's hands through us."""
-        self.record = InFlightJob(job.id, rq_private.function_name(job), queue.name)
+        self._record = InFlightJob(job.id, "", queue.name)
+
+    @property
+    def record(self) -> InFlightJob:
+        """What the report says of the job. Its function is known once the horse has unpickled it."""
+        return replace(self._record, function=self._channel.function or UNKNOWN_FUNCTION)
+
+    @record.setter
+    def record(self, record: InFlightJob) -> None:
+        self._record = record
 
     @property
     def not_done(self) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import redis
-from rq import Queue
-from rq.job import Job
+from rq import Callback, Queue
 
 from graceful.core.phases import JobOutcome
 from tests.conftest import StartWorker
-from tests.process.test_worker_jobs import wait_status
+from tests.process.test_worker_jobs import called, wait_status
 from tests.support import horse_workers, jobs
 from tests.support.books import balance
 from tests.support.reports import report_of
@@ -42,3 +42,66 @@ def test_a_horse_in_the_group_of_its_worker(connection: redis.Redis, queue: Queu
     assert worker.wait(8) == os.EX_TEMPFAIL, worker.output
     assert [each.outcome for each in report_of(connection, worker).jobs.in_flight] == [JobOutcome.KILLED]
     assert balance(connection, [job.id]).places == {job.id: ("queue:default",)}
+
+
+@pytest.mark.parametrize("deed", ["exit", "leave", "crash"])
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.worker.SpawnWorker"])
+def test_a_payload_that_ends_its_process(
+    deed: str, worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A job whose unpickling ends the process fails, as with a stock worker; the worker goes on with the next job."""
+    bad = [queue.enqueue(jobs.quick, horse_workers.Payload(deed), description="bad") for _ in range(2)]
+    good = queue.enqueue(jobs.quick, 7)
+    worker = start_worker(options=["--burst", "--worker-class", worker_class], wait=False)
+    assert worker.wait(40) == os.EX_OK, worker.output
+    assert [job.get_status(refresh=True) for job in (*bad, good)] == ["failed", "failed", "finished"], worker.output
+    assert f"unpickled in {worker.pid}:" not in worker.output
+    report = report_of(connection, worker)
+    assert (report.jobs.finished, report.jobs.failed) == (1, 2)
+
+
+def test_a_payload_that_hangs(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A job whose unpickling hangs is killed at the hard limit, counts as interrupted, and is named in the report."""
+    job = queue.enqueue(jobs.quick, horse_workers.Payload("hang"), description="bad")
+    worker = start_worker(settings=SHORT)
+    worker.wait_output("unpickled in")
+    worker.signal()
+    assert worker.wait(8) == os.EX_TEMPFAIL, worker.output
+    assert f"unpickled in {worker.pid}:" not in worker.output
+    ((outcome, function, interruptions),) = [
+        (each.outcome, each.function, each.interruptions) for each in report_of(connection, worker).jobs.in_flight
+    ]
+    assert (outcome, function, interruptions) == (JobOutcome.KILLED, "?", 1)
+    assert queue.job_ids == [job.id]
+
+
+def test_a_payload_that_hangs_until_it_fails(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A job that is interrupted too often fails without being unpickled in the worker."""
+    job = queue.enqueue(
+        jobs.quick, horse_workers.Payload("hang"), description="bad", on_failure=Callback(jobs.on_failure)
+    )
+    worker = start_worker(settings={**SHORT, "GRACEFUL_MAX_INTERRUPTIONS": 0})
+    worker.wait_output("unpickled in")
+    worker.signal()
+    assert worker.wait(8) == os.EX_TEMPFAIL, worker.output
+    assert f"unpickled in {worker.pid}:" not in worker.output
+    assert [each.outcome for each in report_of(connection, worker).jobs.in_flight] == [JobOutcome.INTERRUPTION_FAILED]
+    assert job.get_status(refresh=True) == "failed"
+    assert "TooManyInterruptions" in (job.exc_info or "")
+    assert called(connection) == [f"failure:{job.id}"]
+
+
+def test_what_a_reaper_knows_of_a_job(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A reaper names a dead worker's job, and fails one that must not be started again, without unpickling it."""
+    job = queue.enqueue(horse_workers.must_not_start_again, horse_workers.Payload("nothing"), description="job")
+    worker = start_worker()
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id), 20, lambda: worker.output)
+    worker.signal_session(signal.SIGKILL)
+    worker.wait()
+    reaper = start_worker(options=["--burst"], wait=False)
+    assert reaper.wait() == os.EX_OK, reaper.output
+    assert f"unpickled in {reaper.pid}:" not in reaper.output
+    assert job.get_status(refresh=True) == "failed"
+    (in_flight,) = report_of(connection, worker).jobs.in_flight
+    assert in_flight.function == f"{MODULE}.must_not_start_again"
+    assert in_flight.outcome is JobOutcome.INTERRUPTION_FAILED

@@ -14,6 +14,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import SimpleWorker, Worker
 
+from graceful.jobs import on_interrupt
 from tests.support.jobs import note_end, note_start
 from tests.support.waiting import wait_until
 
@@ -49,7 +50,7 @@ class Payload:
     """Does something when it is unpickled.
 
     Args:
-        deed: ``"exit"``, ``"leave"``, ``"crash"`` or ``"hang"``.
+        deed: ``"exit"``, ``"leave"``, ``"crash"``, ``"hang"`` or ``"nothing"``.
     """
 
     def __init__(self, deed: str) -> None:
@@ -68,8 +69,15 @@ def unpickled(deed: str) -> None:
         sys.exit(3)
     if deed == "crash":
         os.abort()
-    while True:
+    while deed == "hang":
         time.sleep(0.01)
+
+
+@on_interrupt("fail")
+def must_not_start_again(payload: Any) -> None:
+    """Runs for long."""
+    note_start()
+    time.sleep(60)
 
 
 class InThreads(Worker):
