@@ -102,6 +102,15 @@ return 1
 """
 
 
+LET_GO_SCRIPT = """
+-- KEYS: held, holders. ARGV: life of the worker, job.
+if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  redis.call('DEL', KEYS[1])
+end
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A job id on its way to a worker: it stands in the intermediate queue of ``queue_key``.
@@ -206,6 +215,15 @@ def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
         if len(pair[1]) <= NAME_LIMIT:
             found[pair[0]] = pair[1]
     return found
+
+
+def let_go(connection: redis.Redis, life: str, job_id: str) -> None:
+    """Hold a job no longer, and leave it where it is.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    Script(connection, LET_GO_SCRIPT)(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id])
 
 
 def connections_left(connection: redis.Redis) -> int:

@@ -96,7 +96,7 @@ def perform(
                 describe(connection, life, job.id, channel.function, fails=not guard.gives_way)
         except redis.exceptions.RedisError as error:
             not_started(channel, job.id, error)
-            guard.interrupted = True  # So that RQ does not fail it, see raise_if_interrupted.
+            guard.interrupted = True  # So that RQ does not fail it, see end().
             raise JobInterrupted(str(error)) from error
         return _alone(job_perform)
 
@@ -104,7 +104,10 @@ def perform(
     job.perform = lambda: guard.run(perform_described)  # type: ignore[method-assign]
     try:
         finished = rq_perform()
-        channel.verdict = Verdict.FINISHED if finished else Verdict.FAILED
+        if guard.settled:
+            channel.verdict = Verdict.FINISHED if finished else Verdict.FAILED
+        else:
+            channel.verdict = Verdict.UNSETTLED
         return finished
     except JobInterrupted:
         if channel.verdict is Verdict.NONE:
@@ -159,15 +162,18 @@ def _alone(perform: Callable[[], T]) -> T:
             leave(code)
 
 
-def raise_if_interrupted() -> None:
-    """Leave RQ's ``perform_job`` if the job was interrupted.
+def end() -> None:
+    """RQ is about to settle the job's end; an interrupted job leaves RQ's ``perform_job`` instead.
 
     Raises:
-        JobInterrupted: it was.
+        JobInterrupted: it was interrupted.
     """
     guard = interruption.guard
-    if guard is not None and guard.interrupted:
+    if guard is None:
+        return
+    if guard.interrupted:
         raise JobInterrupted(interruption.REASON)
+    guard.settled = True
 
 
 def forget_cursors() -> None:

@@ -24,6 +24,7 @@ from graceful.core.records import InFlightJob
 from graceful.core.text import cut, one_line
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import failing, os_signals, rq_private
+from graceful.worker.fetch import let_go
 from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
 
 log = logging.getLogger("graceful.worker")
@@ -71,6 +72,9 @@ class InHand:
         self.hard_limit_hit = False
         self.broken_off = False
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
+        self.left_open = False
+        """Whether ``execute_job`` returned and the job has not come to an end: it is not ours to decide about."""
+        self._finished = False
         self.returned = False
         """Whether it is certain that the job is in nobody's hands through us."""
         self._record = InFlightJob(job.id, "", queue.name)
@@ -160,30 +164,37 @@ class InHand:
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
         log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[self.record.outcome])
 
-    def fail_if_unsaid(self) -> None:
-        """Fail a job whose horse ended in the middle of it with exit code 0 (``os._exit(0)``).
+    def look(self) -> None:
+        """RQ's ``execute_job`` has returned: see what became of a job of which the horse said nothing.
 
-        RQ takes that for a job that came to its end (``Worker.monitor_work_horse``), and the job would stay started.
+        A horse that ended in the middle of its job with exit code 0 (``os._exit(0)``) has failed it: RQ takes that for
+        a job that came to its end (``Worker.monitor_work_horse``), and it would stay started. Otherwise the worker's
+        class has a way of its own to run jobs, or did nothing: the job is left as it is, for RQ's maintenance to find.
         """
-        if self.horse_status != 0 or self.not_done or self._channel.verdict is not Verdict.NONE:
+        verdict = self._channel.verdict
+        if self.not_done or verdict in (Verdict.FINISHED, Verdict.FAILED) or self.horse_status not in (None, 0):
             return
         try:
-            over = self.job.get_status(refresh=True) != JobStatus.STARTED
+            status = self.job.get_status(refresh=True)
         except InvalidJobOperation:
             return  # It was deleted.
-        if not over:
+        self._finished = status == JobStatus.FINISHED
+        if status == JobStatus.STARTED and self.horse_status == 0 and verdict is Verdict.NONE:
             reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
             log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, reason)
             rq_private.fail(self._worker, self.job, self.queue, reason, self.execution)
+        elif status in (JobStatus.QUEUED, JobStatus.STARTED):
+            let_go(self._worker.connection, self._life, self.job.id)
+            self.left_open = True
 
     def settle(self) -> None:
         """The job has come to an end: ``record`` tells which, unless it was put back and tells that already."""
-        if self.record.outcome is not JobOutcome.RUNNING:
+        if self.left_open or self.record.outcome is not JobOutcome.RUNNING:
             return
         verdict = self._channel.verdict
         if verdict is Verdict.NONE:
             self._clear_intermediate()
-        finished = verdict is Verdict.FINISHED
+        finished = verdict is Verdict.FINISHED or self._finished
         self.record = replace(self.record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
 
     def _clear_intermediate(self) -> None:

@@ -31,6 +31,7 @@ from graceful.jobs.channel import Channel, Stage, Verdict
 from graceful.worker import orphan, os_signals, rq_private, scheduler
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
+from graceful.worker.elsewhere import Elsewhere
 from graceful.worker.ending import Ending
 from graceful.worker.fetch import HELD_SECONDS
 from graceful.worker.ghosts import forget
@@ -58,8 +59,6 @@ class GracefulMixin(HorseSide):
     After :meth:`work` the attributes ``exit_code`` and ``report`` say how the shutdown went.
     """
 
-    runs_jobs_itself = False
-    """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
     _lookout: Lookout | None = None
     _entries_last = False
     grace_seconds: float | None = None
@@ -116,6 +115,7 @@ class GracefulMixin(HorseSide):
         self.life = self._lifetime.report.id
         self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
         self._successor = Successor(self.connection, f"worker {self.name}", self.life, settings, self)
+        self._elsewhere = Elsewhere(self._drain, self._lifetime)
         self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
         self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
         self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
@@ -266,7 +266,7 @@ class GracefulMixin(HorseSide):
                 if not self.runs_jobs_itself:
                     close_database_connections()
                 super().execute_job(job, queue)
-                in_hand.fail_if_unsaid()
+                in_hand.look()
             except BaseException:
                 in_hand.broken_off = True
                 if not self.runs_jobs_itself and not self.horse_pid and in_hand.horse_status is None:
@@ -296,6 +296,10 @@ class GracefulMixin(HorseSide):
 
     def _account(self, in_hand: InHand) -> None:
         """Count the job that ended; a job that Redis could not be told of stays in hand."""
+        if in_hand.left_open:
+            self._elsewhere.handed_on()
+            self._in_hand = None
+            return
         in_hand.settle()
         if in_hand.record.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED):
             self._lifetime.job_ended(in_hand.record.outcome is JobOutcome.FINISHED)
@@ -404,6 +408,7 @@ class GracefulMixin(HorseSide):
         """As RQ's, with a bound: a Redis that does not answer must not eat the time of the hooks."""
         if self.is_horse:
             return
+        self._elsewhere.wait(self.attend, self._beat)
         self._intake.close()
         doing = bounded(super().teardown, min(TEARDOWN_SECONDS, self._drain.end().left() / 4))
         self._torn_down = doing.error is None

@@ -105,3 +105,56 @@ def test_what_a_reaper_knows_of_a_job(connection: redis.Redis, queue: Queue, sta
     (in_flight,) = report_of(connection, worker).jobs.in_flight
     assert in_flight.function == f"{MODULE}.must_not_start_again"
     assert in_flight.outcome is JobOutcome.INTERRUPTION_FAILED
+
+
+@pytest.mark.parametrize("worker_class", ["InThreads", "SimpleInThreads"])
+def test_a_class_that_hands_jobs_to_threads(
+    worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A class that hands jobs to threads is served as stock serves it: each job runs once, and is counted."""
+    many = [queue.enqueue(jobs.sleeping, 1) for _ in range(3)]
+    bad = queue.enqueue(jobs.failing)
+    worker = start_worker(options=["--burst", "--worker-class", f"{MODULE}.{worker_class}"], wait=False)
+    assert worker.wait(30) == os.EX_OK, worker.output
+    assert [job.get_status(refresh=True) for job in (*many, bad)] == ["finished"] * 3 + ["failed"]
+    assert [int(connection.hget(jobs.STARTED, job.id) or 0) for job in many] == [1, 1, 1]
+    report = report_of(connection, worker)
+    assert (report.jobs.finished, report.jobs.failed) == (3, 1)
+    assert connection.keys("graceful:hold*") == []
+    assert queue.intermediate_queue.get_job_ids() == []
+
+
+@pytest.mark.parametrize("worker_class", ["InThreads", "SimpleInThreads"])
+def test_jobs_in_threads_at_a_shutdown(
+    worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A shutdown waits for jobs in threads up to the hard limit; the report tells of those that it left running."""
+    short, long = queue.enqueue(jobs.sleeping, 1.2), queue.enqueue(jobs.sleeping, 60)
+    worker = start_worker(options=["--worker-class", f"{MODULE}.{worker_class}"], settings=SHORT)
+    for job in (short, long):
+        wait_until(lambda job=job: connection.hget(jobs.STARTED, job.id), 20, lambda: worker.output)
+    worker.signal()
+    assert worker.wait(8) == os.EX_TEMPFAIL, worker.output
+    assert short.get_status(refresh=True) == "finished"
+    assert {each.id: each.outcome for each in report_of(connection, worker).jobs.in_flight} == {
+        short.id: JobOutcome.FINISHED,
+        long.id: JobOutcome.UNKNOWN,
+    }
+    assert long.id in [each.split(":")[0] for each in queue.started_job_registry.get_job_ids()]
+
+
+@pytest.mark.parametrize("worker_class", ["ExecutesNothing", "PerformsNothing", "HorseGoes"])
+def test_a_class_that_does_nothing_with_a_job(
+    worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A job of which nothing is known stays where RQ's maintenance finds it, and is taken once."""
+    left = [queue.enqueue(jobs.quick) for _ in range(3)]
+    worker = start_worker(options=["--burst", "--worker-class", f"{MODULE}.{worker_class}"], wait=False)
+    assert worker.wait(30) == os.EX_OK, worker.output
+    ids = [job.id for job in left]
+    assert [job.get_status(refresh=True) for job in left] == ["queued"] * 3
+    assert queue.intermediate_queue.get_job_ids() == ids
+    assert all(worker.output.count(f"({job_id})") == 1 for job_id in ids), worker.output
+    report = report_of(connection, worker)
+    assert (report.jobs.finished, report.jobs.failed) == (0, 0)
+    assert connection.keys("graceful:hold*") == []

@@ -12,6 +12,7 @@ from rq import command
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
+from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker, Worker
 
 from graceful.jobs import on_interrupt
@@ -83,12 +84,16 @@ def must_not_start_again(payload: Any) -> None:
 class InThreads(Worker):
     """Hands each job to a thread and takes the next, as workers on gevent hand it to a greenlet."""
 
+    death_penalty_class = TimerDeathPenalty
+
     def execute_job(self, job: Job, queue: Queue) -> None:
         run_in_a_thread(self, job, queue)
 
 
 class SimpleInThreads(SimpleWorker):
     """As :class:`InThreads`, over the class without a horse."""
+
+    death_penalty_class = TimerDeathPenalty
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         run_in_a_thread(self, job, queue)
