@@ -27,7 +27,7 @@ from graceful.reports.set_aside import Script
 from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
-from graceful.worker.raw import RawConnection
+from graceful.worker.raw import NoRawConnection, RawConnection
 
 log = logging.getLogger("graceful.worker")
 MAX_WATCHED_QUEUES = 16
@@ -290,7 +290,7 @@ class QueueWatch:
                 self._waiting[queue_key] = _Waiting(self._connection, queue_key)
             for queue_key in queue_keys:
                 self._waiting[queue_key].ask()
-        except redis.exceptions.MaxConnectionsError as error:
+        except (redis.exceptions.MaxConnectionsError, NoRawConnection) as error:
             self._poll(str(error))
         except RedisError:
             self.close()
