@@ -33,7 +33,14 @@ OVER = frozenset({JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobSt
 
 
 def fail(
-    worker: Any, job: Job, queue: Queue, execution: Execution | None, interruptions: int, *, by_policy: bool
+    worker: Any,
+    job: Job,
+    queue: Queue,
+    execution: Execution | None,
+    interruptions: int,
+    *,
+    by_policy: bool,
+    why: str = "",
 ) -> bool:
     """Fail a job that was taken out of its queue for good.
 
@@ -44,6 +51,7 @@ def fail(
         execution: its execution, if it got that far.
         interruptions: how often shutdowns have interrupted it.
         by_policy: it wants to be failed when it is interrupted; otherwise it was interrupted too often.
+        why: why its horse could not begin, where that counted as the last interruption.
 
     Returns:
         whether it had to be failed: it may have come to its end by itself.
@@ -51,6 +59,8 @@ def fail(
     if job.get_status(refresh=True) in OVER:
         return False
     error: GracefulError = TooManyInterruptions(f"interrupted by {interruptions} shutdowns, the last one included")
+    if why:
+        error = TooManyInterruptions(f"its work horse could not begin: {why} (interruption {interruptions})")
     if by_policy:
         error = StoppedByShutdown("interrupted by the shutdown of its worker; it is not to be started again for that")
     exc_info = (type(error), error, None)

@@ -41,6 +41,8 @@ BECAME = {
     JobOutcome.FAILED: "was broken off, but had failed",
 }
 """What the log says of a job that was put back, or needed not be."""
+FREE_TRIES = 5
+"""From so many horses in a row on that could not begin, each counts as an interruption of its job."""
 UNKNOWN_FUNCTION = "?"
 NOT_DONE = frozenset({Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN})
 
@@ -139,11 +141,17 @@ class InHand:
             self._channel.write_stack(kept)
         return text.removeprefix(kept).strip()
 
-    def put_back(self, until: Deadline) -> None:
+    @property
+    def unstarted(self) -> bool:
+        """Whether the horse could not begin with the job."""
+        return self._channel.verdict is Verdict.UNSTARTED
+
+    def put_back(self, until: Deadline, tries: int = 0) -> None:
         """Put it at the front of its queue, or fail it where that is asked for; ``record`` tells which.
 
         Args:
             until: Redis may be slow or away just now; when to give up.
+            tries: how many horses in a row could not begin.
         """
         verdict = self._channel.verdict
         self.record = replace(self.record, stack=cut(self._channel.read_stack()))
@@ -153,8 +161,9 @@ class InHand:
             return
         # A job that breaks its worker off each time must not do so for ever.
         broken_off = self.broken_off and self.execution is not None and verdict is not Verdict.UNSTARTED
-        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off
-        fails = counts and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
+        in_vain = self.unstarted and tries >= FREE_TRIES
+        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off or in_vain
+        fails = counts and not in_vain and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
         most = (NOT_ONCE if fails else self._settings.max_interruptions) if counts else None
         given = self._give_back(most, until)
         if given is None:
@@ -212,8 +221,9 @@ class InHand:
 
     def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
         if given.too_many:
+            why = self._record.stack if self.unstarted else ""
             failed = failing.fail(
-                self._worker, self.job, self.queue, self.execution, given.interruptions, by_policy=fails
+                self._worker, self.job, self.queue, self.execution, given.interruptions, by_policy=fails, why=why
             )
             return JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
         # Where it is not held any more a first try had worked, and its reply was lost.

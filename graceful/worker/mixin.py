@@ -51,6 +51,9 @@ from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
 TEARDOWN_SECONDS = 1.5
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 16.0
+"""How long a worker waits for the next job when a horse could not begin, at first and at most; it doubles each time."""
 
 
 class GracefulMixin(HorseSide):
@@ -82,12 +85,16 @@ class GracefulMixin(HorseSide):
         bound = inspect.signature(super().work).bind(*args, **kwargs)
         # A class in between may take them as **kwargs, which would be one argument here.
         self._run = Run({**bound.arguments, **kwargs})
+        # We count the jobs: RQ would count those too that could not be started.
+        for options in (bound.arguments, bound.arguments.get("kwargs", {})):
+            if "max_jobs" in options:
+                options["max_jobs"] = None
         close_database_connections()
         with os_signals.capture() as inbox:
             self._assemble(inbox, settings)
             worked = False
             try:
-                worked = super().work(*args, **kwargs)
+                worked = super().work(*bound.args, **bound.kwargs)
             except BaseException as error:
                 self._run.note(error)
                 log.exception("Worker %s: ended by an error", self.name)
@@ -121,6 +128,7 @@ class GracefulMixin(HorseSide):
         self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
         self._in_hand: InHand | None = None
         self._beat_at = 0.0
+        self._not_started = 0
         self._torn_down = True
         self._attention = Attention(
             self,
@@ -213,6 +221,9 @@ class GracefulMixin(HorseSide):
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
         with self._run.step():
+            if self._run.full:
+                log.info("Worker %s: finished executing %d jobs, quitting", self.name, self._run.executed)
+                raise StopRequested
             self._intake.hold_off(burst)
 
     def dequeue_job_and_maintain_ttl(
@@ -278,9 +289,29 @@ class GracefulMixin(HorseSide):
                         self._attention.stop(Reason.REDIS_LOST)
                     self._horse_watch.see_out(in_hand)
                 if in_hand.not_done:
-                    in_hand.put_back(self._patience())
+                    self._not_started = self._not_started + 1 if in_hand.unstarted else 0
+                    in_hand.put_back(self._patience(), tries=self._not_started)
                 self._account(in_hand)
+        if in_hand.unstarted:
+            self._back_off()
+            return
+        self._not_started = 0
         self._run.executed += 1
+
+    def _back_off(self) -> None:
+        """A horse could not begin, for instance for want of a Redis connection: wait, longer each time."""
+        seconds = min(FIRST_WAIT_SECONDS * 2 ** (self._not_started - 1), LONGEST_WAIT_SECONDS)
+        log.warning(
+            "Worker %s: the work horse could not begin, %d times in a row; next job in %.1f s",
+            self.name,
+            self._not_started,
+            seconds,
+        )
+        until = Deadline.after(seconds)
+        while not self._drain.requested and not until.expired:
+            self._beat()
+            self._inbox.wait(min(until.left(), LOOK_SECONDS))
+            self.attend()
 
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""

@@ -158,3 +158,42 @@ def test_a_class_that_does_nothing_with_a_job(
     report = report_of(connection, worker)
     assert (report.jobs.finished, report.jobs.failed) == (0, 0)
     assert connection.keys("graceful:hold*") == []
+
+
+def test_horses_that_cannot_begin(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A job whose horses cannot begin is tried again after a growing wait, and counts for max jobs once it ran."""
+    connection.set("tests:no-horse", 1)
+    job = queue.enqueue(jobs.quick, 7)
+    options = ["--max-jobs", "1", "--worker-class", f"{MODULE}.CannotBegin"]
+    worker = start_worker(options=options, wait=False)
+    worker.wait_output("2 times in a row; next job in 1.0 s")
+    assert worker.output.count("default: tests.support.jobs.quick") == 2
+    connection.delete("tests:no-horse")
+    assert worker.wait(20) == os.EX_OK, worker.output
+    assert job.return_value() == 7
+    assert connection.hget(job.key, "graceful_interruptions") is None
+
+
+def test_a_signal_ends_the_wait_after_horses_that_cannot_begin(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A worker that waits because horses cannot begin stops at once, with the job in its queue."""
+    connection.set("tests:no-horse", 1)
+    job = queue.enqueue(jobs.quick, 7)
+    worker = start_worker(options=["--worker-class", f"{MODULE}.CannotBegin"], wait=False)
+    worker.wait_output("4 times in a row; next job in 4.0 s")
+    worker.signal()
+    assert worker.wait(3) == os.EX_OK, worker.output
+    assert queue.job_ids == [job.id]
+
+
+def test_a_job_whose_horses_never_begin_fails(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A job whose horses cannot begin time and again fails in the end, with the reason."""
+    connection.set("tests:no-horse", 1)
+    job = queue.enqueue(jobs.quick, 7)
+    options = ["--burst", "--worker-class", f"{MODULE}.CannotBeginQuickly"]
+    worker = start_worker(options=options, settings={"GRACEFUL_MAX_INTERRUPTIONS": 2}, wait=False)
+    assert worker.wait(30) == os.EX_OK, worker.output
+    assert job.get_status(refresh=True) == "failed"
+    assert "its work horse could not begin" in (job.exc_info or "")
+    assert worker.output.count("the work horse could not begin") == 7

@@ -8,6 +8,9 @@ import threading
 import time
 from typing import Any
 
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import command
 from rq.executions import Execution
 from rq.job import Job
@@ -16,6 +19,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker, Worker
 
 from graceful.jobs import on_interrupt
+from graceful.worker import mixin
 from tests.support.jobs import note_end, note_start
 from tests.support.waiting import wait_until
 
@@ -125,3 +129,20 @@ class HorseGoes(Worker):
 
     def main_work_horse(self, *args: Any, **kwargs: Any) -> None:
         os._exit(0)
+
+
+class CannotBegin(Worker):
+    """Its horses cannot speak to Redis as long as the key ``tests:no-horse`` is there."""
+
+    def setup_work_horse_signals(self) -> None:
+        super().setup_work_horse_signals()
+        if self.connection.exists("tests:no-horse"):
+            self.connection = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
+
+
+class CannotBeginQuickly(CannotBegin):
+    """As :class:`CannotBegin`; its worker waits shorter."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        mixin.FIRST_WAIT_SECONDS = 0.01
+        super().bootstrap(*args, **kwargs)
