@@ -20,6 +20,7 @@ from typing import Any
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 
 from graceful.core.report_json import NAME_LIMIT
@@ -103,10 +104,11 @@ return 1
 
 
 LET_GO_SCRIPT = """
--- KEYS: held, holders. ARGV: life of the worker, job.
+-- KEYS: held, holders, first seen of the job. ARGV: life of the worker, job.
 if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then
   redis.call('HDEL', KEYS[2], ARGV[2])
-  redis.call('DEL', KEYS[1])
+  -- RQ's maintenance looks after it again, as if we had never held it.
+  redis.call('DEL', KEYS[1], KEYS[3])
 end
 """
 
@@ -217,13 +219,15 @@ def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
     return found
 
 
-def let_go(connection: redis.Redis, life: str, job_id: str) -> None:
+def let_go(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> None:
     """Hold a job no longer, and leave it where it is.
 
     Raises:
         redis.exceptions.RedisError: Redis did not answer.
     """
-    Script(connection, LET_GO_SCRIPT)(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id])
+    first_seen = IntermediateQueue(queue_key, connection).get_first_seen_key(job_id)
+    keys = [HELD_KEY.format(life), HOLDERS_KEY, first_seen]
+    Script(connection, LET_GO_SCRIPT)(keys=keys, args=[life, job_id])
 
 
 def connections_left(connection: redis.Redis) -> int:

@@ -193,8 +193,18 @@ class InHand:
             log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, reason)
             rq_private.fail(self._worker, self.job, self.queue, reason, self.execution)
         elif status in (JobStatus.QUEUED, JobStatus.STARTED):
-            let_go(self._worker.connection, self._life, self.job.id)
+            self._let_go()
             self.left_open = True
+
+    def _let_go(self) -> None:
+        """Leave the job to RQ's maintenance: its entries, made to last while we held it, expire as RQ means them to."""
+        connection = self._worker.connection
+        let_go(connection, self._life, self.job.id, self.queue.key)
+        if self.execution is not None:
+            with connection.pipeline() as pipeline:
+                seconds = int(self._worker.get_heartbeat_ttl(self.job))
+                self.execution.heartbeat(self.job.started_job_registry, seconds, pipeline=pipeline)
+                pipeline.execute()
 
     def settle(self) -> None:
         """The job has come to an end: ``record`` tells which, unless it was put back and tells that already."""

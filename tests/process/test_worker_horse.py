@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import redis
@@ -141,6 +142,8 @@ def test_jobs_in_threads_at_a_shutdown(
         long.id: JobOutcome.UNKNOWN,
     }
     assert long.id in [each.split(":")[0] for each in queue.started_job_registry.get_job_ids()]
+    scores = [score for _, score in connection.zrange(queue.started_job_registry.key, 0, -1, withscores=True)]
+    assert max(scores) < time.time() + 600, "RQ's maintenance would not find it for long"
 
 
 @pytest.mark.parametrize("worker_class", ["ExecutesNothing", "PerformsNothing", "HorseGoes"])
@@ -158,6 +161,9 @@ def test_a_class_that_does_nothing_with_a_job(
     report = report_of(connection, worker)
     assert (report.jobs.finished, report.jobs.failed) == (0, 0)
     assert connection.keys("graceful:hold*") == []
+    assert connection.keys("*:first_seen:*") == []
+    scores = [score for _, score in connection.zrange(queue.started_job_registry.key, 0, -1, withscores=True)]
+    assert max(scores, default=0) < time.time() + 600, "RQ's maintenance would not find it for long"
 
 
 def test_horses_that_cannot_begin(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
