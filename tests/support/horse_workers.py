@@ -33,7 +33,9 @@ class StoppedAtFork(Worker):
             execution = self.execution
             command.send_stop_execution_command(self.connection, job.id, execution.id)
         else:
-            command.send_command(self.connection, self.name, "stop-job", job_id=job.id)
+            # RQ 2 heeds the command only once the horse has begun (BaseWorker.get_current_job_id).
+            self._stopped_job_id = job.id
+            self.kill_horse()
         wait_until(lambda: self._stopped_job_id == job.id, 10, "the command has arrived")
         return execution
 
