@@ -26,6 +26,8 @@ _STAGE = _REQUESTED + 3
 _POLICY = _REQUESTED + 4
 _WORKER = struct.Struct("=q")
 _WORKER_AT = 64
+_FUNCTION = struct.Struct("=256p")
+_FUNCTION_AT = 128
 _SIZE = mmap.PAGESIZE
 
 
@@ -40,6 +42,8 @@ class Verdict(IntEnum):
     """It could not be started, because Redis was away; nothing of it was done."""
     TAKEN = 5
     """It was not started, because it was not this worker's any more."""
+    UNSETTLED = 6
+    """``perform_job`` returned, and RQ was told of no end: the worker's class has a way of its own to run jobs."""
 
 
 class Stage(IntEnum):
@@ -71,6 +75,7 @@ class Channel:
         self._page[_VERDICT] = Verdict.NONE
         self._page[_STAGE] = Stage.STARTING
         self._page[_POLICY] = 0
+        self.function = ""
         os.ftruncate(self.stacks, 0)
         os.lseek(self.stacks, 0, os.SEEK_SET)
 
@@ -128,6 +133,16 @@ class Channel:
     @policy.setter
     def policy(self, value: str | None) -> None:
         self._page[_POLICY] = (None, "requeue", "fail").index(value)
+
+    @property
+    def function(self) -> str:
+        """Dotted name of the job's function; empty until the horse has unpickled the job, which a worker never does."""
+        name: bytes = _FUNCTION.unpack_from(self._page, _FUNCTION_AT)[0]
+        return name.decode("utf-8", "replace")
+
+    @function.setter
+    def function(self, name: str) -> None:
+        _FUNCTION.pack_into(self._page, _FUNCTION_AT, name.encode("utf-8", "replace"))
 
     @property
     def worker_pid(self) -> int:

@@ -34,6 +34,8 @@ class Guard:
         self.channel = channel
         self.notebook = Notebook(store or MemoryStore())
         self.interrupted = False
+        self.settled = False
+        """Whether RQ has begun to settle the job's end, as success or as failure."""
         self.gives_way = True
         """Whether the job lets itself be interrupted between two items, before its time is up; not if it then fails."""
         self.look_every = LOOK_SECONDS

@@ -20,6 +20,7 @@ from typing import Any
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 
 from graceful.core.report_json import NAME_LIMIT
@@ -27,7 +28,7 @@ from graceful.reports.set_aside import Script
 from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process
 from graceful.worker.os_signals import Inbox
-from graceful.worker.raw import RawConnection
+from graceful.worker.raw import NoRawConnection, RawConnection
 
 log = logging.getLogger("graceful.worker")
 MAX_WATCHED_QUEUES = 16
@@ -90,15 +91,25 @@ return {KEYS[first], job, 'taken'}
 )
 
 CLAIM_SCRIPT = """
--- KEYS: held, holders. ARGV: life of the worker, job, pid of the horse, start time of the horse.
+-- KEYS: held, holders. ARGV: life of the worker, job, then fields and their values in turn.
 redis.call('HLEN', KEYS[1])
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'horse', ARGV[3], 'horse_started', ARGV[4], 'policy', 'requeue')
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 -- From here on RQ's started registry has it.
 redis.call('DEL', (redis.call('HGET', KEYS[1], 'queue') or '') .. ':intermediate:first_seen:' .. ARGV[2])
 return 1
+"""
+
+
+LET_GO_SCRIPT = """
+-- KEYS: held, holders, first seen of the job. ARGV: life of the worker, job.
+if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  -- RQ's maintenance looks after it again, as if we had never held it.
+  redis.call('DEL', KEYS[1], KEYS[3])
+end
 """
 
 
@@ -171,8 +182,28 @@ def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bo
         False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
         job is in its queue again, or another worker's.
     """
+    return _note(connection, life, job_id, {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"})
+
+
+def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, fails: bool) -> None:
+    """The horse's second word, before the job's own code runs: what is known of the job now that it is unpickled.
+
+    A reaper that finds the job in a dead worker's hands decides by it, and need not unpickle the job.
+
+    Args:
+        function: dotted name of its function.
+        fails: whether it is to fail, and not to be started again, when it is interrupted.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    _note(connection, life, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
+
+
+def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int]) -> bool:
+    pairs = [part for pair in fields.items() for part in pair]
     script = Script(connection, CLAIM_SCRIPT)
-    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, horse.pid, horse.started]))
+    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, *pairs]))
 
 
 def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
@@ -188,13 +219,15 @@ def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
     return found
 
 
-def note_that_it_fails(connection: redis.Redis, life: str) -> None:
-    """The job in hand is to fail, and not to be started again, when it is interrupted; so far it counted as any.
+def let_go(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> None:
+    """Hold a job no longer, and leave it where it is.
 
     Raises:
         redis.exceptions.RedisError: Redis did not answer.
     """
-    connection.hset(HELD_KEY.format(life), "policy", "fail")
+    first_seen = IntermediateQueue(queue_key, connection).get_first_seen_key(job_id)
+    keys = [HELD_KEY.format(life), HOLDERS_KEY, first_seen]
+    Script(connection, LET_GO_SCRIPT)(keys=keys, args=[life, job_id])
 
 
 def connections_left(connection: redis.Redis) -> int:
@@ -261,7 +294,7 @@ class QueueWatch:
                 self._waiting[queue_key] = _Waiting(self._connection, queue_key)
             for queue_key in queue_keys:
                 self._waiting[queue_key].ask()
-        except redis.exceptions.MaxConnectionsError as error:
+        except (redis.exceptions.MaxConnectionsError, NoRawConnection) as error:
             self._poll(str(error))
         except RedisError:
             self.close()

@@ -23,8 +23,8 @@ from graceful.hooks import registry, runner
 from graceful.jobs import interruption
 from graceful.jobs.channel import Channel, Verdict
 from graceful.jobs.on_interrupt import policy_of
-from graceful.worker import failing, orphan, os_signals
-from graceful.worker.fetch import claim, note_that_it_fails
+from graceful.worker import orphan, os_signals, rq_private
+from graceful.worker.fetch import claim, describe
 from graceful.worker.job_store import JobStore
 from graceful.worker.machine import Process
 from graceful.worker.process import leave
@@ -81,29 +81,37 @@ def perform(
             channel.verdict = Verdict.TAKEN
             return False
     except redis.exceptions.RedisError as error:
-        log.warning("Job %s is not started, Redis is away: %s", job.id, error)
-        channel.verdict = Verdict.UNSTARTED
+        not_started(channel, job.id, error)
         return False
     guard = interruption.install(channel, JobStore(connection, job.key))
     assert guard is not None
     job_perform = job.perform
 
-    def perform_with_policy() -> Any:
-        channel.policy = policy_of(failing.function(job), job.meta)
+    def perform_described() -> Any:
+        channel.function = rq_private.function_name(job)
+        channel.policy = policy_of(_function(job), job.meta)
         guard.gives_way = (channel.policy or conf.settings().interrupted_jobs) == "requeue"
-        if not guard.gives_way:
-            # For a reaper that may not unpickle the job. It must be known before the job begins.
-            note_that_it_fails(connection, life)
+        try:
+            with guard.shield():
+                describe(connection, life, job.id, channel.function, fails=not guard.gives_way)
+        except redis.exceptions.RedisError as error:
+            not_started(channel, job.id, error)
+            guard.interrupted = True  # So that RQ does not fail it, see end().
+            raise JobInterrupted(str(error)) from error
         return _alone(job_perform)
 
     # RQ calls job.perform() under the job's own timeout (BaseWorker.perform_job): just there it may be interrupted.
-    job.perform = lambda: guard.run(perform_with_policy)  # type: ignore[method-assign]
+    job.perform = lambda: guard.run(perform_described)  # type: ignore[method-assign]
     try:
         finished = rq_perform()
-        channel.verdict = Verdict.FINISHED if finished else Verdict.FAILED
+        if guard.settled:
+            channel.verdict = Verdict.FINISHED if finished else Verdict.FAILED
+        else:
+            channel.verdict = Verdict.UNSETTLED
         return finished
     except JobInterrupted:
-        channel.verdict = Verdict.INTERRUPTED
+        if channel.verdict is Verdict.NONE:
+            channel.verdict = Verdict.INTERRUPTED
         if _orphaned(channel):
             log.warning("Job %s was interrupted, because its worker is gone", job.id)
             if guard.gives_way:  # Otherwise it stays held, and a successor fails it.
@@ -113,6 +121,22 @@ def perform(
         del job.perform
         interruption.install(None)
         _run_exit_hooks(channel)
+
+
+def not_started(channel: Channel, job_id: str, error: Exception) -> None:
+    """Nothing of the job was done, because its horse could not speak to Redis; the worker is told why."""
+    log.warning("Job %s is not started: %s", job_id, error)
+    channel.write_stack(f"Not started: {type(error).__name__}: {error}")
+    channel.verdict = Verdict.UNSTARTED
+
+
+def _function(job: Job) -> Callable[..., Any] | None:
+    """The job's function, or None where it cannot be had: RQ says so when it calls it."""
+    try:
+        found: Callable[..., Any] | None = job.func
+    except Exception:
+        return None
+    return found
 
 
 def _alone(perform: Callable[[], T]) -> T:
@@ -138,15 +162,18 @@ def _alone(perform: Callable[[], T]) -> T:
             leave(code)
 
 
-def raise_if_interrupted() -> None:
-    """Leave RQ's ``perform_job`` if the job was interrupted.
+def end() -> None:
+    """RQ is about to settle the job's end; an interrupted job leaves RQ's ``perform_job`` instead.
 
     Raises:
-        JobInterrupted: it was.
+        JobInterrupted: it was interrupted.
     """
     guard = interruption.guard
-    if guard is not None and guard.interrupted:
+    if guard is None:
+        return
+    if guard.interrupted:
         raise JobInterrupted(interruption.REASON)
+    guard.settled = True
 
 
 def forget_cursors() -> None:

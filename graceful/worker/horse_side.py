@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import redis
@@ -12,6 +14,7 @@ from rq.worker import BaseWorker
 from graceful import conf
 from graceful.jobs.channel import Channel
 from graceful.worker import horse
+from graceful.worker.elsewhere import Elsewhere
 from graceful.worker.give_back import give_back
 
 
@@ -20,12 +23,22 @@ class HorseSide(BaseWorker):
 
     life: str
     """Id of the worker's report: under it the job is held."""
+    runs_jobs_itself = False
+    """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
     _channel: Channel
+    _elsewhere: Elsewhere
 
     def join(self, life: str, channel: Channel) -> None:
         """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
         self.life = life
         self._channel = channel
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is neither a horse nor a worker's main thread without one; see :class:`Elsewhere`."""
+        if os.getpid() != self._channel.worker_pid:
+            return False
+        return not self.runs_jobs_itself or threading.current_thread() is not threading.main_thread()
 
     def setup_work_horse_signals(self) -> None:
         """As RQ's, then ours: a SIGTERM to the group or to the horse itself harms no job."""
@@ -34,6 +47,11 @@ class HorseSide(BaseWorker):
 
     def perform_job(self, job: Job, queue: Queue, *execution: Any) -> bool:
         """As RQ's; interruptible, and with horse exit hooks at the end."""
+        if self.elsewhere:
+            with self._elsewhere.running(job, queue) as came_to:
+                finished = bool(super().perform_job(job, queue, *execution))
+                came_to(finished)
+            return finished
         return horse.perform(
             self._channel,
             self.connection,
@@ -45,7 +63,8 @@ class HorseSide(BaseWorker):
 
     def handle_execution_ended(self, *args: Any, **kwargs: Any) -> None:
         """RQ's first step after the job, on its way to success as to failure: not taken by an interrupted job."""
-        horse.raise_if_interrupted()
+        if not self.elsewhere:
+            horse.end()
         super().handle_execution_ended(*args, **kwargs)
 
     def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +72,8 @@ class HorseSide(BaseWorker):
 
         A success whose reply alone was lost is none the less one, and does not become a failure.
         """
-        horse.forget_cursors()
+        if not self.elsewhere:
+            horse.forget_cursors()
         try:
             super().handle_job_success(job, *args, **kwargs)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):

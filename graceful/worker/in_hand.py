@@ -24,6 +24,7 @@ from graceful.core.records import InFlightJob
 from graceful.core.text import cut, one_line
 from graceful.jobs.channel import Channel, Verdict
 from graceful.worker import failing, os_signals, rq_private
+from graceful.worker.fetch import let_go
 from graceful.worker.give_back import NOT_ONCE, GivenBack, give_back
 
 log = logging.getLogger("graceful.worker")
@@ -40,6 +41,9 @@ BECAME = {
     JobOutcome.FAILED: "was broken off, but had failed",
 }
 """What the log says of a job that was put back, or needed not be."""
+FREE_TRIES = 5
+"""From so many horses in a row on that could not begin, each counts as an interruption of its job."""
+UNKNOWN_FUNCTION = "?"
 NOT_DONE = frozenset({Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN})
 
 
@@ -70,9 +74,21 @@ class InHand:
         self.hard_limit_hit = False
         self.broken_off = False
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
+        self.left_open = False
+        """Whether ``execute_job`` returned and the job has not come to an end: it is not ours to decide about."""
+        self._finished = False
         self.returned = False
         """Whether it is certain that the job is in nobody's hands through us."""
-        self.record = InFlightJob(job.id, rq_private.function_name(job), queue.name)
+        self._record = InFlightJob(job.id, "", queue.name)
+
+    @property
+    def record(self) -> InFlightJob:
+        """What the report says of the job. Its function is known once the horse has unpickled it."""
+        return replace(self._record, function=self._channel.function or UNKNOWN_FUNCTION)
+
+    @record.setter
+    def record(self, record: InFlightJob) -> None:
+        self._record = record
 
     @property
     def not_done(self) -> bool:
@@ -125,11 +141,17 @@ class InHand:
             self._channel.write_stack(kept)
         return text.removeprefix(kept).strip()
 
-    def put_back(self, until: Deadline) -> None:
+    @property
+    def unstarted(self) -> bool:
+        """Whether the horse could not begin with the job."""
+        return self._channel.verdict is Verdict.UNSTARTED
+
+    def put_back(self, until: Deadline, tries: int = 0) -> None:
         """Put it at the front of its queue, or fail it where that is asked for; ``record`` tells which.
 
         Args:
             until: Redis may be slow or away just now; when to give up.
+            tries: how many horses in a row could not begin.
         """
         verdict = self._channel.verdict
         self.record = replace(self.record, stack=cut(self._channel.read_stack()))
@@ -139,8 +161,9 @@ class InHand:
             return
         # A job that breaks its worker off each time must not do so for ever.
         broken_off = self.broken_off and self.execution is not None and verdict is not Verdict.UNSTARTED
-        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off
-        fails = counts and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
+        in_vain = self.unstarted and tries >= FREE_TRIES
+        counts = self.hard_limit_hit or verdict is Verdict.INTERRUPTED or broken_off or in_vain
+        fails = counts and not in_vain and (self._channel.policy or self._settings.interrupted_jobs) == "fail"
         most = (NOT_ONCE if fails else self._settings.max_interruptions) if counts else None
         given = self._give_back(most, until)
         if given is None:
@@ -150,30 +173,47 @@ class InHand:
         self.record = replace(self.record, outcome=self._outcome(given, fails), interruptions=given.interruptions)
         log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[self.record.outcome])
 
-    def fail_if_unsaid(self) -> None:
-        """Fail a job whose horse ended in the middle of it with exit code 0 (``os._exit(0)``).
+    def look(self) -> None:
+        """RQ's ``execute_job`` has returned: see what became of a job of which the horse said nothing.
 
-        RQ takes that for a job that came to its end (``Worker.monitor_work_horse``), and the job would stay started.
+        A horse that ended in the middle of its job with exit code 0 (``os._exit(0)``) has failed it: RQ takes that for
+        a job that came to its end (``Worker.monitor_work_horse``), and it would stay started. Otherwise the worker's
+        class has a way of its own to run jobs, or did nothing: the job is left as it is, for RQ's maintenance to find.
         """
-        if self.horse_status != 0 or self.not_done or self._channel.verdict is not Verdict.NONE:
+        verdict = self._channel.verdict
+        if self.not_done or verdict in (Verdict.FINISHED, Verdict.FAILED) or self.horse_status not in (None, 0):
             return
         try:
-            over = self.job.get_status(refresh=True) != JobStatus.STARTED
+            status = self.job.get_status(refresh=True)
         except InvalidJobOperation:
             return  # It was deleted.
-        if not over:
+        self._finished = status == JobStatus.FINISHED
+        if status == JobStatus.STARTED and self.horse_status == 0 and verdict is Verdict.NONE:
             reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
             log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, reason)
             rq_private.fail(self._worker, self.job, self.queue, reason, self.execution)
+        elif status in (JobStatus.QUEUED, JobStatus.STARTED):
+            self._let_go()
+            self.left_open = True
+
+    def _let_go(self) -> None:
+        """Leave the job to RQ's maintenance: its entries, made to last while we held it, expire as RQ means them to."""
+        connection = self._worker.connection
+        let_go(connection, self._life, self.job.id, self.queue.key)
+        if self.execution is not None:
+            with connection.pipeline() as pipeline:
+                seconds = int(self._worker.get_heartbeat_ttl(self.job))
+                self.execution.heartbeat(self.job.started_job_registry, seconds, pipeline=pipeline)
+                pipeline.execute()
 
     def settle(self) -> None:
         """The job has come to an end: ``record`` tells which, unless it was put back and tells that already."""
-        if self.record.outcome is not JobOutcome.RUNNING:
+        if self.left_open or self.record.outcome is not JobOutcome.RUNNING:
             return
         verdict = self._channel.verdict
         if verdict is Verdict.NONE:
             self._clear_intermediate()
-        finished = verdict is Verdict.FINISHED
+        finished = verdict is Verdict.FINISHED or self._finished
         self.record = replace(self.record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
 
     def _clear_intermediate(self) -> None:
@@ -191,8 +231,9 @@ class InHand:
 
     def _outcome(self, given: GivenBack, fails: bool) -> JobOutcome:
         if given.too_many:
+            why = self._record.stack if self.unstarted else ""
             failed = failing.fail(
-                self._worker, self.job, self.queue, self.execution, given.interruptions, by_policy=fails
+                self._worker, self.job, self.queue, self.execution, given.interruptions, by_policy=fails, why=why
             )
             return JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
         # Where it is not held any more a first try had worked, and its reply was lost.
@@ -224,3 +265,16 @@ def send(pid: int, signum: signal.Signals) -> None:
         os.kill(pid, signum)
     except ProcessLookupError:
         pass
+
+
+def kill(pid: int, signum: signal.Signals) -> None:
+    """Send a signal to a horse and to the process group that it leads, and to no other group.
+
+    RQ signals the group that the horse is in (``Worker.kill_horse``, read in 2.6.1 to 3.0.0). Until the horse has made
+    its own group, right after the fork, or where the job has joined another one, that is the worker's group.
+    """
+    try:
+        os.killpg(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        pass  # It leads no group; macOS says EPERM where only zombies are left in it.
+    send(pid, signum)

@@ -31,13 +31,14 @@ from graceful.jobs.channel import Channel, Stage, Verdict
 from graceful.worker import orphan, os_signals, rq_private, scheduler
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
+from graceful.worker.elsewhere import Elsewhere
 from graceful.worker.ending import Ending
 from graceful.worker.fetch import HELD_SECONDS
 from graceful.worker.ghosts import forget
 from graceful.worker.give_back import give_back
 from graceful.worker.horse_side import HorseSide
 from graceful.worker.horse_watch import LOOK_SECONDS, HorseWatch
-from graceful.worker.in_hand import InHand
+from graceful.worker.in_hand import InHand, kill
 from graceful.worker.intake import Intake
 from graceful.worker.lifetime import Lifetime
 from graceful.worker.lookout import Lookout
@@ -50,6 +51,9 @@ from graceful.worker.upkeep import keep_up
 
 log = logging.getLogger("graceful.worker")
 TEARDOWN_SECONDS = 1.5
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 16.0
+"""How long a worker waits for the next job when a horse could not begin, at first and at most; it doubles each time."""
 
 
 class GracefulMixin(HorseSide):
@@ -58,8 +62,6 @@ class GracefulMixin(HorseSide):
     After :meth:`work` the attributes ``exit_code`` and ``report`` say how the shutdown went.
     """
 
-    runs_jobs_itself = False
-    """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
     _lookout: Lookout | None = None
     _entries_last = False
     grace_seconds: float | None = None
@@ -83,12 +85,16 @@ class GracefulMixin(HorseSide):
         bound = inspect.signature(super().work).bind(*args, **kwargs)
         # A class in between may take them as **kwargs, which would be one argument here.
         self._run = Run({**bound.arguments, **kwargs})
+        # We count the jobs: RQ would count those too that could not be started.
+        for options in (bound.arguments, bound.arguments.get("kwargs", {})):
+            if "max_jobs" in options:
+                options["max_jobs"] = None
         close_database_connections()
         with os_signals.capture() as inbox:
             self._assemble(inbox, settings)
             worked = False
             try:
-                worked = super().work(*args, **kwargs)
+                worked = super().work(*bound.args, **bound.kwargs)
             except BaseException as error:
                 self._run.note(error)
                 log.exception("Worker %s: ended by an error", self.name)
@@ -116,11 +122,13 @@ class GracefulMixin(HorseSide):
         self.life = self._lifetime.report.id
         self._presence = Presence(self.connection, Registration.here(self.life, self.name, queues))
         self._successor = Successor(self.connection, f"worker {self.name}", self.life, settings, self)
+        self._elsewhere = Elsewhere(self._drain, self._lifetime)
         self._ending = Ending(self._lifetime, self._drain, self._presence, self.kill_horse_for_good)
         self._intake = Intake(self, self.life, self._drain, inbox, self.attend, self._beat)
         self._horse_watch = HorseWatch(self, self._drain, inbox, self.attend, self._beat)
         self._in_hand: InHand | None = None
         self._beat_at = 0.0
+        self._not_started = 0
         self._torn_down = True
         self._attention = Attention(
             self,
@@ -213,6 +221,9 @@ class GracefulMixin(HorseSide):
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
         with self._run.step():
+            if self._run.full:
+                log.info("Worker %s: finished executing %d jobs, quitting", self.name, self._run.executed)
+                raise StopRequested
             self._intake.hold_off(burst)
 
     def dequeue_job_and_maintain_ttl(
@@ -266,7 +277,7 @@ class GracefulMixin(HorseSide):
                 if not self.runs_jobs_itself:
                     close_database_connections()
                 super().execute_job(job, queue)
-                in_hand.fail_if_unsaid()
+                in_hand.look()
             except BaseException:
                 in_hand.broken_off = True
                 if not self.runs_jobs_itself and not self.horse_pid and in_hand.horse_status is None:
@@ -278,9 +289,29 @@ class GracefulMixin(HorseSide):
                         self._attention.stop(Reason.REDIS_LOST)
                     self._horse_watch.see_out(in_hand)
                 if in_hand.not_done:
-                    in_hand.put_back(self._patience())
+                    self._not_started = self._not_started + 1 if in_hand.unstarted else 0
+                    in_hand.put_back(self._patience(), tries=self._not_started)
                 self._account(in_hand)
+        if in_hand.unstarted:
+            self._back_off()
+            return
+        self._not_started = 0
         self._run.executed += 1
+
+    def _back_off(self) -> None:
+        """A horse could not begin, for instance for want of a Redis connection: wait, longer each time."""
+        seconds = min(FIRST_WAIT_SECONDS * 2 ** (self._not_started - 1), LONGEST_WAIT_SECONDS)
+        log.warning(
+            "Worker %s: the work horse could not begin, %d times in a row; next job in %.1f s",
+            self.name,
+            self._not_started,
+            seconds,
+        )
+        until = Deadline.after(seconds)
+        while not self._drain.requested and not until.expired:
+            self._beat()
+            self._inbox.wait(min(until.left(), LOOK_SECONDS))
+            self.attend()
 
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
@@ -296,6 +327,10 @@ class GracefulMixin(HorseSide):
 
     def _account(self, in_hand: InHand) -> None:
         """Count the job that ended; a job that Redis could not be told of stays in hand."""
+        if in_hand.left_open:
+            self._elsewhere.handed_on()
+            self._in_hand = None
+            return
         in_hand.settle()
         if in_hand.record.outcome in (JobOutcome.FINISHED, JobOutcome.FAILED):
             self._lifetime.job_ended(in_hand.record.outcome is JobOutcome.FINISHED)
@@ -379,9 +414,9 @@ class GracefulMixin(HorseSide):
         return self._horse_watch.wait(self._in_hand)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """As RQ's, but only where there is a horse: of pid 0, RQ would kill the worker's own process group."""
+        """As RQ's, but never the worker's own process group; see :func:`graceful.worker.in_hand.kill`."""
         if self.horse_pid:
-            super().kill_horse(sig)
+            kill(self.horse_pid, sig)
 
     def kill_horse_for_good(self) -> None:
         """Kill the horse if there is one; the last thing that a worker does to it."""
@@ -404,6 +439,7 @@ class GracefulMixin(HorseSide):
         """As RQ's, with a bound: a Redis that does not answer must not eat the time of the hooks."""
         if self.is_horse:
             return
+        self._elsewhere.wait(self.attend, self._beat)
         self._intake.close()
         doing = bounded(super().teardown, min(TEARDOWN_SECONDS, self._drain.end().left() / 4))
         self._torn_down = doing.error is None

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from graceful.core import report_json
 from graceful.core.records import ShutdownReport
 from graceful.reports.journal import JOURNAL_KEY
-from graceful.worker.raw import RawConnection
+from graceful.worker.raw import NoRawConnection, RawConnection
 
 MOST_PENDING = 100
 
@@ -66,7 +66,11 @@ class Pen:
     def _send(self, report: ShutdownReport) -> None:
         try:
             if self._raw is None:
-                self._raw = RawConnection(self._connection)
+                try:
+                    self._raw = RawConnection(self._connection)
+                except NoRawConnection:
+                    self._connection.hset(JOURNAL_KEY, report.id, report_json.dump(report))
+                    return
             if self._raw.socket is None:
                 self._pending = 0  # A hook has cut it; the replies to what went before will not come any more.
             self._raw.send("HSET", JOURNAL_KEY, report.id, report_json.dump(report))
@@ -77,7 +81,8 @@ class Pen:
 
     def _settle(self) -> None:
         """Read the replies to all that was sent; the last one says whether the entry is there."""
-        assert self._raw is not None
+        if self._raw is None:
+            return  # There is no raw connection, and the entry is written.
         failure: redis.exceptions.ResponseError | None = None
         try:
             while self._pending:

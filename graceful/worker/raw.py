@@ -31,6 +31,10 @@ def socket_of_main_thread() -> Any:
     return found
 
 
+class NoRawConnection(redis.exceptions.RedisError):
+    """The client has no socket below it, as one of ``fakeredis`` that a project's tests use."""
+
+
 class RawConnection:
     """A connection of its own out of a client's pool, so made of the same settings: TLS, unix socket, Sentinel.
 
@@ -40,11 +44,15 @@ class RawConnection:
     Raises:
         redis.exceptions.MaxConnectionsError: the pool has no connection to spare.
         redis.exceptions.ConnectionError: Redis cannot be reached.
+        NoRawConnection: it has no socket to wait for; only the client's own methods can be used.
     """
 
     def __init__(self, connection: redis.Redis) -> None:
         self._client = redis.Redis(connection_pool=connection.connection_pool, single_connection_client=True)
         self._raw: Any = self._client.connection
+        if not _waitable(getattr(self._raw, "_sock", None)):
+            self._client.close()
+            raise NoRawConnection(f"{type(self._raw).__name__} has no socket")
 
     @property
     def socket(self) -> Any:
@@ -75,3 +83,11 @@ class RawConnection:
         """Cut it and give it back to its pool."""
         self._raw.disconnect()
         self._client.close()
+
+
+def _waitable(sock: Any) -> bool:
+    """Whether ``poll`` can wait for it."""
+    try:
+        return int(sock.fileno()) >= 0 and hasattr(sock, "settimeout")
+    except Exception:
+        return False

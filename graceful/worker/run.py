@@ -32,6 +32,12 @@ class Run:
         if not isinstance(error, StopRequested) and self.error is None:
             self.error = error
 
+    @property
+    def full(self) -> bool:
+        """Whether as many jobs came to an end as ``max_jobs`` allows."""
+        most = self._options.get("max_jobs")
+        return most is not None and self.executed >= most
+
     def end_well(self) -> None:
         """The loop ends as it should."""
         self._ended_well = True
@@ -62,8 +68,7 @@ class Run:
         if self.error is not None:
             lost = isinstance(self.error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
             return Reason.REDIS_LOST if lost else Reason.ERROR
-        most = self._options.get("max_jobs")
-        if most is not None and self.executed >= most:
+        if self.full:
             return Reason.MAX_JOBS
         if not self._ended_well:
             return Reason.ERROR

@@ -41,6 +41,7 @@ class SimpleMixin(GracefulMixin):
     _companion: Companion | None = None
     _attendant: Standby | None = None
     _beating: Standby | None = None
+    _fate: threading.RLock | None = None
 
     def bootstrap(
         self,
@@ -72,30 +73,38 @@ class SimpleMixin(GracefulMixin):
 
     def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
         """As RQ's, with the attendant thread beside it."""
+        if self.elsewhere:
+            return super().perform_job(job, queue, *execution)
         self._fate = threading.RLock()
         with self._attended():
             return super().perform_job(job, queue, *execution)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        with self._fate:
+        with self._deciding():
             super().prepare_job_execution(job, remove_from_intermediate_queue)
 
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
-        with self._fate:
+        with self._deciding(Verdict.FINISHED):
             super().handle_job_success(*args, **kwargs)
-            self._channel.verdict = Verdict.FINISHED
 
     def handle_job_retry(self, *args: Any, **kwargs: Any) -> None:
-        with self._fate:
+        with self._deciding(Verdict.FINISHED):
             super().handle_job_retry(*args, **kwargs)
-            self._channel.verdict = Verdict.FINISHED
 
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
-        if getattr(self, "_fate", None) is None:  # RQ's maintenance also fails jobs, before any was run here.
+        with self._deciding():
             super().handle_job_failure(*args, **kwargs)
+
+    @contextmanager
+    def _deciding(self, verdict: Verdict | None = None) -> Iterator[None]:
+        """Decide the fate of the job in hand; others, in threads or failed by RQ's maintenance, are left to RQ."""
+        if self.elsewhere or self._fate is None:
+            yield
             return
         with self._fate:
-            super().handle_job_failure(*args, **kwargs)
+            yield
+            if verdict is not None:
+                self._channel.verdict = verdict
 
     @contextmanager
     def _attended(self) -> Iterator[None]:
@@ -115,6 +124,7 @@ class SimpleMixin(GracefulMixin):
             signal.signal(os_signals.INTERRUPT_SIGNAL, old)
 
     def _attend_job(self, over: threading.Event) -> None:
+        assert self._fate is not None
         while not over.is_set():
             self.attend()
             limits = self._drain.limits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import sys
@@ -14,12 +13,11 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
-from graceful.jobs.channel import Channel, Verdict
+from graceful.jobs.channel import Channel
 from graceful.worker import rq_private
 from graceful.worker.classes import make_graceful
+from graceful.worker.horse import not_started
 from graceful.worker.spawn import connect
-
-log = logging.getLogger("graceful.worker")
 
 
 def main(descriptor: int) -> None:
@@ -32,8 +30,7 @@ def main(descriptor: int) -> None:
         worker, job, queue = _prepare(letter, channel)
     except (RedisError, NoSuchJobError) as error:
         # Redis is away, or was restarted without its last moments.
-        log.warning("Job %s is not started: %s", letter["job"], error)
-        channel.verdict = Verdict.UNSTARTED
+        not_started(channel, letter["job"], error)
         sys.exit(1)
     worker.main_work_horse(job, queue)
 

@@ -28,7 +28,6 @@ from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, ShutdownReport, utc_now
 from graceful.core.text import one_line
 from graceful.exceptions import UnreadableReport
-from graceful.jobs.on_interrupt import policy_of
 from graceful.reports import archive, set_aside
 from graceful.reports.journal import JOURNAL_KEY, Journal
 from graceful.reports.spool import Spool
@@ -301,7 +300,7 @@ class Successor:
         if worker is None:
             most = self._settings.max_interruptions if started else None
             given = give_back_unread(self._connection, registration.life, job_id, origin, queue_key, execution, most)
-            in_flight = InFlightJob(job_id, "?", origin, interruptions=given.interruptions)
+            in_flight = InFlightJob(job_id, held.get("function", "?"), origin, interruptions=given.interruptions)
             return self._told(given, in_flight, started)
         queue: Queue = worker.queue_class.from_queue_key(
             queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
@@ -319,10 +318,11 @@ class Successor:
                 "Job %s, which worker %s held, cannot be read", one_line(job_id), one_line(registration.worker)
             )
             return None
-        fails = started and (policy_of(failing.function(job), job.meta) or self._settings.interrupted_jobs) == "fail"
+        # The job itself is never unpickled here; its horse has written down what it says (fetch.describe).
+        fails = started and (held.get("policy") or self._settings.interrupted_jobs) == "fail"
         most = NOT_ONCE if fails else self._settings.max_interruptions
         given = give_back(worker, registration.life, job, queue_key, execution, most if started else None)
-        in_flight = InFlightJob(job_id, rq_private.function_name(job), queue.name, interruptions=given.interruptions)
+        in_flight = InFlightJob(job_id, held.get("function", "?"), queue.name, interruptions=given.interruptions)
         if given.too_many:
             failing.fail(worker, job, queue, execution, given.interruptions, by_policy=fails)
             return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)

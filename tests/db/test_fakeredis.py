@@ -1,0 +1,29 @@
+"""``fakeredis``, which many projects test with, in the place of a server."""
+
+from __future__ import annotations
+
+import fakeredis
+import pytest
+from rq import Queue
+
+from graceful.core.phases import Outcome
+from graceful.hooks import once
+from graceful.worker import GracefulSimpleWorker
+
+
+@pytest.mark.django_db
+def test_a_burst_on_fakeredis() -> None:
+    """A burst of a worker without horses runs its jobs on fakeredis, and has its report."""
+    connection = fakeredis.FakeStrictRedis()
+    queue = Queue("default", connection=connection)
+    good, bad = queue.enqueue("builtins.len", "abc"), queue.enqueue("builtins.int", "no number")
+    worker = GracefulSimpleWorker([queue], connection=connection)
+    try:
+        assert worker.work(burst=True)
+    finally:
+        once.release()
+    assert (good.get_status(refresh=True), bad.get_status(refresh=True)) == ("finished", "failed")
+    assert good.return_value() == 3
+    report = worker.report
+    assert report is not None
+    assert (report.outcome, report.jobs.finished, report.jobs.failed) == (Outcome.CLEAN, 1, 1)
