@@ -59,10 +59,12 @@ def _warm_up() -> None:
     from django.core.management import call_command, load_command_class
     from django_rq import get_queue  # noqa: F401
 
-    import tests.chaos.jobs  # noqa: F401
+    import tests.chaos.actors
+    import tests.chaos.jobs
 
-    for command in ("rqworker", "runworker_graceful"):
-        app = "django_rq" if command == "rqworker" else "graceful"
+    tests.chaos.actors.warm_up()
+    for command in ("rqworker", "rqcron", "runworker_graceful"):
+        app = "graceful" if command == "runworker_graceful" else "django_rq"
         load_command_class(app, command)
     if os.environ.get("CHAOS_MIGRATE"):
         pid = os.fork()
@@ -124,16 +126,21 @@ def _be_a_worker(order: dict[str, Any]) -> int:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     os.environ.update(order["environment"])
-    _set(order["settings"], order["environment"]["TEST_REDIS_URL"])
+    _set(order["settings"], order["queue"])
     if CLOCK_VARIABLE in os.environ:
         bend_the_clock(os.environ[CLOCK_VARIABLE])
+    if "actor" in order:
+        from tests.chaos.actors import ACTORS
+
+        ACTORS[order["actor"]]()
+        return 0
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", *order["arguments"]])
     return 0
 
 
-def _set(values: dict[str, Any], url: str) -> None:
+def _set(values: dict[str, Any], connection: dict[str, Any]) -> None:
     """Do what ``tests.settings`` would have done, had this process been started from nothing."""
     from django.conf import settings
 
@@ -143,7 +150,8 @@ def _set(values: dict[str, Any], url: str) -> None:
     for name, value in values.items():
         setattr(settings, name, value)
     for queue in settings.RQ_QUEUES.values():
-        queue["URL"] = url
+        queue.pop("URL", None)
+        queue.update(connection)
     conf.clear()
 
 
