@@ -349,6 +349,10 @@ class Lane:
         self.connection.flushall()
         (self.server.directory / "dump.rdb").unlink(missing_ok=True)
 
+    def is_workers(self, client: Mapping[str, str]) -> bool:
+        """Whether a line of ``CLIENT LIST`` may be a worker's, and is not of the lane's services among themselves."""
+        return True
+
     def open_database(self) -> Any:
         """A connection to the reports' database, in autocommit."""
         return sqlite3.connect(self.database, timeout=5, isolation_level=None)

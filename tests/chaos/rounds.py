@@ -234,7 +234,7 @@ class Company:
                     lambda: connection.hget(key, "state") == b"idle" and not connection.hget(key, "current_job"), 10
                 )
                 process.signal(signal.SIGTERM)
-                wait_until(process.ended.is_set, 5)
+                wait_until(process.ended.is_set, 15)
             except NeverHappened as error:
                 wrong = [f"the stock worker {process!r}: {error}"]
         process.signal_session(signal.SIGKILL)
@@ -416,7 +416,7 @@ def _left_over(lane: Lane, plan: Round) -> list[str]:
         return [
             f"connection {each['name'] or each['addr']} {each['cmd']}"
             for each in lane.connection.client_list()
-            if int(each["id"]) != own
+            if int(each["id"]) != own and lane.is_workers(each)
         ]
 
     try:

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from tests.support.waiting import wait_until
 GROUP = "chaos"
 """The Sentinels' name of the primary and its replicas."""
 SENTINELS = 3
-HOOK_OF_POOL = "graceful.hooks.builtin.close_database_connections"
 
 
 def redis_binary() -> str:
@@ -83,7 +82,7 @@ class PostgresLane(Lane):
             "HOST": str(self.postgres.directory),
             "OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 5}},
         }
-        return {**super().settings, "DATABASES": {"default": entry}}
+        return {**super().settings, "DATABASES": {"default": entry}, "CHAOS_JOBS_READ_DATABASE": True}
 
     def open_database(self) -> Any:
         return self.postgres.connect()
@@ -211,7 +210,10 @@ class SentinelLane(Lane):
         self.group.close()
 
     def queue(self, *, proxied: bool = False) -> dict[str, Any]:
-        return {"SENTINELS": self.group.addresses, "MASTER_NAME": GROUP, "DB": 0, "SOCKET_TIMEOUT": 5}
+        return {"SENTINELS": self.group.addresses, "MASTER_NAME": GROUP, "DB": 0, "SOCKET_TIMEOUT": 2}
+
+    def is_workers(self, client: Mapping[str, str]) -> bool:
+        return "S" not in client["flags"] and not client["name"].startswith("sentinel-")
 
     def clean_services(self) -> None:
         self.group.heal()
@@ -252,7 +254,7 @@ class SentinelGroup:
             file = self._directory / f"sentinel-{number}.conf"
             file.write_text(
                 f"sentinel monitor {GROUP} 127.0.0.1 {primary.port} 2\n"
-                f"sentinel down-after-milliseconds {GROUP} 200\n"
+                f"sentinel down-after-milliseconds {GROUP} 1000\n"
                 f"sentinel failover-timeout {GROUP} 2000\n"
             )
             self._sentinels.append(Server(binary=redis_binary(), sentinel=file).start())
