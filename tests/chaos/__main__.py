@@ -60,7 +60,7 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "seed": outcome.round.seed,
         "number": outcome.round.number,
         "fault": outcome.round.fault,
-        "actor": outcome.round.actor,
+        "actor": outcome.actor,
         "jobs": outcome.jobs,
         "lost": len(outcome.lost),
         "doubled": len(outcome.doubled),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -140,6 +141,11 @@ def hook_dies() -> None:
 
 def hook_leaves() -> None:
     os._exit(9)
+
+
+def lying_hook() -> None:
+    """Ends the process with another exit code than the report's, once that is sealed; no fault draws it."""
+    atexit.register(os._exit, 3)
 
 
 WORDLESS = {"hook_dies": -signal.SIGKILL, "hook_leaves": 9, "hook_holds_the_gil": 1}

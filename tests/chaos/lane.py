@@ -24,7 +24,7 @@ from graceful.core import report_json
 from graceful.exceptions import UnreadableReport
 from tests.chaos.ledger import VARIABLE, Ledger
 from tests.chaos.nursery import CLOCK_VARIABLE
-from tests.chaos.plan import QUEUES
+from tests.chaos.plan import ACTORS, QUEUES
 from tests.chaos.proxy import Proxy
 from tests.support.processes import ROOT, pids_in_session
 from tests.support.server import Server
@@ -129,6 +129,7 @@ class Lane:
     """See the module; those with other services than Valkey and SQLite are in :mod:`tests.chaos.services`."""
 
     service = "plain"
+    actors = ACTORS
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="graceful-chaos-"))
@@ -146,6 +147,13 @@ class Lane:
         self._early: dict[int, dict[str, Any]] = {}
         self._reader: threading.Thread | None = None
         self._count = 0
+
+    def nursery_command(self) -> list[str]:
+        return [sys.executable, "-m", "tests.chaos.nursery"]
+
+    def order(self) -> dict[str, Any]:
+        """What is in the order of every worker on this lane."""
+        return {}
 
     def make_server(self) -> Server:
         return Server()
@@ -189,7 +197,7 @@ class Lane:
             }
             environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
             self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.nursery"],
+                self.nursery_command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environ,
@@ -302,7 +310,7 @@ class Lane:
 
     def _send_order(self, worker: Worker, order: dict[str, Any], queue: dict[str, Any]) -> None:
         # A horse that RQ spawns reads the settings anew, and finds in the environment what it needs.
-        order["queue"] = queue
+        order = {**order, **self.order(), "queue": queue}
         if "URL" in queue:
             order["environment"]["TEST_REDIS_URL"] = queue["URL"]
         else:

@@ -103,12 +103,11 @@ def _running(lines: list[Line], job: str) -> list[Line]:
 
 
 def _alive(line: Line) -> bool:
-    """Whether the process of a line is still there; its own judgement, and not that of what is tested.
-
-    Raises:
-        OSError: that could not be found out.
-    """
-    return started_at(line.pid) == line.started
+    """Whether the process of a line is still there; its own judgement, and not that of what is tested."""
+    try:
+        return started_at(line.pid) == line.started
+    except OSError:
+        return True  # There is such a process, and it cannot be looked at.
 
 
 def _lines(page: mmap.mmap) -> list[Line]:

@@ -59,6 +59,8 @@ class Outcome:
     """What came of a round."""
 
     round: Round
+    actor: str = "nobody"
+    """Who else was there: the round's, unless it cannot be on the lane, or a stock worker is what is tried."""
     jobs: int = 0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -103,7 +105,9 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
     ids += [_enqueue_in(lane, seconds) for seconds in plan.later]
     outcome.jobs = len(ids)
     settings = {**SETTINGS, **(fault.settings(rng) if fault.settings else {})}
-    company = Company(lane, "nobody" if stock else plan.actor, ids, rng)
+    if not stock and plan.actor in lane.actors:
+        outcome.actor = plan.actor
+    company = Company(lane, outcome.actor, ids, rng)
     company.arrive()
     workers = [
         lane.start_worker(
@@ -151,6 +155,8 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
             outcome.left_over.append(f"the successor: {successor!r}")
         outcome.left_over += company.leave()
         Books(lane, fault, plan, company.touched, outcome).balance(ids, workers, settings, stock)
+    except NeverHappened as error:
+        outcome.left_over.append(f"the round did not come to its end: {error}")
     finally:
         company.leave()
         outcome.logs = "\n".join(f"--- {each!r}\n{each.output}" for each in (*workers, *company.processes))
@@ -324,7 +330,7 @@ class Books:
         self._outcome = outcome
 
     def balance(self, ids: list[str], workers: list[Worker], settings: Mapping[str, Any], stock: bool) -> None:
-        if self._plan.actor == "cron" and not stock:
+        if self._outcome.actor == "cron":
             keys = (key.decode() for key in self._lane.connection.keys("rq:job:*"))
             ids = [*ids, *(key.split(":")[2] for key in keys if key.count(":") == 2 and key.split(":")[2] not in ids)]
             self._outcome.jobs = len(ids)
@@ -332,7 +338,7 @@ class Books:
         self._balance_runs(ids)
         if not stock:
             self._balance_reports(workers, settings)
-            self._outcome.left_over += _left_over(self._lane, self._plan)
+            self._outcome.left_over += _left_over(self._lane, self._outcome.actor)
 
     def _balance_places(self, ids: list[str]) -> None:
         outcome = self._outcome
@@ -399,10 +405,10 @@ def _codes(report: StoredReport, settings: Mapping[str, Any], fault: Fault) -> l
     return [*codes, *([WATCHDOG_CODE] if fault.watchdog else [])]
 
 
-def _left_over(lane: Lane, plan: Round) -> list[str]:
+def _left_over(lane: Lane, actor: str) -> list[str]:
     found = []
     for key in sorted(key.decode() for key in lane.connection.keys("*")):
-        if plan.actor == "cron" and key.startswith("rq:cron_"):
+        if actor == "cron" and key.startswith("rq:cron_"):
             continue
         expires = lane.connection.ttl(key) != -1
         if not MAY_STAY.fullmatch(key) or (key.startswith(MAY_EXPIRE) and not expires and not QUEUE.fullmatch(key)):

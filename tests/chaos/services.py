@@ -17,6 +17,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from tests.chaos.lane import Lane
+from tests.chaos.plan import ACTORS
 from tests.chaos.proxy import Proxy
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -24,6 +25,7 @@ from tests.support.waiting import wait_until
 GROUP = "chaos"
 """The Sentinels' name of the primary and its replicas."""
 SENTINELS = 3
+FIRST_USER = 20000
 
 
 def redis_binary() -> str:
@@ -49,6 +51,27 @@ def make_certificates(directory: Path) -> Path:
     command += ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     return directory
+
+
+class HidepidLane(Lane):
+    """A ``/proc`` that shows each user their own processes only (``hidepid=2``), and a user for each worker.
+
+    In a mount namespace of its own, and a new instance of procfs: remounting the machine's would change it for all.
+    """
+
+    service = "hidepid"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._users = 0
+
+    def nursery_command(self) -> list[str]:
+        mount = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
+        return ["unshare", "-m", "sh", "-c", mount, "sh", *super().nursery_command()]
+
+    def order(self) -> dict[str, Any]:
+        self._users += 1
+        return {"uid": FIRST_USER + self._users}
 
 
 class PostgresLane(Lane):
@@ -194,6 +217,8 @@ class SentinelLane(Lane):
     """Redis with a replica and three Sentinels."""
 
     service = "sentinel"
+    # An idle stock worker that is connected by way of Sentinels does not end at SIGTERM.
+    actors = tuple(actor for actor in ACTORS if actor != "stock")
 
     def make_server(self) -> Server:
         self.group = SentinelGroup(self.directory)
@@ -335,4 +360,4 @@ class SentinelGroup:
             return f"{client.sentinel_master(GROUP)} {client.sentinel_slaves(GROUP)}"
 
 
-LANES: dict[str, type[Lane]] = {lane.service: lane for lane in (Lane, TlsLane, PostgresLane, SentinelLane)}
+LANES: dict[str, type[Lane]] = {lane.service: lane for lane in (Lane, TlsLane, HidepidLane, PostgresLane, SentinelLane)}

@@ -78,7 +78,7 @@ class Fault:
 WITH_HORSE = tuple(mode for mode in MODES if mode != "simple")
 NO_STOCK = tuple(actor for actor in ACTORS if actor != "stock")
 """A stock worker beside would lose jobs to a fault of the server by itself."""
-ANYWHERE = ("plain", "tls", "postgres", "sentinel")
+ANYWHERE = ("plain", "tls", "postgres", "sentinel", "hidepid")
 AWAY = (REDIS_ERROR, HORSE_GAVE_UP)
 _ALL = (
     Fault(signals.sigterm, stock=True, services=ANYWHERE),
