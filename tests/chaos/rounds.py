@@ -36,8 +36,9 @@ STUCK_SECONDS = 8.0
 """A worker that is still there so long after its grace period is killed, and has failed."""
 STOCK_SECONDS = 8.0
 """The stock worker has no grace period: the platform's SIGKILL comes after so long."""
-WATCHDOG_CODE = 1
-"""``faulthandler.dump_traceback_later(exit=True)`` ends a process by ``_exit(1)``."""
+BOTH = ({"finished", "canceled"}, {"failed", "canceled"}, {"finished", "failed"})
+"""Where RQ leaves a job that a user cancelled while it ran, or stopped when its result was stored and its horse not yet
+gone: in two registries (``Worker.monitor_work_horse`` in rq/worker/worker_classes.py, read in 2.6.1 and 3.0.0)."""
 SUCCESSOR_SECONDS = 20.0
 UNHURRIED = {**SETTINGS, "GRACEFUL_TIMEOUT": 15.0, "GRACEFUL_HOOKS_TIMEOUT": 10.0}
 """Of the successor: it shows what is left over, and not how quick it is."""
@@ -349,10 +350,8 @@ class Books:
             fine |= {"scheduled"} if self._plan.later else set()
             if job_id in self._touched:
                 fine.add("canceled")
-                if len(places) == 2 and "queue" not in kinds:
-                    # RQ leaves a job that was cancelled while it ran in both registries.
-                    kinds.discard("canceled")
-                    places = tuple(place for place in places if not place.startswith("canceled"))
+                if kinds in BOTH:
+                    continue
             if not kinds & fine:
                 outcome.lost.append(f"{job_id} is in {'+'.join(places) or 'no place'}")
             elif len(places) > 1:
@@ -402,7 +401,7 @@ def _codes(report: StoredReport, settings: Mapping[str, Any], fault: Fault) -> l
         return [report.exit_code]
     hooks = [str(hook).rpartition(".")[2] for hook in settings["GRACEFUL_EXIT_HOOKS"]]
     codes: list[int | None] = [chaos_jobs.WORDLESS[hook] for hook in hooks if hook in chaos_jobs.WORDLESS]
-    return [*codes, *([WATCHDOG_CODE] if fault.watchdog else [])]
+    return [*codes, *fault.unsealed]
 
 
 def _left_over(lane: Lane, actor: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ class Fault:
         modes: the modes that it is tried in.
         actors: who may be there beside it.
         alone: whether no second worker may be there.
-        watchdog: whether the watchdog may end the worker (exit code 1, and no report of its own).
+        unsealed: exit codes with which the worker may end before its report is sealed anywhere.
         services: which lanes it is tried on, see :mod:`tests.chaos.services`.
         settings: of the workers that it strikes.
     """
@@ -66,7 +68,7 @@ class Fault:
     modes: tuple[str, ...] = MODES
     actors: tuple[str, ...] = ACTORS
     alone: bool = False
-    watchdog: bool = False
+    unsealed: tuple[int, ...] = ()
     services: tuple[str, ...] = ("plain", "tls")
     settings: Callable[[random.Random], Mapping[str, Any]] | None = None
 
@@ -79,6 +81,10 @@ WITH_HORSE = tuple(mode for mode in MODES if mode != "simple")
 NO_STOCK = tuple(actor for actor in ACTORS if actor != "stock")
 """A stock worker beside would lose jobs to a fault of the server by itself."""
 ANYWHERE = ("plain", "tls", "postgres", "sentinel", "hidepid")
+FROZEN = (1, -signal.SIGKILL)
+"""Past its deadline it is ended by the watchdog, or, of a simple worker, by its companion."""
+FORCED = (os.EX_SOFTWARE,)
+"""The guardian has a tenth of the suite's short grace period to store a report that few places are left for."""
 AWAY = (REDIS_ERROR, HORSE_GAVE_UP)
 _ALL = (
     Fault(signals.sigterm, stock=True, services=ANYWHERE),
@@ -92,20 +98,20 @@ _ALL = (
     Fault(signals.kill_horse, stock=True, may_fail=(HORSE_KILLED,), may_redo=True, modes=WITH_HORSE),
     Fault(signals.kill_both, stock=True, may_redo=True, services=ANYWHERE),
     Fault(machine.outage, may_redo=True, alone=True, actors=("nobody", "scrape", "dashboard", "stock")),
-    Fault(signals.freeze, stock=True, may_redo=True, watchdog=True),
+    Fault(signals.freeze, stock=True, may_redo=True, unsealed=FROZEN),
     Fault(redis_server.redis_kept, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
     Fault(redis_server.redis_lost, stock=True, may_fail=AWAY, may_redo=True, may_repeat=True, actors=NO_STOCK),
     Fault(redis_server.redis_paused, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
     Fault(network.redis_refuses, stock=True, proxied=True, may_fail=AWAY, may_redo=True),
-    Fault(network.redis_gone, proxied=True, may_fail=AWAY, may_redo=True),
-    Fault(network.network_gone, proxied=True, may_fail=AWAY, may_redo=True),
+    Fault(network.redis_gone, proxied=True, may_fail=AWAY, may_redo=True, unsealed=FORCED),
+    Fault(network.network_gone, proxied=True, may_fail=AWAY, may_redo=True, unsealed=FORCED),
     Fault(network.cut_reply, stock=True, proxied=True, may_fail=AWAY, may_redo=True),
     Fault(redis_server.redis_full, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
     Fault(redis_server.redis_read_only, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
     Fault(database.database_locked),
     Fault(database.database_slow),
     Fault(database.database_gone),
-    Fault(database.nothing_there, proxied=True, may_fail=AWAY, may_redo=True),
+    Fault(database.nothing_there, proxied=True, may_fail=AWAY, may_redo=True, unsealed=FORCED),
     *([Fault(machine.disk_full, may_fail=(HORSE_KILLED,), may_redo=True)] if sys.platform == "linux" else []),
     Fault(machine.clock_back, stock=True),
     Fault(machine.bad_hooks, settings=machine.bad_hook_settings),
