@@ -29,7 +29,7 @@ from tests.chaos.plan import ACTORS, plan  # noqa: E402
 from tests.chaos.rounds import NOISE_SECONDS, TOLERATED_SECONDS, Outcome  # noqa: E402
 from tests.chaos.services import LANES  # noqa: E402
 
-COUNTED = ("jobs", "lost", "doubled", "failed", "reports", "codes", "left")
+COUNTED = ("jobs", "lost", "doubled", "failed", "counts", "reports", "codes", "left")
 
 
 @dataclass
@@ -65,6 +65,7 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "lost": len(outcome.lost),
         "doubled": len(outcome.doubled),
         "failed": len(outcome.failed),
+        "counts": len(outcome.counts),
         "reports": len(outcome.reports_missing),
         "codes": len(outcome.codes),
         "left": len(outcome.left_over),
@@ -132,7 +133,7 @@ def table(title: str, names: Iterable[str], records: list[dict[str, Any]], key: 
         key: what of a record names its line.
     """
     titles = ("rounds", *COUNTED[:-1], "left over", "late", "worst", "s/round", "failures that are meant")
-    form = "{:<18} {:>6} {:>6} {:>5} {:>7} {:>6} {:>7} {:>5} {:>9} {:>4} {:>8} {:>7}  {}"
+    form = "{:<18} {:>6} {:>6} {:>5} {:>7} {:>6} {:>6} {:>7} {:>5} {:>9} {:>4} {:>8} {:>7}  {}"
     yield form.format(title, *titles).rstrip()
     rows: dict[str, Row] = {}
     total = Row()

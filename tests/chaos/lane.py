@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from tests.support.processes import ROOT, pids_in_session
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
+INTERRUPTED = ("interrupted", "interruption_failed", "killed")
+"""What a report says of a job that the shutdown ended, see ``graceful.core.phases.JobOutcome``."""
 CLASSES = {"spawn": "Spawn", "simple": "Simple"}
 
 
@@ -385,6 +388,12 @@ class Lane:
             for report_id, pid, outcome, exit_code in rows:
                 found[report_id] = StoredReport(pid, "database", outcome, exit_code)
         return list(found.values())
+
+    def interruptions_told(self) -> Counter[str]:
+        """In how many reports each job was interrupted or killed."""
+        with closing(self.open_database()) as database:
+            rows = database.execute("SELECT job_id, outcome FROM graceful_reportedjob")
+            return Counter(job_id for job_id, outcome in rows if outcome in INTERRUPTED)
 
 
 def _end(worker: Worker, news: dict[str, Any]) -> None:

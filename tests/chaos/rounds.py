@@ -69,6 +69,8 @@ class Outcome:
     meant: Counter[str] = field(default_factory=Counter)
     """Failures of jobs that the fault explains: their names, and how many."""
     reports_missing: list[str] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
+    """Jobs whose interruptions are not counted as the reports tell of them."""
     codes: list[str] = field(default_factory=list)
     """Exit codes that are not the report's."""
     left_over: list[str] = field(default_factory=list)
@@ -85,6 +87,7 @@ class Outcome:
             "doubled": self.doubled,
             "failed": self.failed,
             "reports": self.reports_missing,
+            "counts": self.counts,
             "exit codes": self.codes,
             "left over": self.left_over,
         }
@@ -339,6 +342,7 @@ class Books:
         self._balance_runs(ids)
         if not stock:
             self._balance_reports(workers, settings)
+            self._balance_interruptions(ids, len(workers))
             self._outcome.left_over += _left_over(self._lane, self._outcome.actor)
 
     def _balance_places(self, ids: list[str]) -> None:
@@ -393,6 +397,16 @@ class Books:
         strangers = [report.pid for report in reports if report.pid not in [worker.pid for worker in workers]]
         if strangers:
             outcome.reports_missing.append(f"reports of nobody: {strangers}")
+
+    def _balance_interruptions(self, ids: list[str], workers: int) -> None:
+        """What a report tells of is counted in the job, and no worker counts twice."""
+        if self._fault.may_repeat:
+            return
+        told = self._lane.interruptions_told()
+        for job_id in ids:
+            counted = int(self._lane.connection.hget(f"rq:job:{job_id}", "graceful_interruptions") or 0)
+            if not told[job_id] <= counted <= workers:
+                self._outcome.counts.append(f"{job_id}: {counted} counted, {told[job_id]} in the reports")
 
 
 def _codes(report: StoredReport, settings: Mapping[str, Any], fault: Fault) -> list[int | None]:

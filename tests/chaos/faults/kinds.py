@@ -37,7 +37,9 @@ HORSE_KILLED = Failure("horse killed", r"Work-horse terminated unexpectedly; wai
 STOPPED = Failure("stopped by user", r"Job stopped by user, work-horse terminated\.")
 HORSE_GAVE_UP = Failure("horse gave up", r"Work-horse terminated unexpectedly; waitpid returned 256;")
 """Exit code 1: Redis refused or did not answer outside of the job itself, where RQ's horse lets the error through."""
-REDIS_ERROR = Failure("Redis away", r"redis\.exceptions\.(ConnectionError|TimeoutError): .*")
+REDIS_ERROR = Failure("Redis away", r"redis\.(exceptions\.(Connection|Timeout)|sentinel\.MasterNotFound)Error: .*")
+READ_ONLY = Failure("read-only", r"redis\.exceptions\.ReadOnlyError: .*")
+OUT_OF_MEMORY = Failure("out of memory", r"redis\.exceptions\.OutOfMemoryError: .*")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ _ALL = (
     Fault(network.redis_gone, proxied=True, may_fail=AWAY, may_redo=True, unsealed=FORCED),
     Fault(network.network_gone, proxied=True, may_fail=AWAY, may_redo=True, unsealed=FORCED),
     Fault(network.cut_reply, stock=True, proxied=True, may_fail=AWAY, may_redo=True),
-    Fault(redis_server.redis_full, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
-    Fault(redis_server.redis_read_only, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
+    Fault(redis_server.redis_full, stock=True, may_fail=(OUT_OF_MEMORY, HORSE_GAVE_UP), may_redo=True, actors=NO_STOCK),
+    Fault(
+        redis_server.redis_read_only, stock=True, may_fail=(READ_ONLY, HORSE_GAVE_UP), may_redo=True, actors=NO_STOCK
+    ),
     Fault(database.database_locked),
     Fault(database.database_slow),
     Fault(database.database_gone),
@@ -124,7 +128,7 @@ _ALL = (
     Fault(postgres.table_locked, services=("postgres",)),
     Fault(
         sentinel.primary_killed,
-        may_fail=AWAY,
+        may_fail=(*AWAY, READ_ONLY),
         may_redo=True,
         may_repeat=True,
         actors=NO_STOCK,
@@ -132,7 +136,7 @@ _ALL = (
     ),
     Fault(
         sentinel.planned_failover,
-        may_fail=AWAY,
+        may_fail=(*AWAY, READ_ONLY),
         may_redo=True,
         may_repeat=True,
         actors=NO_STOCK,
