@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import rq
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
 
@@ -112,22 +113,23 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
     if not stock and plan.actor in lane.actors:
         outcome.actor = plan.actor
     company = Company(lane, outcome.actor, ids, rng)
-    company.arrive()
-    workers = [
-        lane.start_worker(
-            plan.queues,
-            plan.mode,
-            stock=stock,
-            proxied=fault.proxied,
-            settings=settings,
-            bent_clock=plan.fault == "clock_back",
-            piped=plan.fault == "disk_full",
-        )
-    ]
-    if plan.rival and not fault.alone:
-        workers.append(lane.start_worker(plan.queues, plan.mode, stock=stock, settings=SETTINGS))
-    scene = Scene(lane, plan, workers[0], rng, company.process)
+    workers: list[Worker] = []
     try:
+        company.arrive()
+        workers.append(
+            lane.start_worker(
+                plan.queues,
+                plan.mode,
+                stock=stock,
+                proxied=fault.proxied,
+                settings=settings,
+                bent_clock=plan.fault == "clock_back",
+                piped=plan.fault == "disk_full",
+            )
+        )
+        if plan.rival and not fault.alone:
+            workers.append(lane.start_worker(plan.queues, plan.mode, stock=stock, settings=SETTINGS))
+        scene = Scene(lane, plan, workers[0], rng, company.process)
         _wait_for_work(lane, scene.worker)
         for each in workers:
             _wait_for_registration(lane, each)
@@ -159,7 +161,7 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
             outcome.left_over.append(f"the successor: {successor!r}")
         outcome.left_over += company.leave()
         Books(lane, fault, plan, company.touched, outcome).balance(ids, workers, settings, stock)
-    except NeverHappened as error:
+    except (AssertionError, RedisError) as error:
         outcome.left_over.append(f"the round did not come to its end: {error}")
     finally:
         company.leave()
