@@ -414,10 +414,10 @@ class Books:
 def _codes(report: StoredReport, settings: Mapping[str, Any], fault: Fault) -> list[int | None]:
     """The exit codes that go with a report: its own, or those of what ends the process before it can seal one."""
     if report.exit_code is not None:
-        return [report.exit_code]
+        return [report.exit_code, *fault.codes]
     hooks = [str(hook).rpartition(".")[2] for hook in settings["GRACEFUL_EXIT_HOOKS"]]
     codes: list[int | None] = [chaos_jobs.WORDLESS[hook] for hook in hooks if hook in chaos_jobs.WORDLESS]
-    return [*codes, *fault.unsealed]
+    return [*codes, *fault.codes, *fault.unsealed]
 
 
 def _left_over(lane: Lane, actor: str) -> list[str]:

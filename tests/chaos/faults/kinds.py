@@ -56,6 +56,7 @@ class Fault:
         modes: the modes that it is tried in.
         actors: who may be there beside it.
         alone: whether no second worker may be there.
+        codes: exit codes with which the worker may end whatever its report says.
         unsealed: exit codes with which the worker may end before its report is sealed anywhere.
         services: which lanes it is tried on, see :mod:`tests.chaos.services`.
         settings: of the workers that it strikes.
@@ -70,6 +71,7 @@ class Fault:
     modes: tuple[str, ...] = MODES
     actors: tuple[str, ...] = ACTORS
     alone: bool = False
+    codes: tuple[int, ...] = ()
     unsealed: tuple[int, ...] = ()
     services: tuple[str, ...] = ("plain", "tls")
     settings: Callable[[random.Random], Mapping[str, Any]] | None = None
@@ -83,8 +85,9 @@ WITH_HORSE = tuple(mode for mode in MODES if mode != "simple")
 NO_STOCK = tuple(actor for actor in ACTORS if actor != "stock")
 """A stock worker beside would lose jobs to a fault of the server by itself."""
 ANYWHERE = ("plain", "tls", "postgres", "sentinel", "hidepid")
-FROZEN = (1, -signal.SIGKILL)
-"""Past its deadline it is ended by the watchdog, or, of a simple worker, by its companion."""
+FROZEN = (1, -signal.SIGKILL, -signal.SIGSEGV)
+"""A worker that was stopped until its deadline had passed is ended, wherever it stands, by the watchdog, which may
+crash over the stacks of running threads that it reads without the GIL, or, if it is a simple one, by its companion."""
 FORCED = (os.EX_SOFTWARE,)
 """The guardian has a tenth of the suite's short grace period to store a report that few places are left for."""
 AWAY = (REDIS_ERROR, HORSE_GAVE_UP)
@@ -100,7 +103,7 @@ _ALL = (
     Fault(signals.kill_horse, stock=True, may_fail=(HORSE_KILLED,), may_redo=True, modes=WITH_HORSE),
     Fault(signals.kill_both, stock=True, may_redo=True, services=ANYWHERE),
     Fault(machine.outage, may_redo=True, alone=True, actors=("nobody", "scrape", "dashboard", "stock")),
-    Fault(signals.freeze, stock=True, may_redo=True, unsealed=FROZEN),
+    Fault(signals.freeze, stock=True, may_redo=True, codes=FROZEN, unsealed=FORCED),
     Fault(redis_server.redis_kept, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
     Fault(redis_server.redis_lost, stock=True, may_fail=AWAY, may_redo=True, may_repeat=True, actors=NO_STOCK),
     Fault(redis_server.redis_paused, stock=True, may_fail=AWAY, may_redo=True, actors=NO_STOCK),
