@@ -2,7 +2,7 @@
 #   make test        all tests that need nothing installed
 #   make demo        watch a worker being stopped in the middle of its work, and read its report
 #   make demo-admin  the same report in the admin
-#   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=, STORM=)
+#   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=, STORM=); docs/chaos.md
 #   make bench       side by side with RQ's stock worker
 #   make lint        style, types, imports
 #   make clean       remove what the above have made

@@ -20,6 +20,10 @@ log = logging.getLogger("graceful.worker")
 GUARDIAN_SECONDS = 0.4
 """How long before the end of the grace period the guardian takes over; a tenth of a shorter one."""
 
+LATE_SECONDS = 0.25
+"""What the guardian has before the watchdog where the grace period is over before the worker hears of it: it was
+stopped (SIGSTOP, a machine that slept)."""
+
 
 class Ending:
     """Runs the end once, in the main thread, or in another where the main thread is stuck.
@@ -51,7 +55,7 @@ class Ending:
         # What the main thread does in time must be over before the guardian looks.
         self._guarded = end.earlier(min(GUARDIAN_SECONDS, end.left() / 10))
         self._guardian.expect(self._guarded)
-        watchdog.arm(end)
+        watchdog.arm(max(end, Deadline.after(LATE_SECONDS)))
 
     def run(self, give_back_leftover: Callable[[], bool]) -> int:
         """Run exit hooks, seal and keep the report.
@@ -88,10 +92,14 @@ class Ending:
     def _finish(self, results: tuple[HookResult, ...]) -> int:
         code = self._lifetime.seal()
         assert self._guarded is not None
+        assert self._end is not None
+        # From here on the report may be read, and the process ends with its exit code whatever holds it up.
+        last_resort = leave_by(code, self._end.left())
         self._keep(self._guarded)
         if not self._guardian.dismiss():
             threading.Event().wait()  # The guardian was quicker by a moment: what it does is the end.
         watchdog.disarm()
+        last_resort.cancel()
         return code
 
     def _keep(self, until: Deadline) -> None:

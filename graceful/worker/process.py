@@ -131,17 +131,24 @@ def close_database_connections() -> None:
             connection.close_pool()
 
 
-def leave_by(code: int, seconds: float) -> None:
+def leave_by(code: int, seconds: float) -> threading.Timer:
     """See to it that the process ends within so many seconds, whatever it does until then.
 
     Args:
         code: the exit code; it is 1 where C code holds the GIL.
-        seconds: until then.
+        seconds: until then. Where that is over already, and the process may be busy, it gets a little more: the
+            thread, which knows the exit code, must come before the watchdog, which does not.
+
+    Returns:
+        what ends it; to be cancelled, and the watchdog to be disarmed, by whoever stays after all.
     """
-    watchdog.arm(Deadline.after(max(SHORTEST_SECONDS, seconds)))
-    last_resort = threading.Timer(max(SHORTEST_SECONDS / 2, seconds - WATCHDOG_MARGIN), os._exit, (code,))
+    by = max(SHORTEST_SECONDS, seconds - WATCHDOG_MARGIN)
+    watchdog.arm(Deadline.after(by + WATCHDOG_MARGIN))
+    last_resort = threading.Timer(by, os._exit, (code,))
     last_resort.daemon = True
     started(last_resort)
+    watchdog.arm(Deadline.after(by + WATCHDOG_MARGIN))  # Starting a thread takes its time where the GIL is wanted.
+    return last_resort
 
 
 def leave(code: int, seconds: float = 1.0) -> NoReturn:

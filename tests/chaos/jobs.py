@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -11,19 +12,35 @@ import time
 
 import django
 from django.apps import apps
-from django.db import connections
+from django.conf import settings
+from django.db import DatabaseError, connections
 
 if not apps.ready:  # In the horse of RQ's own SpawnWorker, an interpreter that has not loaded Django.
     django.setup()
 
+from graceful.models import ShutdownReport
 from tests.chaos.ledger import Ledger
 from tests.support.jobs import current_job
 
 
+def _start() -> tuple[Ledger, str]:
+    """Note the start; the database is read where the lane has one for that, whether it answers or not."""
+    ledger, job = Ledger.of_process(), str(current_job().id)
+    ledger.note("start", job)
+    if getattr(settings, "CHAOS_JOBS_READ_DATABASE", False):
+        try:
+            ShutdownReport.objects.exists()
+        except DatabaseError:
+            pass
+        except BaseException:
+            ledger.note("stop", job)
+            raise
+    return ledger, job
+
+
 def napping(seconds: float) -> None:
     """Sleeps in many short calls."""
-    ledger, job = Ledger.of_process(), current_job().id
-    ledger.note("start", job)
+    ledger, job = _start()
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -36,8 +53,7 @@ def napping(seconds: float) -> None:
 
 def spinning(seconds: float) -> None:
     """Computes, without ever leaving Python."""
-    ledger, job = Ledger.of_process(), current_job().id
-    ledger.note("start", job)
+    ledger, job = _start()
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -50,8 +66,7 @@ def spinning(seconds: float) -> None:
 
 def stubborn(seconds: float) -> None:
     """Swallows whatever is raised in it: only SIGKILL ends it before its time."""
-    ledger, job = Ledger.of_process(), current_job().id
-    ledger.note("start", job)
+    ledger, job = _start()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -128,6 +143,13 @@ def hook_leaves() -> None:
     os._exit(9)
 
 
+def lying_hook() -> None:
+    """Ends the process with another exit code than the report's, once that is sealed; no fault draws it."""
+    atexit.register(os._exit, 3)
+
+
+WORDLESS = {"hook_dies": -signal.SIGKILL, "hook_leaves": 9, "hook_holds_the_gil": 1}
+"""Exit codes of hooks that end the process before it can seal its report; the last one is the watchdog's."""
 BAD_HOOKS = tuple(
     f"{__name__}.{name}" for name in sorted(globals()) if name.startswith("hook_") and name != "hook_good"
 )

@@ -6,13 +6,23 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from tests.chaos.lane import Lane
 from tests.chaos.plan import Round
 from tests.chaos.rounds import Outcome, play
+from tests.chaos.services import LANES
 
 
-def run(rounds: Sequence[Round], lanes: int, each: Callable[[Outcome], None], *, stock: bool = False) -> None:
-    """Play rounds on some lanes side by side; ``each`` is called with every outcome, one at a time."""
+def run(
+    rounds: Sequence[Round], lanes: int, each: Callable[[Outcome], None], *, stock: bool = False, service: str = "plain"
+) -> None:
+    """Play rounds on some lanes side by side; ``each`` is called with every outcome, one at a time.
+
+    Args:
+        rounds: what is played.
+        lanes: how many.
+        each: takes an outcome.
+        stock: with django-rq's own worker instead of ours.
+        service: what the lanes' workers are connected to, one of :data:`tests.chaos.services.LANES`.
+    """
     waiting: queue.SimpleQueue[Round] = queue.SimpleQueue()
     for one in rounds:
         waiting.put(one)
@@ -21,7 +31,7 @@ def run(rounds: Sequence[Round], lanes: int, each: Callable[[Outcome], None], *,
 
     def serve() -> None:
         try:
-            with Lane() as lane:
+            with LANES[service]() as lane:
                 while not errors:
                     try:
                         one = waiting.get_nowait()

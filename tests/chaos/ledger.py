@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.processes import start_time
+from tests.support.processes import started_at
 
 SIZE = 1 << 18
 _LENGTH = struct.Struct("=q")
@@ -25,7 +25,10 @@ VARIABLE = "CHAOS_LEDGER"
 
 @dataclass(frozen=True)
 class Line:
-    """One line: what (``start``, ``end``, ``stop``, ``twice``) happened to which job, and in which process."""
+    """One line: what (``start``, ``end``, ``stop``, ``twice``) happened to which job, and in which process.
+
+    A ``turn`` is an actor's: it did once more what it is there for.
+    """
 
     what: str
     job: str
@@ -62,9 +65,10 @@ class Ledger:
         """Write a line; a ``start`` of a job that runs elsewhere at this instant is noted as ``twice`` as well."""
         with self._page() as page:
             pid = os.getpid()
+            started = started_at(pid) or ""
             if what == "start" and any(_alive(line) for line in _running(_lines(page), job) if line.pid != pid):
-                _append(page, Line("twice", job, pid, start_time(pid)))
-            _append(page, Line(what, job, pid, start_time(pid)))
+                _append(page, Line("twice", job, pid, started))
+            _append(page, Line(what, job, pid, started))
 
     @contextmanager
     def _page(self) -> Iterator[mmap.mmap]:
@@ -75,6 +79,11 @@ class Ledger:
                 yield page
         finally:
             os.close(descriptor)
+
+
+def turns(lines: list[Line], actor: str) -> int:
+    """How often an actor has done what it is there for."""
+    return sum(line.what == "turn" and line.job == actor for line in lines)
 
 
 def starts(lines: list[Line]) -> Counter[str]:
@@ -94,7 +103,11 @@ def _running(lines: list[Line], job: str) -> list[Line]:
 
 
 def _alive(line: Line) -> bool:
-    return bool(line.started) and start_time(line.pid) == line.started
+    """Whether the process of a line is still there; its own judgement, and not that of what is tested."""
+    try:
+        return started_at(line.pid) == line.started
+    except OSError:
+        return True  # There is such a process, and it cannot be looked at.
 
 
 def _lines(page: mmap.mmap) -> list[Line]:

@@ -6,6 +6,7 @@ The workers are real ones: a session each, their own command line, environment a
 
 from __future__ import annotations
 
+import ctypes
 import datetime as datetime_module
 import faulthandler
 import json
@@ -21,6 +22,9 @@ from typing import Any
 import django
 
 CLOCK_VARIABLE = "CHAOS_CLOCK"
+CAP_DAC_OVERRIDE, CAPABILITY_VERSION_3 = 1, 0x20080522
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 47, 2
+"""Of linux/capability.h and linux/prctl.h."""
 
 
 def main() -> None:
@@ -59,10 +63,12 @@ def _warm_up() -> None:
     from django.core.management import call_command, load_command_class
     from django_rq import get_queue  # noqa: F401
 
-    import tests.chaos.jobs  # noqa: F401
+    import tests.chaos.actors
+    import tests.chaos.jobs
 
-    for command in ("rqworker", "runworker_graceful"):
-        app = "django_rq" if command == "rqworker" else "graceful"
+    tests.chaos.actors.warm_up()
+    for command in ("rqworker", "rqcron", "runworker_graceful"):
+        app = "graceful" if command == "runworker_graceful" else "django_rq"
         load_command_class(app, command)
     if os.environ.get("CHAOS_MIGRATE"):
         pid = os.fork()
@@ -123,17 +129,24 @@ def _be_a_worker(order: dict[str, Any]) -> int:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    if "uid" in order:
+        become(order["uid"])
     os.environ.update(order["environment"])
-    _set(order["settings"], order["environment"]["TEST_REDIS_URL"])
+    _set(order["settings"], order["queue"])
     if CLOCK_VARIABLE in os.environ:
         bend_the_clock(os.environ[CLOCK_VARIABLE])
+    if "actor" in order:
+        from tests.chaos.actors import ACTORS
+
+        ACTORS[order["actor"]]()
+        return 0
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", *order["arguments"]])
     return 0
 
 
-def _set(values: dict[str, Any], url: str) -> None:
+def _set(values: dict[str, Any], connection: dict[str, Any]) -> None:
     """Do what ``tests.settings`` would have done, had this process been started from nothing."""
     from django.conf import settings
 
@@ -143,8 +156,31 @@ def _set(values: dict[str, Any], url: str) -> None:
     for name, value in values.items():
         setattr(settings, name, value)
     for queue in settings.RQ_QUEUES.values():
-        queue["URL"] = url
+        queue.pop("URL", None)
+        queue.update(connection)
     conf.clear()
+
+
+def become(uid: int) -> None:
+    """Become another user, who may read and write every file, and is shown no process but their own by ``hidepid``.
+
+    capabilities(7) and prctl(2): of root's capabilities only the one for files is kept, also by what is executed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = 1 << CAP_DAC_OVERRIDE
+
+    def call(number: int, *arguments: int) -> None:
+        if libc.prctl(number, *arguments):
+            raise OSError(ctypes.get_errno(), f"prctl {number}")
+
+    call(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
+    if libc.capset(header, struct.pack("=6I", kept, kept, kept, 0, 0, 0)):
+        raise OSError(ctypes.get_errno(), "capset")
+    call(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)
 
 
 def bend_the_clock(path: str) -> None:

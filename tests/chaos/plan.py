@@ -10,6 +10,9 @@ from typing import Protocol
 MODES = ("one queue", "three queues", "burst", "scheduler", "spawn", "simple")
 MODE_WEIGHTS = (5, 5, 2, 2, 1, 3)
 QUEUES = ("default", "high", "low")
+ACTORS = ("nobody", "scrape", "dashboard", "stock", "cron", "stop job", "cancel")
+"""Who else is there, see :mod:`tests.chaos.actors`; ``stock`` is django-rq's own ``rqworker`` on the same queues."""
+ACTOR_WEIGHTS = (10, 2, 2, 2, 1, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Round:
         stop: seconds from the fault to SIGTERM, where the fault itself does not stop the worker; before it if negative.
         rival: whether a second worker is there from the start.
         same_name: whether the successor takes the first worker's name.
+        actor: one of :data:`ACTORS`.
+        later: seconds after which RQ's scheduler is to enqueue further jobs; only where the worker has one.
         dice: seed of whatever else is drawn.
     """
 
@@ -40,6 +45,8 @@ class Round:
     stop: float
     rival: bool
     same_name: bool
+    actor: str
+    later: tuple[float, ...]
     dice: int
 
     @property
@@ -50,7 +57,8 @@ class Round:
         jobs = " ".join(f"{kind}:{seconds}@{queue}" for kind, seconds, queue in self.jobs)
         return (
             f"round {self.number} of seed {self.seed}: {self.fault}, {self.mode}, delay {self.delay} s, "
-            f"hold {self.hold} s, stop {self.stop:+} s, rival {self.rival}, same name {self.same_name}, jobs {jobs}"
+            f"hold {self.hold} s, stop {self.stop:+} s, rival {self.rival}, same name {self.same_name}, "
+            f"beside it {self.actor}, jobs {jobs}{''.join(f' later:{each}' for each in self.later)}"
         )
 
 
@@ -59,6 +67,9 @@ class Moded(Protocol):
 
     @property
     def modes(self) -> tuple[str, ...]: ...
+
+    @property
+    def actors(self) -> tuple[str, ...]: ...
 
 
 def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Moded]) -> Round:
@@ -72,7 +83,7 @@ def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Mode
     """
     rng = random.Random(f"{seed}:{number}")
     fault = names[number % len(names)]
-    modes = faults[fault].modes
+    modes, actors = faults[fault].modes, faults[fault].actors
     mode = rng.choices(modes, [MODE_WEIGHTS[MODES.index(each)] for each in modes])[0]
     queues = QUEUES if mode == "three queues" else QUEUES[:1]
     jobs = tuple(
@@ -95,5 +106,7 @@ def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Mode
         stop=round(rng.choice((rng.uniform(-0.15, 0.0), rng.uniform(0, 0.05), rng.uniform(0, 0.5))), 4),
         rival=rng.random() < 0.15,
         same_name=rng.random() < 0.5,
+        actor=rng.choices(actors, [ACTOR_WEIGHTS[ACTORS.index(each)] for each in actors])[0],
+        later=tuple(round(rng.uniform(0, 0.8), 3) for _ in range(rng.randint(1, 3))) if mode == "scheduler" else (),
         dice=rng.getrandbits(32),
     )

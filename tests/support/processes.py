@@ -39,19 +39,25 @@ def _state(pid: int) -> str:
         return ""
 
 
-def start_time(pid: int) -> str:
-    """When a live process was started; empty where there is none. Not the package's own, which the tests judge.
+def started_at(pid: int) -> str | None:
+    """When a process was started, in the system's own form; None if there is none, or only a zombie is left of it.
 
     Raises:
-        OSError: it could not be found out, for another reason than that there is no such process.
+        OSError: that could not be found out. It must not be taken for the process's end.
     """
-    if sys.platform != "linux":
-        return subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    if sys.platform == "linux":
+        try:
+            # proc_pid_stat(5): state is the third field, starttime the 22nd.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return None
+            raise  # It is there, and hidden from us (``hidepid``).
+        return None if fields[0] in "ZX" else fields[19]
+    words = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.split()
+    return None if not words or words[0].startswith("Z") else " ".join(words[1:])
 
 
 def pids_in_session(session: int) -> list[int]:

@@ -35,15 +35,28 @@ class Server:
         options: directives of its configuration, for instance ``{"requirepass": "x"}``.
         unix_socket: listen on a unix socket only.
         password: what our own client logs in with.
+        binary: another server than :func:`server_binary`.
+        certificates: listen with TLS only; a directory with ``server.pem``, its own authority, and ``server.key``.
+        sentinel: be a Sentinel, with this configuration file, which it also writes to.
     """
 
     def __init__(
-        self, options: dict[str, str] | None = None, *, unix_socket: bool = False, password: str | None = None
+        self,
+        options: dict[str, str] | None = None,
+        *,
+        unix_socket: bool = False,
+        password: str | None = None,
+        binary: str | None = None,
+        certificates: Path | None = None,
+        sentinel: Path | None = None,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="graceful-"))
         self.options = options or {}
         self.socket = self.directory / "server.sock" if unix_socket else None
         self.password = password
+        self.binary = binary or server_binary()
+        self.certificates = certificates
+        self.sentinel = sentinel
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[redis.Redis] = []
@@ -54,6 +67,8 @@ class Server:
         login = f":{self.password}@" if self.password else ""
         if self.socket:
             return f"unix://{login}{self.socket}?db=0"
+        if self.certificates:
+            return f"rediss://{login}127.0.0.1:{self.port}/0?ssl_ca_certs={self.certificates / 'server.pem'}"
         return f"redis://{login}127.0.0.1:{self.port}/0"
 
     def client(self, **options: Any) -> redis.Redis:
@@ -81,11 +96,18 @@ class Server:
                 return self
             if self.port or self.socket or "already in use" not in self.log:
                 break
-        raise RuntimeError(f"{server_binary()} did not start:\n{self.log[-2000:]}")
+        raise RuntimeError(f"{self.binary} did not start:\n{self.log[-2000:]}")
 
     def _try(self, port: int) -> bool:
-        command = [server_binary(), "--dir", str(self.directory), "--save", "", "--appendonly", "no"]
-        command += ["--bind", "127.0.0.1", "--port", "0" if self.socket else str(port)]
+        command = [self.binary, "--dir", str(self.directory), "--save", "", "--appendonly", "no"]
+        if self.sentinel:
+            command = [self.binary, str(self.sentinel), "--sentinel", "--dir", str(self.directory)]
+        command += ["--bind", "127.0.0.1", "--port", "0" if self.socket or self.certificates else str(port)]
+        if self.certificates:
+            command += ["--tls-port", str(port), "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", str(self.certificates / "server.pem")]
+            command += ["--tls-key-file", str(self.certificates / "server.key")]
+            command += ["--tls-ca-cert-file", str(self.certificates / "server.pem")]
         if self.socket:
             self.socket.unlink(missing_ok=True)
             command += ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]

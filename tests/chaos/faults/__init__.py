@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.chaos.faults.kinds import FAULTS, Fault
+from tests.chaos.faults.kinds import FAULTS, STOPPED, Fault, names_for
 from tests.chaos.faults.scene import Scene
 from tests.chaos.faults.settings import SETTINGS, TIMEOUT
 
-__all__ = ["FAULTS", "SETTINGS", "TIMEOUT", "Fault", "Scene"]
+__all__ = ["FAULTS", "SETTINGS", "STOPPED", "TIMEOUT", "Fault", "Scene", "names_for"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import resource
+import signal
 from typing import Any
 
 from tests.chaos.faults.scene import Scene
 from tests.chaos.faults.settings import HOOK
 from tests.chaos.jobs import BAD_HOOKS
+from tests.support.processes import pids_in_session
+from tests.support.waiting import wait_until
 
 
 def disk_full(scene: Scene) -> None:
@@ -27,6 +30,16 @@ def disk_full(scene: Scene) -> None:
 def clock_back(scene: Scene) -> None:
     """The wall clock jumps, backwards mostly."""
     scene.stop_around(lambda: scene.lane.bend_clock(scene.rng.choice((-1.0, -60.0, -7200.0, -1e6, 7200.0))))
+
+
+def outage(scene: Scene) -> None:
+    """All of ours is killed and nobody of ours lives for one to four minutes; the others go on, and clean up."""
+    scene.worker.signal_session(signal.SIGKILL)
+    scene.worker.ended.wait(10)
+    wait_until(lambda: not pids_in_session(scene.worker.pid), 10, lambda: f"all of {scene.worker!r} is gone")
+    for _ in range(scene.rng.randint(1, 2)):
+        scene.lane.let_time_pass(scene.rng.uniform(60, 130))
+        scene.let_others_act()
 
 
 def bad_hooks(scene: Scene) -> None:

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from tests.chaos.actors import ACTORS
 from tests.chaos.lane import Lane, Worker
+from tests.chaos.ledger import turns
 from tests.chaos.plan import Round
+from tests.support.waiting import wait_until
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Scene:
     round: Round
     worker: Worker
     rng: random.Random
+    actor: Worker | None = None
+    """Who else is there, where that is a process."""
     stopped_at: float | None = None
     """When the worker was first asked to stop (monotonic)."""
     excused_until: float = 0.0
@@ -47,6 +52,20 @@ class Scene:
     def sleep(self, seconds: float) -> None:
         """Wait so long, or until the worker has ended."""
         self.worker.ended.wait(max(0.0, seconds))
+
+    def let_others_act(self) -> None:
+        """Wait until whoever is there has done, from now on, what it is there for; a stock worker comes and goes."""
+        if self.round.actor == "stock":
+            stock = self.lane.start_worker(self.round.queues, "burst", stock=True)
+            assert stock.ended.wait(20), stock.output
+        elif self.actor is not None and self.round.actor in ACTORS:
+            # The first turn to end may have begun before.
+            before = turns(self.lane.ledger.lines(), self.round.actor)
+            wait_until(
+                lambda: turns(self.lane.ledger.lines(), self.round.actor) > before + 1 or self.round.actor == "cron",
+                20,
+                lambda: f"a turn of {self.round.actor}",
+            )
 
     def lift(self) -> None:
         self.lifted.close()
