@@ -56,7 +56,8 @@ class RawConnection:
 
     def send(self, *command: Any) -> None:
         """Send a command; connects first where that is necessary. Later reads wait at most a second."""
-        self._raw.send_command(*command)
+        # A health check would take a reply that is still to come for its own.
+        self._raw.send_command(*command, check_health=False)
         self.socket.settimeout(REPLY_SECONDS)
 
     def readable(self) -> bool:
@@ -75,3 +76,57 @@ class RawConnection:
         """Cut it and give it back to its pool."""
         self._raw.disconnect()
         self._client.close()
+
+
+class PushConnection(RawConnection):
+    """A connection beside the client's pool, made of the same settings, over which the server may speak unasked.
+
+    It speaks RESP3, whatever the client does: only there commands and pushed messages share one connection. Reading a
+    reply passes over pushed messages (``_RESP3Parser``, read in redis 5.0 to 8.1), so look for them before and after.
+
+    Args:
+        connection: the client.
+
+    Raises:
+        TypeError: its connections take no ``protocol``.
+    """
+
+    def __init__(self, connection: redis.Redis) -> None:
+        pool: Any = connection.connection_pool
+        self._raw = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
+        self._pending = 0
+
+    def post(self, *command: Any) -> None:
+        """Send a command and do not wait for its reply."""
+        if self.socket is None:
+            self._pending = 0
+            self.send(*command)
+            if hasattr(self._raw._parser, "set_push_handler"):  # redis 5.0 logs each pushed message otherwise.
+                self._raw._parser.set_push_handler(lambda message: None)
+        else:
+            self.send(*command)
+        self._pending += 1
+
+    def call(self, *command: Any) -> Any:
+        """Send a command and wait for its reply, at most a second.
+
+        Raises:
+            redis.exceptions.ResponseError: the server refuses it, or refused one that was posted before.
+        """
+        self.post(*command)
+        reply: Any = None
+        failure: redis.exceptions.ResponseError | None = None
+        while self._pending:
+            try:
+                reply = self.read()
+                if isinstance(reply, list) and reply[:1] in ([b"invalidate"], ["invalidate"]):
+                    continue  # hiredis, in redis 5.0, gives a pushed message out as a reply.
+            except redis.exceptions.ResponseError as error:
+                failure = error
+            self._pending -= 1
+        if failure is not None:
+            raise failure
+        return reply
+
+    def close(self) -> None:
+        self._raw.disconnect()
