@@ -113,6 +113,7 @@ class Intake:
         began = time.monotonic()
         wait_seconds = 1.0
         named = False
+        heartbeat_at = 0.0
         while True:
             self._attend()
             if self._drain.requested:
@@ -124,9 +125,12 @@ class Intake:
                     worker.set_state(WorkerStatus.IDLE)
                     worker.procline("Listening on " + ",".join(worker.queue_names()))
                     named = True
-                worker.heartbeat()
-                if worker.should_run_maintenance_tasks:
-                    worker.run_maintenance_tasks()
+                # Not between being woken and the fetch: others are woken for the same job, and it is waiting.
+                if time.monotonic() - heartbeat_at >= BEAT_SECONDS:
+                    worker.heartbeat()
+                    heartbeat_at = time.monotonic()
+                    if worker.should_run_maintenance_tasks:
+                        worker.run_maintenance_tasks()
                 taken = self._take()
                 if taken is not None or timeout is None:
                     return taken

@@ -53,22 +53,19 @@ local now = tonumber(redis.call('TIME')[1])
 local reply = {0}
 redis.call('DEL', KEYS[1])
 for i = 2, #KEYS, 2 do
-  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-  local others = redis.call('ZCARD', KEYS[i]) - (redis.call('ZSCORE', KEYS[i], ARGV[1]) and 1 or 0)
-  local mine, other = KEYS[i], KEYS[i + 1]
-  if others >= tonumber(ARGV[2]) then
-    mine, other = other, mine
-    redis.call('ZREMRANGEBYSCORE', mine, '-inf', now)
+  local place = KEYS[i]
+  redis.call('ZREMRANGEBYSCORE', place, '-inf', now)
+  redis.call('ZREM', place, ARGV[1])
+  redis.call('ZREM', KEYS[i + 1], ARGV[1])
+  reply[#reply + 1] = 1
+  if redis.call('ZCARD', place) >= tonumber(ARGV[2]) then
+    place = KEYS[i + 1]
+    redis.call('ZREMRANGEBYSCORE', place, '-inf', now)
+    reply[#reply] = 0
+    reply[1] = math.max(reply[1], redis.call('ZCARD', place) + 1)
   end
-  redis.call('ZREM', other, ARGV[1])
-  redis.call('ZADD', mine, now + ARGV[3], ARGV[1])
-  redis.call('EXPIRE', mine, ARGV[3])
-  if mine == KEYS[i] then
-    reply[#reply + 1] = 1
-  else
-    reply[#reply + 1] = 0
-    reply[1] = math.max(reply[1], redis.call('ZCARD', mine))
-  end
+  redis.call('ZADD', place, now + ARGV[3], ARGV[1])
+  redis.call('EXPIRE', place, ARGV[3])
 end
 return reply
 """
@@ -77,27 +74,29 @@ LEAVE_SCRIPT = """
 -- KEYS: queue, watching, asleep of each queue.
 -- ARGV: life, seats, seconds of the lease, seconds in which a woken worker has to come, '1' if those on watch do not
 -- watch, beginning of the wake keys.
-local now = tonumber(redis.call('TIME')[1])
 for i = 1, #KEYS, 3 do
   if ARGV[5] == '1' then
     redis.call('DEL', KEYS[i + 1])
   end
-  redis.call('ZREMRANGEBYSCORE', KEYS[i + 1], '-inf', now)
   redis.call('ZREM', KEYS[i + 1], ARGV[1])
   redis.call('ZREM', KEYS[i + 2], ARGV[1])
-  local wake = ARGV[2] - redis.call('ZCARD', KEYS[i + 1])
-  if redis.call('EXISTS', KEYS[i]) == 1 then
-    wake = math.max(wake, 2)
-  end
-  for _ = 1, wake do
-    -- Whoever was there last is the most likely to be there still.
-    local life = redis.call('ZPOPMAX', KEYS[i + 2])[1]
-    if not life then
-      break
+  if redis.call('EXISTS', KEYS[i + 2]) == 1 then
+    local now = tonumber(redis.call('TIME')[1])
+    redis.call('ZREMRANGEBYSCORE', KEYS[i + 1], '-inf', now)
+    local wake = ARGV[2] - redis.call('ZCARD', KEYS[i + 1])
+    if redis.call('EXISTS', KEYS[i]) == 1 then
+      wake = math.max(wake, 2)
     end
-    redis.call('ZADD', KEYS[i + 1], now + ARGV[4], life)
-    redis.call('EXPIRE', KEYS[i + 1], ARGV[3])
-    redis.call('SET', ARGV[6] .. life, 1, 'EX', ARGV[3])
+    for _ = 1, wake do
+      -- Whoever came last is the most likely to be there still.
+      local life = redis.call('ZPOPMAX', KEYS[i + 2])[1]
+      if not life then
+        break
+      end
+      redis.call('ZADD', KEYS[i + 1], now + ARGV[4], life)
+      redis.call('EXPIRE', KEYS[i + 1], ARGV[3])
+      redis.call('SET', ARGV[6] .. life, 1, 'EX', ARGV[3])
+    end
   end
 end
 """
@@ -118,6 +117,8 @@ class QueueWatch:
         self._life = life
         self._push: PushConnection | None = None
         self._joined: tuple[str, ...] = ()
+        self._tracked: tuple[str, ...] = ()
+        self._stale = False
         self._renew_at = 0.0
         self._look_at = math.inf
         self._seconds_asleep = 0.0
@@ -161,7 +162,7 @@ class QueueWatch:
                 now = time.monotonic()
                 if now >= self._look_at:
                     self._look_at = now + self._seconds_asleep * random.uniform(0.5, 1.5)
-                    if self._push.call("EXISTS", *self._joined):
+                    if self._push.ask(("EXISTS", *self._joined))[0]:
                         self._looked = True
                         return self._woken()
             except RedisError:
@@ -195,22 +196,27 @@ class QueueWatch:
                 push.close()
 
     def _ask(self, queue_keys: tuple[str, ...]) -> bool:
-        """Join those on watch, or asleep, where that is not done yet. True if there is something to look at now."""
+        """Be on watch, or asleep. True if there is something to look at now."""
         try:
+            self._looked = False
             if self._push is None:
                 self._push = PushConnection(self._connection)
-            elif self._push.socket is not None and self._joined == queue_keys and time.monotonic() < self._renew_at:
+            if self._push.socket is None:
+                self._joined = ()
+                self._push.ask(("CLIENT", "TRACKING", "ON", "OPTIN"))
+            if self._joined != queue_keys or time.monotonic() >= self._renew_at:
+                self._join(self._push, queue_keys)
+            elif not self._stale:
                 return False
-            if self._push.socket is None:
-                self._push.call("CLIENT", "TRACKING", "ON", "OPTIN")
-            if self._push.socket is None:
-                raise ResponseError("the connection has no socket")
-            return self._join(self._push, queue_keys)
+            # Only what the next command reads is tracked, so not what scripts read, which differs between versions.
+            _, found = self._push.ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._tracked))
+            self._stale = False
+            return bool(found)
         except (ReadOnlyError, OutOfMemoryError):
             self.close()
             raise
         except (ResponseError, TypeError) as error:
-            # No permission, a proxy that knows no RESP3, or a connection class that takes no other protocol.
+            # No permission, a proxy that knows no RESP3, or a connection class without protocol or socket.
             if not self._poll_until:
                 log.info("Queues are looked at every %g s, and not watched: %s", POLL_SECONDS, error)
             self.close()
@@ -220,20 +226,21 @@ class QueueWatch:
             self.close()
             raise
 
-    def _join(self, push: PushConnection, queue_keys: tuple[str, ...]) -> bool:
+    def _join(self, push: PushConnection, queue_keys: tuple[str, ...]) -> None:
         wake = WAKE_KEY.format(self._life)
         keys = [wake, *(each for key in queue_keys for each in (WATCHING_KEY.format(key), ASLEEP_KEY.format(key)))]
-        asleep, *seated = push.call("EVAL", JOIN_SCRIPT, len(keys), *keys, self._life, SEATS, LEASE_SECONDS)
+        [[asleep, *seated]] = push.ask(("EVAL", JOIN_SCRIPT, len(keys), *keys, self._life, SEATS, LEASE_SECONDS))
         self._joined = queue_keys
+        self._tracked = (wake, *(key for key, seat in zip(queue_keys, seated, strict=True) if seat))
         now = time.monotonic()
         self._renew_at = now + RENEW_SECONDS
         self._seconds_asleep = min(LOOK_SECONDS * asleep, RENEW_SECONDS)
         self._look_at = now + self._seconds_asleep * random.uniform(0.5, 1.5) if asleep else math.inf
-        # Only what the next command reads is tracked, so not what scripts read, which differs between versions.
-        push.post("CLIENT", "CACHING", "YES")
-        return bool(push.call("EXISTS", wake, *(key for key, seat in zip(queue_keys, seated, strict=True) if seat)))
+        self._stale = True
 
     def _woken(self) -> bool:
-        self._renew_at = 0.0
+        self._stale = True
+        if self._look_at < math.inf:
+            self._renew_at = 0.0  # It may have been woken to take another one's seat.
         self._in_vain += 1
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -88,7 +89,7 @@ class PushConnection(RawConnection):
         connection: the client.
 
     Raises:
-        TypeError: its connections take no ``protocol``.
+        TypeError: its connections take no ``protocol``, or have no socket (fakeredis).
     """
 
     def __init__(self, connection: redis.Redis) -> None:
@@ -98,35 +99,41 @@ class PushConnection(RawConnection):
 
     def post(self, *command: Any) -> None:
         """Send a command and do not wait for its reply."""
-        if self.socket is None:
-            self._pending = 0
-            self.send(*command)
-            if hasattr(self._raw._parser, "set_push_handler"):  # redis 5.0 logs each pushed message otherwise.
-                self._raw._parser.set_push_handler(lambda message: None)
-        else:
-            self.send(*command)
-        self._pending += 1
+        self._send([command])
 
-    def call(self, *command: Any) -> Any:
-        """Send a command and wait for its reply, at most a second.
+    def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """Send commands at once and wait for their replies, at most a second for each.
 
         Raises:
-            redis.exceptions.ResponseError: the server refuses it, or refused one that was posted before.
+            redis.exceptions.ResponseError: the server refuses one, or refused one that was posted before.
         """
-        self.post(*command)
-        reply: Any = None
+        self._send(commands)
+        replies: list[Any] = []
         failure: redis.exceptions.ResponseError | None = None
         while self._pending:
             try:
                 reply = self.read()
                 if isinstance(reply, list) and reply[:1] in ([b"invalidate"], ["invalidate"]):
                     continue  # hiredis, in redis 5.0, gives a pushed message out as a reply.
+                replies.append(reply)
             except redis.exceptions.ResponseError as error:
                 failure = error
             self._pending -= 1
         if failure is not None:
             raise failure
-        return reply
+        return replies[-len(commands) :]
+
+    def _send(self, commands: Sequence[Sequence[Any]]) -> None:
+        if self.socket is None:
+            self._pending = 0
+            self._raw.connect()
+            if self.socket is None:
+                raise TypeError("its connections have no socket")
+            if hasattr(self._raw._parser, "set_push_handler"):  # redis 5.0 logs each pushed message otherwise.
+                self._raw._parser.set_push_handler(lambda message: None)
+        self._raw.send_packed_command(self._raw.pack_commands(commands), check_health=False)
+        self.socket.settimeout(REPLY_SECONDS)
+        self._pending += len(commands)
 
     def close(self) -> None:
         self._raw.disconnect()
