@@ -161,7 +161,7 @@ class QueueWatch:
                     return self._woken()
                 now = time.monotonic()
                 if now >= self._look_at:
-                    self._look_at = now + self._seconds_asleep * random.uniform(0.5, 1.5)
+                    self._look_at = now + self._seconds_asleep * random.uniform(0.0, 2.0)
                     if self._push.ask(("EXISTS", *self._joined))[0]:
                         self._looked = True
                         return self._woken()
@@ -235,7 +235,7 @@ class QueueWatch:
         now = time.monotonic()
         self._renew_at = now + RENEW_SECONDS
         self._seconds_asleep = min(LOOK_SECONDS * asleep, RENEW_SECONDS)
-        self._look_at = now + self._seconds_asleep * random.uniform(0.5, 1.5) if asleep else math.inf
+        self._look_at = now + self._seconds_asleep * random.uniform(0.0, 2.0) if asleep else math.inf
         self._stale = True
 
     def _woken(self) -> bool:

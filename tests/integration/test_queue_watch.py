@@ -319,7 +319,7 @@ def test_those_on_watch_are_killed(connection: redis.Redis, valkey: Server, idle
         worker.waiting.clear()
     assert all(worker.waiting.wait(10) for worker in idle)
     connection.rpush("q0", "job")
-    wait_until(lambda: any(worker.taken for worker in idle), 10)
+    wait_until(lambda: any(worker.taken for worker in idle), 40)
     # Whoever found it has others on watch again.
     wait_until(lambda: connection.zscore(WATCHING_KEY.format("q0"), "gone") is None, 5)
     began = time.monotonic()
