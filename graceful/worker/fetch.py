@@ -1,25 +1,20 @@
-"""Fetching a job is a move, never a pop, and waiting for one takes nothing away.
+"""Fetching a job is a move, never a pop.
 
 RQ takes a job with BLMOVE where a worker listens to one queue, and with BLPOP where it listens to several
 (``Queue.dequeue_any`` in ``rq/queue.py``, read in 2.6.1 to 3.0.0). A reply that does not arrive then leaves the job
 stuck in the intermediate queue, or in nobody's hands. Here a script moves the job and writes down who took it, under
 a number that the worker chose: asked again with the same number, it gives out the same job again.
 
-Waiting is ``BLMOVE queue queue LEFT LEFT``, on a connection for each queue: the reply says that the queue has a job,
-and the queue stays as it is. So a waiting connection can be cut at any instant, by us as by the network.
+Waiting for a job to fetch is in ``queue_watch.py``.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 
@@ -27,17 +22,7 @@ from graceful.core.report_json import NAME_LIMIT
 from graceful.reports.set_aside import Script
 from graceful.worker.lua import UNSETTLED
 from graceful.worker.machine import Process
-from graceful.worker.os_signals import Inbox
-from graceful.worker.raw import NoRawConnection, RawConnection
 
-log = logging.getLogger("graceful.worker")
-MAX_WATCHED_QUEUES = 16
-"""Each watched queue costs a connection; those beyond are polled."""
-POLL_SECONDS = 0.25
-WATCH_SECONDS = 120.0
-"""A waiting connection that says nothing for so long is replaced by a new one."""
-SPARE_CONNECTIONS = 2
-"""Left in the pool for commands, of which two threads may send one at a time."""
 HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
@@ -228,122 +213,3 @@ def let_go(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> N
     first_seen = IntermediateQueue(queue_key, connection).get_first_seen_key(job_id)
     keys = [HELD_KEY.format(life), HOLDERS_KEY, first_seen]
     Script(connection, LET_GO_SCRIPT)(keys=keys, args=[life, job_id])
-
-
-def connections_left(connection: redis.Redis) -> int:
-    """How many connections the client's pool would still give out.
-
-    redis-py has no public way to it; read in redis 5.0 to 8.1 (``ConnectionPool``, ``BlockingConnectionPool``).
-    """
-    pool: Any = connection.connection_pool
-    if isinstance(pool, redis.BlockingConnectionPool):
-        return int(pool.pool.qsize())
-    return int(pool.max_connections) - len(pool._in_use_connections)
-
-
-class QueueWatch:
-    """Waits for a job on several queues at once without taking any, and for signals at the same time."""
-
-    def __init__(self, connection: redis.Redis, inbox: Inbox) -> None:
-        self._connection = connection
-        self._inbox = inbox
-        self._waiting: dict[str, _Waiting] = {}
-        self._polling = False
-
-    def wait(self, queue_keys: Sequence[str], seconds: float) -> bool:
-        """Wait until one of the queues may have a job, a signal comes, or the time is up.
-
-        Args:
-            queue_keys: keys of the queues.
-            seconds: how long to wait at most.
-
-        Returns:
-            False if the time is up and nothing happened.
-
-        Raises:
-            redis.exceptions.ConnectionError: Redis cannot be reached.
-        """
-        if not self._polling:
-            self._ask(queue_keys[:MAX_WATCHED_QUEUES])
-        if self._polling or len(queue_keys) > MAX_WATCHED_QUEUES:
-            seconds = min(seconds, POLL_SECONDS)
-        began = time.monotonic()
-        while True:
-            left = began + seconds - time.monotonic()
-            sockets = {waiting.raw.socket: waiting for waiting in self._waiting.values()}
-            ready = self._inbox.wait(max(0.0, left), list(sockets))
-            if self._inbox.unread:
-                return True
-            try:
-                answered = [sockets[each].answered() for each in ready]
-            except NoPermissionError as error:
-                self._poll(str(error))
-                return True
-            if any(answered):
-                return True
-            if time.monotonic() >= began + seconds:
-                return self._polling or len(queue_keys) > MAX_WATCHED_QUEUES
-
-    def _ask(self, queue_keys: Sequence[str]) -> None:
-        new = [queue_key for queue_key in queue_keys if queue_key not in self._waiting]
-        try:
-            if new and connections_left(self._connection) < len(new) + SPARE_CONNECTIONS:
-                self._poll("the pool has no connections to spare")
-                return
-            for queue_key in new:
-                self._waiting[queue_key] = _Waiting(self._connection, queue_key)
-            for queue_key in queue_keys:
-                self._waiting[queue_key].ask()
-        except (redis.exceptions.MaxConnectionsError, NoRawConnection) as error:
-            self._poll(str(error))
-        except RedisError:
-            self.close()
-            raise
-
-    def _poll(self, why: str) -> None:
-        """From now on look at the queues every now and then instead."""
-        log.info("Queues are looked at every %g s, and not watched: %s", POLL_SECONDS, why)
-        self.close()
-        self._polling = True
-
-    def close(self) -> None:
-        """Cut the waiting connections. Nothing is lost by it: they only looked."""
-        for waiting in self._waiting.values():
-            waiting.raw.close()
-        self._waiting = {}
-
-
-class _Waiting:
-    """One connection with a blocking look at one queue under way."""
-
-    def __init__(self, connection: redis.Redis, queue_key: str) -> None:
-        self.raw = RawConnection(connection)
-        self._queue_key = queue_key
-        self._asked_until = 0.0
-
-    def ask(self) -> None:
-        now = time.monotonic()
-        if self._asked_until > now and self.raw.socket is not None:
-            return
-        if self._asked_until:
-            # No answer for long: the connection may be half dead, and a new one is cheap and certain.
-            self.raw.disconnect()
-        self.raw.send("BLMOVE", self._queue_key, self._queue_key, "LEFT", "LEFT", 0)
-        self._asked_until = now + WATCH_SECONDS
-
-    def answered(self) -> bool:
-        """Read what came. True if it means: look at the queue.
-
-        Raises:
-            redis.exceptions.NoPermissionError: this user may not wait.
-        """
-        try:
-            if not self.raw.readable():
-                return False
-            self.raw.read()
-        except NoPermissionError:
-            raise
-        except (RedisConnectionError, redis.exceptions.TimeoutError, ResponseError):
-            self.raw.disconnect()
-        self._asked_until = 0.0
-        return True

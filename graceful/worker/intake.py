@@ -18,10 +18,11 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from graceful.worker import rq_private
 from graceful.worker.drain import Drain
-from graceful.worker.fetch import Fetched, Fetcher, QueueWatch
+from graceful.worker.fetch import Fetched, Fetcher
 from graceful.worker.give_back import give_back
 from graceful.worker.os_signals import Inbox
 from graceful.worker.presence import BEAT_SECONDS
+from graceful.worker.queue_watch import QueueWatch
 
 log = logging.getLogger("graceful.worker")
 SUSPENDED_SECONDS = 1.0
@@ -62,7 +63,7 @@ class Intake:
         self._attend = attend
         self._beat = beat
         self._fetcher = Fetcher(worker.connection, life)
-        self._watch = QueueWatch(worker.connection, inbox)
+        self._watch = QueueWatch(worker.connection, inbox, life)
         self._fetched: Fetched | None = None
 
     def hold_off(self, burst: bool) -> None:
@@ -85,6 +86,7 @@ class Intake:
                     log.info("Worker %s: %s in burst mode, exiting", worker.name, "suspended" if suspended else "quiet")
                     raise StopRequested
                 if not told:
+                    self._watch.leave()
                     log.info("Worker %s: %s", worker.name, "suspended" if suspended else "waits to be stopped")
                     worker.set_state(WorkerStatus.SUSPENDED)
                     told = True
@@ -111,6 +113,7 @@ class Intake:
         began = time.monotonic()
         wait_seconds = 1.0
         named = False
+        heartbeat_at = 0.0
         while True:
             self._attend()
             if self._drain.requested:
@@ -122,9 +125,12 @@ class Intake:
                     worker.set_state(WorkerStatus.IDLE)
                     worker.procline("Listening on " + ",".join(worker.queue_names()))
                     named = True
-                worker.heartbeat()
-                if worker.should_run_maintenance_tasks:
-                    worker.run_maintenance_tasks()
+                # Not between being woken and the fetch: others are woken for the same job, and it is waiting.
+                if time.monotonic() - heartbeat_at >= BEAT_SECONDS:
+                    worker.heartbeat()
+                    heartbeat_at = time.monotonic()
+                    if worker.should_run_maintenance_tasks:
+                        worker.run_maintenance_tasks()
                 taken = self._take()
                 if taken is not None or timeout is None:
                     return taken
@@ -188,6 +194,7 @@ class Intake:
             fetched = self._fetched
             if fetched is None:
                 return None
+            self._watch.leave()
             if fetched.forgotten:
                 self.give_back_leftover()
                 continue

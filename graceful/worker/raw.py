@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -64,7 +65,8 @@ class RawConnection:
 
     def send(self, *command: Any) -> None:
         """Send a command; connects first where that is necessary. Later reads wait at most a second."""
-        self._raw.send_command(*command)
+        # A health check would take a reply that is still to come for its own.
+        self._raw.send_command(*command, check_health=False)
         self.socket.settimeout(REPLY_SECONDS)
 
     def readable(self) -> bool:
@@ -91,3 +93,64 @@ def _waitable(sock: Any) -> bool:
         return int(sock.fileno()) >= 0 and hasattr(sock, "settimeout")
     except Exception:
         return False
+
+
+class PushConnection(RawConnection):
+    """A connection beside the client's pool, made of the same settings, over which the server may speak unasked.
+
+    It speaks RESP3, whatever the client does: only there commands and pushed messages share one connection. Reading a
+    reply passes over pushed messages (``_RESP3Parser``, read in redis 5.0 to 8.1), so look for them before and after.
+
+    Args:
+        connection: the client.
+
+    Raises:
+        TypeError: its connections take no ``protocol``.
+        NoRawConnection: it has no socket to wait for (fakeredis).
+    """
+
+    def __init__(self, connection: redis.Redis) -> None:
+        pool: Any = connection.connection_pool
+        self._raw = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
+        self._pending = 0
+
+    def post(self, *command: Any) -> None:
+        """Send a command and do not wait for its reply."""
+        self._send([command])
+
+    def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """Send commands at once and wait for their replies, at most a second for each.
+
+        Raises:
+            redis.exceptions.ResponseError: the server refuses one, or refused one that was posted before.
+        """
+        self._send(commands)
+        replies: list[Any] = []
+        failure: redis.exceptions.ResponseError | None = None
+        while self._pending:
+            try:
+                reply = self.read()
+                if isinstance(reply, list) and reply[:1] in ([b"invalidate"], ["invalidate"]):
+                    continue  # hiredis, in redis 5.0, gives a pushed message out as a reply.
+                replies.append(reply)
+            except redis.exceptions.ResponseError as error:
+                failure = error
+            self._pending -= 1
+        if failure is not None:
+            raise failure
+        return replies[-len(commands) :]
+
+    def _send(self, commands: Sequence[Sequence[Any]]) -> None:
+        if self.socket is None:
+            self._pending = 0
+            self._raw.connect()
+            if not _waitable(self.socket):
+                raise NoRawConnection(f"{type(self._raw).__name__} has no socket")
+            if hasattr(self._raw._parser, "set_push_handler"):  # redis 5.0 logs each pushed message otherwise.
+                self._raw._parser.set_push_handler(lambda message: None)
+        self._raw.send_packed_command(self._raw.pack_commands(commands), check_health=False)
+        self.socket.settimeout(REPLY_SECONDS)
+        self._pending += len(commands)
+
+    def close(self) -> None:
+        self._raw.disconnect()
