@@ -3,6 +3,7 @@
 #   make demo        watch a worker being stopped in the middle of its work, and read its report
 #   make demo-admin  the same report in the admin
 #   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=, STORM=); docs/chaos.md
+#   make compat      RQ's own test suite over our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')
 #   make bench       side by side with RQ's stock worker
 #   make lint        style, types, imports
 #   make clean       remove what the above have made
@@ -20,7 +21,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TIERS = tests/unit tests/db tests/integration tests/process
 
-.PHONY: test demo demo-admin bench chaos lint clean
+.PHONY: test demo demo-admin bench chaos compat lint clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -39,6 +40,9 @@ chaos: .venv/installed
 	STORM=$(STORM) STORM_SLACK=0 $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -rP tests/process/test_storm_deadline.py
 	$(BIN)/python -m tests.chaos --rounds 60 $(if $(SEED),--seed $(SEED)) --stock
 
+compat: .venv/installed
+	$(BIN)/python -m tests.compat $(ARGS)
+
 lint: .venv/installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -47,7 +51,7 @@ lint: .venv/installed-lint
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .compat .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml $(CONSTRAINTS)

@@ -14,6 +14,7 @@ from rq.worker import BaseWorker
 from graceful import conf
 from graceful.jobs.channel import Channel
 from graceful.worker import horse
+from graceful.worker.at_work import at_work
 from graceful.worker.elsewhere import Elsewhere
 from graceful.worker.give_back import give_back
 
@@ -25,6 +26,8 @@ class HorseSide(BaseWorker):
     """Id of the worker's report: under it the job is held."""
     runs_jobs_itself = False
     """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
+    is_at_work = False
+    """Whether this object is a worker inside ``work()``, or its horse; see :func:`graceful.worker.at_work.at_work`."""
     _channel: Channel
     _elsewhere: Elsewhere
 
@@ -32,6 +35,7 @@ class HorseSide(BaseWorker):
         """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
         self.life = life
         self._channel = channel
+        self.is_at_work = True
 
     @property
     def elsewhere(self) -> bool:
@@ -40,11 +44,13 @@ class HorseSide(BaseWorker):
             return False
         return not self.runs_jobs_itself or threading.current_thread() is not threading.main_thread()
 
+    @at_work
     def setup_work_horse_signals(self) -> None:
         """As RQ's, then ours: a SIGTERM to the group or to the horse itself harms no job."""
         super().setup_work_horse_signals()
         horse.settle(self._channel)
 
+    @at_work
     def perform_job(self, job: Job, queue: Queue, *execution: Any) -> bool:
         """As RQ's; interruptible, and with horse exit hooks at the end."""
         if self.elsewhere:
@@ -61,12 +67,14 @@ class HorseSide(BaseWorker):
             lambda: give_back(self, self.life, job, queue.key, self.execution, conf.settings().max_interruptions),
         )
 
+    @at_work
     def handle_execution_ended(self, *args: Any, **kwargs: Any) -> None:
         """RQ's first step after the job, on its way to success as to failure: not taken by an interrupted job."""
         if not self.elsewhere:
             horse.end()
         super().handle_execution_ended(*args, **kwargs)
 
+    @at_work
     def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
         """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go.
 

@@ -29,6 +29,7 @@ from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.jobs.channel import Channel, Stage, Verdict
 from graceful.worker import orphan, os_signals, rq_private, scheduler
+from graceful.worker.at_work import at_work
 from graceful.worker.attention import Attention, tight_seconds
 from graceful.worker.drain import Drain
 from graceful.worker.elsewhere import Elsewhere
@@ -92,6 +93,7 @@ class GracefulMixin(HorseSide):
         close_database_connections()
         with os_signals.capture() as inbox:
             self._assemble(inbox, settings)
+            self.is_at_work = True
             worked = False
             try:
                 worked = super().work(*bound.args, **bound.kwargs)
@@ -100,7 +102,10 @@ class GracefulMixin(HorseSide):
                 log.exception("Worker %s: ended by an error", self.name)
             finally:
                 self._dismiss_lookout()
-            return self._conclude(worked)
+            try:
+                return self._conclude(worked)
+            finally:
+                self.is_at_work = False
 
     def _assemble(self, inbox: os_signals.Inbox, settings: conf.Settings) -> None:
         """The parts of one life of the worker, from its start to its report."""
@@ -157,6 +162,7 @@ class GracefulMixin(HorseSide):
         lifetime: Lifetime | None = getattr(self, "_lifetime", None)
         return lifetime.report if lifetime else None
 
+    @at_work
     def bootstrap(
         self,
         logging_level: str | None = "INFO",
@@ -202,9 +208,11 @@ class GracefulMixin(HorseSide):
 
     # Signals and what follows from them.
 
+    @at_work
     def _install_signal_handlers(self) -> None:
         """RQ's would do I/O in the handler; ours are installed by :func:`os_signals.capture`, around the loop."""
 
+    @at_work
     def handle_payload(self, message: dict[str, Any]) -> None:
         """A command from RQ's channel, in the pubsub thread: ``shutdown`` is recorded like a signal."""
         if parse_payload(message).get("command") == "shutdown":
@@ -218,6 +226,7 @@ class GracefulMixin(HorseSide):
 
     # Taking jobs.
 
+    @at_work
     def check_for_suspension(self, burst: bool) -> None:
         """As RQ's, but a stop ends it at once; here the loop also ends when a stop was asked for."""
         with self._run.step():
@@ -226,6 +235,7 @@ class GracefulMixin(HorseSide):
                 raise StopRequested
             self._intake.hold_off(burst)
 
+    @at_work
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
@@ -241,11 +251,13 @@ class GracefulMixin(HorseSide):
                 self._run.end_well()
             return taken
 
+    @at_work
     def _start_scheduler(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a scheduler whose worker is killed does not go on alone."""
         with orphan.followed():
             super()._start_scheduler(*args, **kwargs)
 
+    @at_work
     def run_maintenance_tasks(self) -> None:
         """As RQ's; also brings home the reports that wait in the journal or in the spool, and removes old ones."""
         try:
@@ -259,6 +271,7 @@ class GracefulMixin(HorseSide):
             log.exception("Worker %s: RQ's maintenance failed", self.name)
         keep_up(self.connection, self._settings)
 
+    @at_work
     def execute_job(self, job: Job, queue: Queue) -> None:
         """As RQ's; a job that was taken after the stop was asked for goes back to the front of its queue.
 
@@ -313,14 +326,16 @@ class GracefulMixin(HorseSide):
             self._inbox.wait(min(until.left(), LOOK_SECONDS))
             self.attend()
 
+    @at_work
     def prepare_execution(self, job: Job) -> Execution:
         """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
         with self._lasting_entries():
             execution: Execution = super().prepare_execution(job)
-        assert self._in_hand is not None
-        self._in_hand.execution = execution
+        if self._in_hand is not None:  # None: a subclass of ours has an execute_job of its own.
+            self._in_hand.execution = execution
         return execution
 
+    @at_work
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """As RQ's; our fetch moves jobs to the intermediate queue however many queues the worker has."""
         super().prepare_job_execution(job, True)
@@ -353,6 +368,7 @@ class GracefulMixin(HorseSide):
 
     # The horse.
 
+    @at_work
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """As RQ's, with signals held back until the horse has its own handlers."""
         with os_signals.blocked():
@@ -360,6 +376,7 @@ class GracefulMixin(HorseSide):
         if rq_private.stopped_by_user(self, job.id):
             self.kill_horse()  # The stop-job command came before there was a horse to kill.
 
+    @at_work
     def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's; a Redis that is away does not part the worker from its running job."""
         try:
@@ -379,6 +396,7 @@ class GracefulMixin(HorseSide):
         finally:
             self._entries_last = False
 
+    @at_work
     def get_heartbeat_ttl(self, *args: Any, **kwargs: Any) -> int:
         """As RQ's; but the entries that say that a job is in flight outlive the worker by days.
 
@@ -389,6 +407,7 @@ class GracefulMixin(HorseSide):
         seconds = int(super().get_heartbeat_ttl(*args, **kwargs))
         return max(seconds, HELD_SECONDS) if self._entries_last else seconds
 
+    @at_work
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's; not sent any more once the worker is about to go."""
         # The horse has another life than the worker: it always sends, and only in pipelines.
@@ -403,16 +422,18 @@ class GracefulMixin(HorseSide):
             # RQ's loop would end the worker for it; the dequeue that follows waits for Redis to come back.
             log.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
 
+    @at_work
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         """As RQ's; see :meth:`HorseWatch.wait`.
 
         Raises:
             HorseMonitorTimeoutException: it is time for a heartbeat.
         """
-        if self._in_hand is None:
-            return None, None, None
+        if self._in_hand is None:  # A subclass of ours has an execute_job of its own.
+            return super().wait_for_horse()
         return self._horse_watch.wait(self._in_hand)
 
+    @at_work
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """As RQ's, but never the worker's own process group; see :func:`graceful.worker.in_hand.kill`."""
         if self.horse_pid:
@@ -424,10 +445,12 @@ class GracefulMixin(HorseSide):
 
     # The end.
 
+    @at_work
     def stop_scheduler(self) -> None:
         """As RQ's, without its unbounded wait; locks of a scheduler that had to be killed are released."""
         scheduler.stop(self, self._drain.end().left() / 4)
 
+    @at_work
     def unsubscribe(self) -> None:
         """As RQ's, in an order in which the thread sees that it has to stop before it is woken up."""
         if self.pubsub_thread:
@@ -435,6 +458,7 @@ class GracefulMixin(HorseSide):
             self.pubsub.unsubscribe()
             self.pubsub_thread.join(timeout=0.5)
 
+    @at_work
     def teardown(self) -> None:
         """As RQ's, with a bound: a Redis that does not answer must not eat the time of the hooks."""
         if self.is_horse:

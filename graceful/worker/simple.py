@@ -18,6 +18,7 @@ from rq.queue import Queue
 from graceful.jobs import interruption
 from graceful.jobs.channel import Verdict
 from graceful.worker import horse, os_signals
+from graceful.worker.at_work import at_work
 from graceful.worker.companion import Companion
 from graceful.worker.horse_watch import LOOK_SECONDS
 from graceful.worker.mixin import GracefulMixin
@@ -43,6 +44,7 @@ class SimpleMixin(GracefulMixin):
     _beating: Standby | None = None
     _fate: threading.RLock | None = None
 
+    @at_work
     def bootstrap(
         self,
         logging_level: str | None = "INFO",
@@ -71,26 +73,31 @@ class SimpleMixin(GracefulMixin):
             if thread is not None:
                 thread.dismiss()
 
+    @at_work
     def perform_job(self, job: Job, queue: Queue, *execution: Execution) -> bool:
         """As RQ's, with the attendant thread beside it."""
         if self.elsewhere:
             return super().perform_job(job, queue, *execution)
         self._fate = threading.RLock()
         with self._attended():
-            return super().perform_job(job, queue, *execution)
+            return bool(super().perform_job(job, queue, *execution))
 
+    @at_work
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         with self._deciding():
             super().prepare_job_execution(job, remove_from_intermediate_queue)
 
+    @at_work
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
         with self._deciding(Verdict.FINISHED):
             super().handle_job_success(*args, **kwargs)
 
+    @at_work
     def handle_job_retry(self, *args: Any, **kwargs: Any) -> None:
         with self._deciding(Verdict.FINISHED):
             super().handle_job_retry(*args, **kwargs)
 
+    @at_work
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
         with self._deciding():
             super().handle_job_failure(*args, **kwargs)

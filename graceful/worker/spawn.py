@@ -20,6 +20,7 @@ from rq.job import Job
 from rq.queue import Queue
 
 from graceful.worker import os_signals, rq_private
+from graceful.worker.at_work import at_work
 from graceful.worker.mixin import GracefulMixin
 
 CHILD = """import sys
@@ -46,17 +47,18 @@ class SpawnMixin(GracefulMixin):
 
     graceful_over: type | None = None
 
+    @at_work
     def _dump_worker_config(self) -> bytes:
         """RQ's check that its horse could be told of this worker; ours is told in another way."""
         return b""
 
+    @at_work
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Start the horse; signals are held back in it until it has its own handlers."""
         os.environ["RQ_WORKER_ID"] = self.name
         os.environ["RQ_JOB_ID"] = job.id
-        assert self._in_hand is not None
-        assert self._in_hand.execution is not None
-        execution_id = self._in_hand.execution.id
+        assert self.execution is not None
+        execution_id = self.execution.id
         os.environ["RQ_EXECUTION_ID"] = execution_id
         letter = pickle.dumps(
             {
