@@ -1,0 +1,356 @@
+"""The state of one worker's shutdown, and the one function that changes it.
+
+``step(state, event, now)`` is pure: no clock, no lock, no I/O. The coordinator (:mod:`graceful.worker.shutdown`) sends
+it what happened and carries out the effects that it answers with. All instants are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from graceful.core.deadline import Deadline
+from graceful.core.limits import Budget, Limits
+from graceful.core.outcome import exit_code_of, outcome_of
+from graceful.core.phases import JobOutcome, Outcome, Phase, Reason, later
+from graceful.core.records import HookResult, InFlightJob, JobTally
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that is known of one worker's life and end; the shutdown report is a projection of it.
+
+    Args:
+        budget: the grace period and its parts.
+        started_at: when the worker started.
+        phase: how far the shutdown has come; it never goes back.
+        reason: why the worker ends; None while it runs.
+        signal: the first signal's name, for instance ``"SIGTERM"``.
+        stops: when a stop was asked for, ascending.
+        limits: soft limit, hard limit and end; None until the shutdown has begun.
+        quiet: whether the worker takes no new job.
+        job: the job in flight; one that Redis could not be told about stays in flight.
+        interrupt_sent: whether the job in flight has been interrupted.
+        killed: whether the job in flight has been killed.
+        jobs: what became of earlier jobs.
+        drained_at: when the last job was gone and RQ's teardown over.
+        hook: the exit hook that runs now.
+        hooks: results of those that have run.
+        forced: why the end had to be forced; empty if it was not.
+        ended_at: when the report was sealed.
+    """
+
+    budget: Budget
+    started_at: float
+    phase: Phase = Phase.RUNNING
+    reason: Reason | None = None
+    signal: str | None = None
+    stops: tuple[float, ...] = ()
+    limits: Limits | None = None
+    quiet: bool = False
+    job: InFlightJob | None = None
+    interrupt_sent: bool = False
+    killed: bool = False
+    jobs: JobTally = field(default_factory=JobTally)
+    drained_at: float | None = None
+    hook: str = ""
+    hooks: tuple[HookResult, ...] = ()
+    forced: str = ""
+    ended_at: float | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the shutdown has begun: no new job is started."""
+        return self.limits is not None
+
+    @property
+    def sealed(self) -> bool:
+        return self.phase is Phase.SEALED
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the shutdown went; None until it is sealed."""
+        if not self.sealed:
+            return None
+        return outcome_of(self.reason or Reason.ERROR, self.hooks, self.jobs.in_flight, forced=bool(self.forced))
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of a sealed shutdown; see sysexits.h."""
+        outcome = self.outcome
+        return None if outcome is None else exit_code_of(self.reason or Reason.ERROR, outcome, self.hooks)
+
+    def end(self, now: float) -> Deadline:
+        """When the process has to be over; a worker that runs on has its whole grace period from ``now``."""
+        return self.limits.end if self.limits else Deadline(now + self.budget.timeout)
+
+    def seconds_to_next_limit(self, now: float) -> float | None:
+        """Seconds until the job in flight is to be interrupted or killed; None where no limit is ahead."""
+        if self.limits is None or self.job is None or self.killed:
+            return None
+        limit = self.limits.hard if self.interrupt_sent else self.limits.soft
+        return max(0.0, limit.at - now)
+
+
+# What happened.
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """A signal or RQ's shutdown command asks for the end, perhaps not for the first time."""
+
+    at: float
+    reason: Reason
+    signal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuietAsked:
+    """SIGTSTP: take no new job."""
+
+
+@dataclass(frozen=True, slots=True)
+class StacksAsked:
+    """SIGTTIN: log where worker and job stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobTaken:
+    """A job is in flight from here on."""
+
+    job: InFlightJob
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """What became of the job in flight; ``UNKNOWN`` where Redis could not be told and it is still held."""
+
+    job: InFlightJob
+
+
+@dataclass(frozen=True, slots=True)
+class LoopEnded:
+    """The worker's loop has ended by itself, or an error has ended it, before or after a stop was asked for."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class TornDown:
+    """No job is in flight any more, and RQ's own teardown is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookStarted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookEnded:
+    result: HookResult
+
+
+@dataclass(frozen=True, slots=True)
+class HooksOver:
+    """The last exit hook has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """The main thread did not reach the end in time; ``where`` is its stack."""
+
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    StopAsked
+    | QuietAsked
+    | StacksAsked
+    | JobTaken
+    | JobEnded
+    | LoopEnded
+    | TornDown
+    | HookStarted
+    | HookEnded
+    | HooksOver
+    | Stalled
+    | Tick
+)
+
+
+class Effect(Enum):
+    """What has to be done; what it needs to know stands in the state."""
+
+    GUARD = auto()
+    """See to it that the process is over by the end of the grace period."""
+    ANNOUNCE = auto()
+    """Tell the job in flight that the worker stops, and its limits."""
+    BOUND_REDIS = auto()
+    """Let no Redis command take long any more."""
+    STOP_SCHEDULER = auto()
+    """Tell RQ's scheduler process to end."""
+    WRITE_JOURNAL = auto()
+    """Write the report as it is now ahead."""
+    REQUESTED = auto()
+    """Log and signal that the shutdown was requested."""
+    REPEATED = auto()
+    """Log that a stop was asked for again."""
+    QUIETED = auto()
+    """Log that the worker takes no new job."""
+    STACKS = auto()
+    """Log the stacks of worker and job."""
+    INTERRUPT = auto()
+    """Raise JobInterrupted in the job in flight."""
+    KILL = auto()
+    """Kill the job in flight."""
+    RUN_HOOKS = auto()
+    """Run the exit hooks."""
+    STORE = auto()
+    """Store the sealed report."""
+    EXIT = auto()
+    """End the process from here: the main thread does not."""
+
+
+Effects = tuple[Effect, ...]
+
+
+def step(state: State, event: Event, now: float) -> tuple[State, Effects]:
+    """What becomes of the shutdown by an event.
+
+    Args:
+        state: the shutdown before it.
+        event: what happened.
+        now: the monotonic instant.
+
+    Returns:
+        the shutdown after it, and what has to be done now, in this order.
+    """
+    state, effects = _after(state, event, now)
+    state, due = _enforce_limits(state, now)
+    return state, effects + due
+
+
+def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
+    match event:
+        case StacksAsked():
+            return state, (Effect.STACKS,)
+        case Stalled():
+            return _stalled(state, event, now)
+        case _ if state.sealed:
+            return state, ()
+        case StopAsked():
+            return _stop(state, event)
+        case QuietAsked():
+            return replace(state, quiet=True), () if state.quiet else (Effect.QUIETED,)
+        case JobTaken(job):
+            return replace(state, job=job, interrupt_sent=False, killed=False), ()
+        case JobEnded(job):
+            return _job_ended(state, job, now), ()
+        case LoopEnded(reason):
+            return _loop_ended(state, reason, now)
+        case TornDown():
+            return _torn_down(state, now)
+        case HookStarted(name):
+            return replace(state, phase=later(Phase.HOOKS, state.phase), hook=name), (Effect.WRITE_JOURNAL,)
+        case HookEnded(result):
+            return replace(state, hook="", hooks=(*state.hooks, result)), ()
+        case HooksOver():
+            return _sealed(state, now), (Effect.STORE,)
+        case Tick():
+            return state, ()
+
+
+def _stop(state: State, event: StopAsked) -> tuple[State, Effects]:
+    # A signal can be recorded after the loop has ended by itself: what began the shutdown stays its reason.
+    stops = tuple(sorted((*state.stops, event.at)))
+    limits = state.budget.limits(stops)
+    if state.limits is not None:
+        limits = limits.no_later_than(state.limits)
+        return replace(state, stops=stops, limits=limits), (Effect.ANNOUNCE, Effect.REPEATED)
+    state = replace(state, reason=event.reason, signal=event.signal, stops=stops, limits=limits)
+    return _begun(state)
+
+
+def _begun(state: State) -> tuple[State, Effects]:
+    if state.job is None:
+        state = replace(state, phase=later(Phase.REQUESTED, state.phase))
+    else:
+        state = replace(state, phase=later(Phase.DRAINING, state.phase), jobs=_met(state.jobs, state.job))
+    return state, (
+        Effect.GUARD,
+        Effect.ANNOUNCE,
+        Effect.BOUND_REDIS,
+        Effect.WRITE_JOURNAL,
+        Effect.STOP_SCHEDULER,
+        # Last: where nobody reads the log any more, writing to it may block for ever.
+        Effect.REQUESTED,
+    )
+
+
+def _job_ended(state: State, job: InFlightJob, now: float) -> State:
+    tally = state.jobs
+    if job.outcome is JobOutcome.FINISHED:
+        tally = replace(tally, finished=tally.finished + 1)
+    elif job.outcome is JobOutcome.FAILED:
+        tally = replace(tally, failed=tally.failed + 1)
+    if state.stopping:
+        tally = _met(tally, replace(job, seconds=max(0.0, now - state.stops[0])))
+    unknown = job.outcome is JobOutcome.UNKNOWN
+    return replace(state, jobs=tally, job=job if unknown else None)
+
+
+def _met(tally: JobTally, job: InFlightJob) -> JobTally:
+    """With a job that the shutdown met, in place of what was known of it before."""
+    return replace(tally, in_flight=(*(each for each in tally.in_flight if each.id != job.id), job))
+
+
+def _loop_ended(state: State, reason: Reason, now: float) -> tuple[State, Effects]:
+    if not state.stopping:
+        limits = state.budget.limits((now,))
+        return _begun(replace(state, reason=reason, stops=(now,), limits=limits))
+    if reason in (Reason.ERROR, Reason.REDIS_LOST):
+        return replace(state, reason=reason), ()
+    return state, ()
+
+
+def _torn_down(state: State, now: float) -> tuple[State, Effects]:
+    if state.drained_at is not None:
+        return state, ()
+    state = replace(state, phase=later(Phase.DRAINED, state.phase), drained_at=now)
+    if state.limits is not None:
+        # From here on only hooks and report are left, and nothing is to be waited for any longer than they may take.
+        end = min(state.limits.end, Deadline(now + state.budget.hooks))
+        state = replace(state, limits=replace(state.limits, end=end))
+    return state, (Effect.GUARD, Effect.WRITE_JOURNAL, Effect.RUN_HOOKS)
+
+
+def _stalled(state: State, event: Stalled, now: float) -> tuple[State, Effects]:
+    if state.sealed:
+        return state, (Effect.EXIT,)
+    kill = (Effect.KILL,) if state.job is not None and not state.killed else ()
+    return _sealed(replace(state, killed=True, forced=event.where), now), (*kill, Effect.STORE, Effect.EXIT)
+
+
+def _sealed(state: State, now: float) -> State:
+    """The end: what still runs now is not known any more."""
+    in_flight = tuple(
+        replace(job, outcome=JobOutcome.UNKNOWN) if job.outcome is JobOutcome.RUNNING else job
+        for job in state.jobs.in_flight
+    )
+    jobs = replace(state.jobs, in_flight=in_flight)
+    return replace(state, phase=Phase.SEALED, reason=state.reason or Reason.ERROR, jobs=jobs, ended_at=now)
+
+
+def _enforce_limits(state: State, now: float) -> tuple[State, Effects]:
+    if state.sealed or state.limits is None or state.job is None or state.killed:
+        return state, ()
+    if now >= state.limits.hard.at:
+        return replace(state, interrupt_sent=True, killed=True), (Effect.KILL,)
+    if now >= state.limits.soft.at and not state.interrupt_sent:
+        return replace(state, interrupt_sent=True), (Effect.INTERRUPT,)
+    return state, ()
