@@ -1,0 +1,93 @@
+"""The one owner of a shutdown's state: events come in from any thread, effects go out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from graceful.core import shutdown
+from graceful.core.deadline import Deadline
+from graceful.core.phases import Reason
+from graceful.core.shutdown import Effect, Event, State, step
+from graceful.worker.shutdown.os_signals import QUIET_SIGNAL, SHUTDOWN_COMMAND, STACKS_SIGNAL, Inbox, Received
+
+
+class Effects(Protocol):
+    """Carries out what the state machine decides."""
+
+    def carry_out(self, effect: Effect, coordinator: Coordinator) -> None:
+        """Do it, in the thread that sent the event; never called under the coordinator's lock."""
+
+
+class Coordinator:
+    """Feeds events to the state machine and has its effects carried out.
+
+    The main thread, the stall guard, the guardian and the threads of a simple worker may all send events. The lock is
+    held for the step alone, which is pure, so nobody waits for anybody's I/O.
+
+    Args:
+        state: the shutdown's state at the worker's start.
+        inbox: what was asked of the worker from outside.
+        effects: what carries the effects out.
+    """
+
+    def __init__(self, state: State, inbox: Inbox, effects: Effects) -> None:
+        self._state = state
+        self._inbox = inbox
+        self._effects = effects
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> State:
+        """The state as it is now; it is frozen, and a later event makes another."""
+        return self._state
+
+    @property
+    def stopping(self) -> bool:
+        return self._state.stopping
+
+    def end(self) -> Deadline:
+        """When the process has to be over; with nobody asking for it, a grace period from now."""
+        return self._state.end(time.monotonic())
+
+    def attend(self) -> State:
+        """Take in what was asked for since the last time, and keep the job in flight to its limits."""
+        return self._step(self._unread)
+
+    def send(self, event: Event) -> State:
+        """Something happened.
+
+        Returns:
+            the state after it, once all that follows from the event is done.
+        """
+        return self._step(lambda: [event])
+
+    def _step(self, events: Callable[[], list[Event]]) -> State:
+        todo: list[Effect] = []
+        with self._lock:
+            now = time.monotonic()
+            for event in events():
+                self._state, effects = step(self._state, event, now)
+                todo += effects
+        for effect in todo:
+            self._effects.carry_out(effect, self)
+        return self._state
+
+    def _unread(self) -> list[Event]:
+        events: list[Event] = []
+        while (received := self._inbox.next()) is not None:
+            events.append(event_of(received))
+        return [*events, shutdown.Tick()]
+
+
+def event_of(received: Received) -> Event:
+    """What a signal or a command means."""
+    if received.name == QUIET_SIGNAL.name:
+        return shutdown.QuietAsked()
+    if received.name == STACKS_SIGNAL.name:
+        return shutdown.StacksAsked()
+    if received.name == SHUTDOWN_COMMAND:
+        return shutdown.StopAsked(received.at, Reason.COMMAND)
+    return shutdown.StopAsked(received.at, Reason.SIGNAL, received.name)
