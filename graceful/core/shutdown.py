@@ -36,6 +36,7 @@ class State:
         drained_at: when the last job was gone and RQ's teardown over.
         hook: the exit hook that runs now.
         hooks: results of those that have run.
+        holds_nothing: whether it is certain that no job is held in the worker's name any more.
         forced: why the end had to be forced; empty if it was not.
         ended_at: when the report was sealed.
     """
@@ -55,6 +56,7 @@ class State:
     drained_at: float | None = None
     hook: str = ""
     hooks: tuple[HookResult, ...] = ()
+    holds_nothing: bool = False
     forced: str = ""
     ended_at: float | None = None
 
@@ -137,7 +139,13 @@ class LoopEnded:
 
 @dataclass(frozen=True, slots=True)
 class TornDown:
-    """No job is in flight any more, and RQ's own teardown is over."""
+    """No job runs any more, and RQ's own teardown is over.
+
+    Args:
+        holds_nothing: whether Redis has been told of every job that the worker had taken.
+    """
+
+    holds_nothing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +261,8 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return _job_ended(state, job, now), ()
         case LoopEnded(reason):
             return _loop_ended(state, reason, now)
-        case TornDown():
-            return _torn_down(state, now)
+        case TornDown(holds_nothing):
+            return _torn_down(replace(state, holds_nothing=holds_nothing), now)
         case HookStarted(name):
             return replace(state, phase=later(Phase.HOOKS, state.phase), hook=name), (Effect.WRITE_JOURNAL,)
         case HookEnded(result):

@@ -1,4 +1,4 @@
-"""The shutdown report as a projection of the shutdown's state: nothing is kept in it that does not stand there."""
+"""The shutdown report as a projection of the shutdown's state: it says nothing that does not stand there."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from graceful.core.shutdown import State
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where the monotonic clock stood when the wall clock showed what.
+    """What the wall clock showed at an instant of the monotonic one.
 
-    Spans are measured by the monotonic clock, so that a wall clock that is set meanwhile does not make a drain of
-    minus two hours; instants are shown by the wall clock.
+    Spans are measured by the monotonic clock: a wall clock that is set during the drain does not make it last minus
+    two hours. Instants are shown by the wall clock, counted from such a reading.
     """
 
     monotonic: float = field(default_factory=time.monotonic)
@@ -36,13 +36,16 @@ class WorkerIdentity:
     """Which worker a report is of.
 
     Args:
-        worker: the worker's name.
+        name: the worker's name.
         queues: names of its queues.
         worker_class: dotted path of its class.
         release: label of the running release.
+        life: id of the report, different at each start.
+        hostname: name of its machine.
+        pid: its process.
     """
 
-    worker: str
+    name: str
     queues: tuple[str, ...]
     worker_class: str
     release: str = ""
@@ -57,34 +60,36 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
     Args:
         state: the state of the shutdown.
         worker: whose report it is.
-        started: the clocks when the worker started.
-        requested: the clocks when the shutdown was requested, or as ``started``.
+        started: a reading of the clocks at the worker's start.
+        requested: a reading at the shutdown's beginning, from which its instants are counted.
     """
-    requested_at = state.stops[0] if state.stops else None
-    # A signal that came before the worker was ready for it.
-    shown = [max(each, started.at(state.started_at)) for each in map(requested.at, _instants(state))]
-    known = dict(zip(_names(state), shown, strict=True))
+    asked_at = state.stops[0] if state.stops else None
+    started_at = started.at(state.started_at)
+
+    def shown(instant: float | None) -> datetime | None:
+        return None if instant is None else max(started_at, requested.at(instant))
+
     return ShutdownReport(
         id=worker.life,
-        worker=worker.worker,
+        worker=worker.name,
         hostname=worker.hostname,
         pid=worker.pid,
         queues=worker.queues,
         worker_class=worker.worker_class,
         release=worker.release,
-        started_at=started.at(state.started_at),
+        started_at=started_at,
         reason=state.reason,
         signal=state.signal,
         outcome=state.outcome,
         exit_code=state.exit_code,
         phase=state.phase,
-        requested_at=known.get("requested"),
-        drained_at=known.get("drained"),
-        ended_at=known.get("ended"),
+        requested_at=shown(state.ended_at if asked_at is None else asked_at),
+        drained_at=shown(state.drained_at),
+        ended_at=shown(state.ended_at),
         seconds=Spans(
-            drain=_between(requested_at, state.drained_at) if state.sealed else None,
+            drain=_between(asked_at, state.drained_at) if state.sealed else None,
             hooks=_between(state.drained_at, state.ended_at),
-            total=_between(requested_at, state.ended_at),
+            total=_between(asked_at, state.ended_at),
         ),
         jobs=state.jobs,
         hooks=state.hooks,
@@ -93,12 +98,22 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
 
 
 def shutdown_of(state: State, worker: WorkerIdentity, deadline: Deadline) -> Shutdown:
-    """What an exit hook is told of the shutdown; ``deadline`` is its own."""
+    """What an exit hook is told of the shutdown.
+
+    Args:
+        state: the state of the shutdown.
+        worker: whose it is.
+        deadline: the hook's own.
+    """
     return Shutdown(
         reason=state.reason or Reason.ERROR,
         signal=state.signal,
-        worker=worker.worker,
+        worker=worker.name,
         queues=worker.queues,
         jobs=state.jobs,
         deadline=deadline,
     )
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else max(0.0, end - begin)
