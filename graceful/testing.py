@@ -14,9 +14,9 @@ from graceful.core.deadline import Deadline
 from graceful.core.policy import Limits
 from graceful.exceptions import JobInterrupted
 from graceful.jobs import interruption
-from graceful.jobs.channel import Channel
-from graceful.jobs.notebook import MemoryStore, read
 from graceful.jobs.progress import Progress, progress_in
+from graceful.jobs.shared_memory import SharedMemory
+from graceful.resume.cursors import MemoryStore, read
 
 __all__ = ["Run", "Worker", "shutdown_after", "worker"]
 TIME_LEFT = 20.0
@@ -77,10 +77,10 @@ class Worker:
         return progress_in(read(self._store.load()))
 
     @contextmanager
-    def _run(self, channel: _StagedChannel) -> Iterator[Run]:
+    def _run(self, memory: _StagedChannel) -> Iterator[Run]:
         run = Run()
         before = interruption.guard
-        guard = interruption.install(channel, self._store)
+        guard = interruption.install(memory, self._store)
         assert guard is not None
         try:
             guard.look_every = 0.0  # Between any two items, to be interrupted after the very one.
@@ -93,7 +93,7 @@ class Worker:
         finally:
             guard.end(run.finished)
             interruption.guard = before
-            channel.close()
+            memory.close()
 
 
 def worker() -> AbstractContextManager[Worker]:
@@ -119,7 +119,7 @@ def shutdown_after(
     return Worker().shutdown_after(items, seconds=seconds, time_left=time_left)
 
 
-class _StagedChannel(Channel):
+class _StagedChannel(SharedMemory):
     """Says by itself that a shutdown was asked for, when its time has come."""
 
     def __init__(self, items: int | None, seconds: float | None, time_left: float) -> None:

@@ -120,7 +120,7 @@ class ShutdownReport:
 
     @property
     def sealed(self) -> bool:
-        """Whether the report is complete: by its worker, or by a successor, which leaves the phase as it was."""
+        """Whether the report is complete: by its worker, or by a reaper, which leaves the phase as it was."""
         return self.outcome is not None
 
 

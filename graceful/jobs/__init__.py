@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from graceful.jobs.clock import shutdown_requested, time_left, uninterruptible
 from graceful.jobs.on_interrupt import on_interrupt, policy_of
 from graceful.jobs.progress import Progress, progress
-from graceful.jobs.resumable import checkpoint, resumable, resume_state
+from graceful.resume.clock import shutdown_requested, time_left, uninterruptible
+from graceful.resume.loop import checkpoint, resumable, resume_state
 
 __all__ = [
     "Progress",

@@ -13,8 +13,8 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from graceful.exceptions import JobInterrupted
-from graceful.jobs.channel import Channel, Stage
-from graceful.jobs.notebook import MemoryStore, Notebook, Store
+from graceful.jobs.shared_memory import SharedMemory, Stage
+from graceful.resume.cursors import Cursors, MemoryStore, Store
 
 T = TypeVar("T")
 REASON = "the worker is shutting down"
@@ -26,13 +26,13 @@ class Guard:
     """The gate through which an interruption reaches the job that runs in this process.
 
     Args:
-        channel: the memory shared with the worker.
+        memory: the memory shared with the worker.
         store: where the job's cursors are kept; None keeps them no longer than the guard.
     """
 
-    def __init__(self, channel: Channel, store: Store | None = None) -> None:
-        self.channel = channel
-        self.notebook = Notebook(store or MemoryStore())
+    def __init__(self, memory: SharedMemory, store: Store | None = None) -> None:
+        self.memory = memory
+        self.notebook = Cursors(store or MemoryStore())
         self.interrupted = False
         self.settled = False
         """Whether RQ has begun to settle the job's end, as success or as failure."""
@@ -56,12 +56,12 @@ class Guard:
         self._knock(frame)
 
     def _knock(self, frame: FrameType | None = None) -> None:
-        if self._open and not self._shields and self.channel.interrupt and not self.interrupted:
+        if self._open and not self._shields and self.memory.interrupt and not self.interrupted:
             self._interrupt(frame or sys._getframe(1))
 
     def _interrupt(self, frame: FrameType) -> NoReturn:
         self.interrupted = True
-        self.channel.write_stack(self.stack_of_job(frame))
+        self.memory.write_stack(self.stack_of_job(frame))
         raise JobInterrupted(REASON)
 
     def look(self) -> None:
@@ -73,7 +73,7 @@ class Guard:
         Raises:
             JobInterrupted: the worker is to stop.
         """
-        if not self.channel.announced:
+        if not self.memory.announced:
             return
         allowed = self._open and not self._shields and self.gives_way and not self.interrupted
         if allowed and threading.current_thread() is threading.main_thread():
@@ -123,13 +123,13 @@ class Guard:
             JobInterrupted: a horse that was told before it came this far has had no signal since.
         """
         self._open = True
-        self.channel.stage = Stage.RUNNING
+        self.memory.stage = Stage.RUNNING
         self._knock()
 
     def end(self, success: bool) -> None:
         """From now on it may not; the cursors of a job without success are saved, for its next run."""
         self._open = False
-        self.channel.stage = Stage.STORING
+        self.memory.stage = Stage.STORING
         if not success:
             self.save_notes()
 
@@ -141,7 +141,7 @@ class Guard:
             yield
         finally:
             self._shields.pop()
-            if not self._shields and self.channel.interrupt:
+            if not self._shields and self.memory.interrupt:
                 if threading.current_thread() is threading.main_thread():
                     self._knock()
                 else:
@@ -152,8 +152,8 @@ guard: Guard | None = None
 """The guard of the job in hand; None outside a worker."""
 
 
-def install(channel: Channel | None, store: Store | None = None) -> Guard | None:
+def install(memory: SharedMemory | None, store: Store | None = None) -> Guard | None:
     """Make a new guard the one of this process; None takes it away."""
     global guard
-    guard = None if channel is None else Guard(channel, store)
+    guard = None if memory is None else Guard(memory, store)
     return guard

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from graceful.exceptions import CursorMismatch
-from graceful.jobs.notebook import FIELD, read
+from graceful.resume.cursors import FIELD, read
 
 
 class JobInRedis(Protocol):
@@ -56,6 +56,6 @@ def progress(job: JobInRedis) -> tuple[Progress, ...]:
 
 
 def progress_in(saved: Mapping[str, Any]) -> tuple[Progress, ...]:
-    """The progress in what :func:`graceful.jobs.notebook.read` has read."""
+    """The progress in what :func:`graceful.resume.cursors.read` has read."""
     loops = saved["loops"]
     return tuple(Progress(name, each["done"], each["total"], each["finished"]) for name, each in loops.items())

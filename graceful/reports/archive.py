@@ -19,8 +19,8 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, Operational
 from django.db.utils import load_backend
 from redis import RedisError
 
-from graceful.core.autopsy import knows_more
 from graceful.core.deadline import Deadline
+from graceful.core.post_mortem import knows_more
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
 from graceful.models import ReportedHook, ReportedJob
@@ -60,7 +60,7 @@ def store(report: ShutdownReport, *, seconds: float) -> bool:
     return report.id in errand.stored
 
 
-def bring_home(holder: Holder, seconds: float) -> int:
+def archive_pending(holder: Holder, seconds: float) -> int:
     """Store the reports that wait in a journal or a spool, and remove them there.
 
     Never raises. What is not done within ``seconds`` is left for the next time, except that a server behind
@@ -70,14 +70,14 @@ def bring_home(holder: Holder, seconds: float) -> int:
         How many reports were brought home.
     """
     try:
-        return fetch_home(holder, seconds)
+        return archive_pending_or_raise(holder, seconds)
     except (RedisError, OSError) as error:
         logger.warning("Shutdown reports in %s could not be brought home: %s", holder, error)
         return 0
 
 
-def fetch_home(holder: Holder, seconds: float) -> int:
-    """As :func:`bring_home`.
+def archive_pending_or_raise(holder: Holder, seconds: float) -> int:
+    """As :func:`archive_pending`.
 
     Raises:
         redis.RedisError, OSError: what ``holder`` raises when it cannot be reached.

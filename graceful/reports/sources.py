@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from graceful.conf import settings
 from graceful.core.deadline import Deadline
-from graceful.reports.archive import Holder, fetch_home
+from graceful.reports.archive import Holder, archive_pending_or_raise
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
 
@@ -70,7 +70,7 @@ def bring_all_home(seconds: float, reap: Callable[[Redis], int] | None = None) -
     Args:
         seconds: for all of them; a server that does not answer takes at most an equal share.
         reap: closes the reports of dead workers on a server, and says how many there were
-            (:func:`graceful.worker.reaping.reap`, which this room does not know).
+            (:func:`graceful.worker.cluster.reaping.reap`, which this room does not know).
     """
     deadline = Deadline.after(seconds)
     brought = closed = 0
@@ -83,7 +83,7 @@ def bring_all_home(seconds: float, reap: Callable[[Redis], int] | None = None) -
         try:
             if reap is not None and isinstance(holder, Journal):
                 closed += reap(holder.connection)
-            brought += fetch_home(holder, deadline.left() / (len(holders) - place))
+            brought += archive_pending_or_raise(holder, deadline.left() / (len(holders) - place))
         except (RedisError, OSError) as error:
             failures.append(f"{holder}: {error}")
         finally:

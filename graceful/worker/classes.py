@@ -7,9 +7,9 @@ from typing import Any
 from rq.worker import BaseWorker, SimpleWorker, SpawnWorker, Worker
 
 from graceful.exceptions import UnsupportedWorkerClass
-from graceful.worker.mixin import GracefulMixin
-from graceful.worker.simple import SimpleMixin
-from graceful.worker.spawn import SpawnMixin
+from graceful.worker.horse.own_process import SimpleMixin
+from graceful.worker.horse.spawn import SpawnMixin
+from graceful.worker.worker import GracefulMixin
 
 
 class GracefulWorker(GracefulMixin, Worker):

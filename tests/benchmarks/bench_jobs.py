@@ -31,7 +31,7 @@ from django.db.models import Model, QuerySet  # noqa: E402
 from rq import Queue  # noqa: E402
 
 from graceful.jobs import interruption, resumable, shutdown_requested  # noqa: E402
-from graceful.jobs.channel import Channel  # noqa: E402
+from graceful.jobs.shared_memory import SharedMemory  # noqa: E402
 from tests.support import resumable_jobs as jobs  # noqa: E402
 from tests.support.processes import WorkerProcess  # noqa: E402
 from tests.support.server import Server  # noqa: E402
@@ -155,8 +155,8 @@ def main() -> int:
     call_command("migrate", verbosity=0)
     Group.objects.bulk_create((Group(name=f"group {number}") for number in range(options.rows)), batch_size=400)
     User.objects.bulk_create((User(username=f"user {number}") for number in range(options.rows)), batch_size=80)
-    channel = Channel()
-    guard = interruption.install(channel)
+    memory = SharedMemory()
+    guard = interruption.install(memory)
     assert guard is not None
     guard.begin()
     table = [ask(), rows_a_second(Group, options.rows), rows_a_second(User, options.rows)]

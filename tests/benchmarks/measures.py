@@ -20,7 +20,7 @@ import redis
 from rq import Queue
 
 from tests.benchmarks.jobs import ENDS, STARTS, stamped
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.jobs import STARTED, quick
 from tests.support.processes import ROOT, WorkerProcess
 from tests.support.server import Server

@@ -1,6 +1,6 @@
 """Everybody else at a usual installation: what reads and cleans RQ's registries, and what enqueues, beside the workers.
 
-Those that are processes of their own are forked by the nursery; :class:`User` is a thread of the driver.
+Those that are processes of their own are forked by the forkserver; :class:`User` is a thread of the driver.
 Each writes a ``turn`` into the ledger whenever it has done once what it is there for.
 """
 

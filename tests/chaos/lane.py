@@ -1,4 +1,4 @@
-"""One lane of rounds: a server, a database and a nursery of workers of its own, used for one round after the other."""
+"""One lane of rounds: a server, a database and a forkserver of workers of its own, used for one round after another."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from typing import Any
 
 from graceful.core import report_json
 from graceful.exceptions import UnreadableReport
+from tests.chaos.forkserver import CLOCK_VARIABLE
 from tests.chaos.ledger import VARIABLE, Ledger
-from tests.chaos.nursery import CLOCK_VARIABLE
 from tests.chaos.plan import ACTORS, QUEUES
 from tests.chaos.proxy import Proxy
 from tests.support.processes import ROOT, pids_in_session
@@ -37,7 +37,7 @@ CLASSES = {"spawn": "Spawn", "simple": "Simple"}
 
 
 class Worker:
-    """A worker process of the nursery, in a session of its own."""
+    """A worker process of the forkserver, in a session of its own."""
 
     def __init__(self, name: str, output: Path) -> None:
         self.name = name
@@ -152,7 +152,7 @@ class Lane:
         self._count = 0
 
     def nursery_command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.chaos.nursery"]
+        return [sys.executable, "-m", "tests.chaos.forkserver"]
 
     def order(self) -> dict[str, Any]:
         """What is in the order of every worker on this lane."""
@@ -210,7 +210,7 @@ class Lane:
             self._reader = threading.Thread(target=self._read_news, daemon=True)
             self._reader.start()
             with self._news:
-                assert self._news.wait_for(lambda: bool(self._started), 60), "the nursery did not start"
+                assert self._news.wait_for(lambda: bool(self._started), 60), "the forkserver did not start"
                 self._started.clear()
             return self
         except BaseException:
@@ -324,7 +324,7 @@ class Lane:
             self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
             self._nursery.stdin.flush()
             with self._news:
-                assert self._news.wait_for(lambda: bool(self._started), 30), "the nursery does not answer"
+                assert self._news.wait_for(lambda: bool(self._started), 30), "the forkserver does not answer"
                 worker.pid = self._started.pop()
                 self._workers[worker.pid] = worker
                 if worker.pid in self._early:

@@ -29,7 +29,7 @@ class Round:
         hold: seconds for which the fault lasts, where it does not last until the worker's end.
         stop: seconds from the fault to SIGTERM, where the fault itself does not stop the worker; before it if negative.
         rival: whether a second worker is there from the start.
-        same_name: whether the successor takes the first worker's name.
+        same_name: whether the reaper takes the first worker's name.
         actor: one of :data:`ACTORS`.
         later: seconds after which RQ's scheduler is to enqueue further jobs; only where the worker has one.
         dice: seed of whatever else is drawn.

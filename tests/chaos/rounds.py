@@ -25,7 +25,7 @@ from tests.chaos.faults import FAULTS, SETTINGS, STOPPED, TIMEOUT, Fault, Scene
 from tests.chaos.lane import Lane, StoredReport, Worker
 from tests.chaos.ledger import starts, turns
 from tests.chaos.plan import QUEUES, Round
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import pids_in_session
 from tests.support.waiting import NeverHappened, wait_until
 
@@ -42,7 +42,7 @@ BOTH = ({"finished", "canceled"}, {"failed", "canceled"}, {"finished", "failed"}
 gone: in two registries (``Worker.monitor_work_horse`` in rq/worker/worker_classes.py, read in 2.6.1 and 3.0.0)."""
 SUCCESSOR_SECONDS = 20.0
 UNHURRIED = {**SETTINGS, "GRACEFUL_TIMEOUT": 15.0, "GRACEFUL_HOOKS_TIMEOUT": 10.0}
-"""Of the successor: it shows what is left over, and not how quick it is."""
+"""Of the reaper: it shows what is left over, and not how quick it is."""
 MAY_STAY = re.compile(
     r"rq:job:[^:]+(:execution:.*|:executions|:dependents)?|rq:results:.*|rq:queues?(:[a-z]+)?|rq:(finished|failed|canceled|scheduled):[a-z]+"
     # RQ's maintenance notes when it first saw a job in the intermediate queue, and forgets it after a day.
@@ -149,18 +149,18 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
         company.fall_silent()
         name = workers[0].name if plan.same_name and not stock else ""
         scheduled = bool(plan.later)
-        successor = lane.start_worker(
+        reaper = lane.start_worker(
             QUEUES, "burst", stock=stock, settings=UNHURRIED, name=name, with_scheduler=scheduled
         )
-        workers.append(successor)
-        if not successor.ended.wait(SUCCESSOR_SECONDS):
-            outcome.left_over.append(f"the successor did not end: {successor!r}")
-            successor.signal_session(signal.SIGKILL)
-            successor.ended.wait(5)
-        elif successor.code:
-            outcome.left_over.append(f"the successor: {successor!r}")
+        workers.append(reaper)
+        if not reaper.ended.wait(SUCCESSOR_SECONDS):
+            outcome.left_over.append(f"the reaper did not end: {reaper!r}")
+            reaper.signal_session(signal.SIGKILL)
+            reaper.ended.wait(5)
+        elif reaper.code:
+            outcome.left_over.append(f"the reaper: {reaper!r}")
         outcome.left_over += company.leave()
-        Books(lane, fault, plan, company.touched, outcome).balance(ids, workers, settings, stock)
+        JobAccounting(lane, fault, plan, company.touched, outcome).balance(ids, workers, settings, stock)
     except (AssertionError, RedisError) as error:
         outcome.left_over.append(f"the round did not come to its end: {error}")
     finally:
@@ -317,7 +317,7 @@ def _wait_for_horses(workers: list[Worker], outcome: Outcome, stock: bool) -> No
             worker.signal_session(signal.SIGKILL)
 
 
-class Books:
+class JobAccounting:
     """The books of one round.
 
     Args:

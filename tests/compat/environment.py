@@ -1,4 +1,4 @@
-"""What a run needs, made once for each version of RQ in ``.compat``: a venv, and the tests of the source distribution."""
+"""What a run needs, made once for every version of RQ in ``.compat``: a venv, and the tests of its sdist."""
 
 from __future__ import annotations
 

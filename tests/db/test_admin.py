@@ -18,7 +18,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext, override_settings
 from django.urls import reverse
 
-from graceful import admin_list
+from graceful.admin import change_list
 from graceful.core import report_json
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Reason
 from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, Spans
@@ -459,14 +459,14 @@ def test_nothing_counts_without_a_limit(as_reader: Client, query: str) -> None:
         rows_shown(as_reader, query)
     counts = [sql for sql in about_reports(queries) if "COUNT(" in sql]
     assert len(counts) == 1
-    assert f"LIMIT {admin_list.COUNT_LIMIT + 1}" in counts[0]
+    assert f"LIMIT {change_list.COUNT_LIMIT + 1}" in counts[0]
     assert "ORDER BY" not in counts[0]
     assert not [sql for sql in about_reports(queries) if "DISTINCT" in sql or "GROUP BY" in sql]
 
 
 def test_more_than_the_limit_is_said_to_be_more(as_reader: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a silent limit, whoever reads the number believes that it is all."""
-    monkeypatch.setattr(admin_list, "COUNT_LIMIT", 100)
+    monkeypatch.setattr(change_list, "COUNT_LIMIT", 100)
     save(*(a_clean_report(hooks=(), jobs=JobTally()) for _ in range(101)))
     response = as_reader.get(LIST)
     assert response.context["cl"].result_count == 100

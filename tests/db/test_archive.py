@@ -190,10 +190,10 @@ def test_what_waits_is_brought_home_and_removed() -> None:
     """A report that stays in the journal is brought again and again; one that is not brought is never seen."""
     held = Held(a_report(), a_report())
     archive.store(next(iter(held.waiting.values())), seconds=5)
-    assert archive.bring_home(held, 5) == 2
+    assert archive.archive_pending(held, 5) == 2
     assert held.waiting == {}
     assert ArchivedReport.objects.count() == 2
-    assert archive.bring_home(held, 5) == 0
+    assert archive.archive_pending(held, 5) == 0
 
 
 def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
@@ -202,14 +202,14 @@ def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
     assert archive.store(report, seconds=5)
     amended = replace(report, jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),)))
     held = Held(amended)
-    assert archive.bring_home(held, 5) == 1
+    assert archive.archive_pending(held, 5) == 1
     assert archive.read(report.id) == amended
     assert archive.store(report, seconds=5)
     assert archive.read(report.id) == amended
 
 
 def test_report_that_says_something_else_does_not_take_the_place_of_the_stored_one() -> None:
-    """A successor that saw only what a worker had written ahead would wipe out the worker's own last word."""
+    """A reaper that saw only what a worker had written ahead would wipe out the worker's own last word."""
     unknown = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),))
     known = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),))
     report = a_report(jobs=unknown)
@@ -230,7 +230,7 @@ def test_what_cannot_be_stored_does_not_block_the_others(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(archive, "_insert", refuse_poison)
     held = Held(poison, good)
-    assert archive.bring_home(held, 5) == 1
+    assert archive.archive_pending(held, 5) == 1
     assert held.waiting == {}
     assert "value out of range" in held.aside[poison.id]
 
@@ -243,7 +243,7 @@ def test_nothing_leaves_the_journal_without_being_stored(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(archive, "_fresh_connection", away)
     held = Held(a_report())
-    assert archive.bring_home(held, 5) == 0
+    assert archive.archive_pending(held, 5) == 0
     assert len(held.waiting) == 1
     assert not held.aside
 

@@ -8,13 +8,13 @@ from rq import Callback, Queue, Worker
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
-from graceful.worker.abandoned import undo
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
-from graceful.worker.give_back import give_back
-from graceful.worker.presence import WORKERS_KEY, forget_holders
-from graceful.worker.rq_private import latest_execution
+from graceful.worker.cluster.abandoned import undo
+from graceful.worker.cluster.heartbeat import WORKERS_KEY, forget_holders
+from graceful.worker.compat.rq_private import latest_execution
+from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
+from graceful.worker.queue.requeue import requeue
 from tests.support import jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 
 LIFE = "life"
 NAME = "dead"
@@ -64,7 +64,7 @@ def test_the_failure_is_undone_once(abandoned: Abandoned) -> None:
     assert job.results() == []
     assert job.exc_info is None
     worker = Worker([queue], connection=abandoned.connection)
-    assert give_back(worker, LIFE, job, queue.key, None, 3).back
+    assert requeue(worker, LIFE, job, queue.key, None, 3).back
     assert balance(abandoned.connection, [job.id]).places[job.id] == ("queue:default",)
 
 
@@ -81,7 +81,7 @@ def test_a_job_that_another_worker_runs_meanwhile_is_its_own(abandoned: Abandone
     abandoned.start("stock")
     assert not abandoned.undo()
     assert not abandoned.connection.hexists(HOLDERS_KEY, abandoned.job.id)
-    given = give_back(
+    given = requeue(
         Worker([abandoned.queue], connection=abandoned.connection), LIFE, abandoned.job, abandoned.queue.key, None, 3
     )
     assert given.found == "not held"

@@ -10,7 +10,8 @@ from rq import Queue
 from rq.executions import Execution
 from rq.registry import FailedJobRegistry
 
-from graceful.worker import GracefulWorker, rq_private
+from graceful.worker import GracefulWorker
+from graceful.worker.compat import rq_private
 from tests.support import jobs
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, Fetched, Fetcher
+from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, Fetched, Fetcher
 from tests.support.proxy import Proxy
 from tests.support.server import Server
 from tests.support.waiting import wait_until

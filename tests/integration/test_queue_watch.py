@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import redis
 
-from graceful.worker.fetch import Fetcher
-from graceful.worker.os_signals import Inbox
-from graceful.worker.queue_watch import ASLEEP_KEY, WATCHING_KEY, QueueWatch
+from graceful.worker.queue.fetch import Fetcher
+from graceful.worker.queue.wait import ASLEEP_KEY, WATCHING_KEY, QueueWatch
+from graceful.worker.shutdown.os_signals import Inbox
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 

@@ -122,7 +122,7 @@ def test_sealed_entries_come_home(connection: redis.Redis) -> None:
     sealed, still_open = a_report(), a_report(phase=Phase.DRAINING, outcome=None)
     journal.write(sealed)
     journal.write(still_open)
-    assert archive.bring_home(journal, 5) == 1
+    assert archive.archive_pending(journal, 5) == 1
     assert archive.read(sealed.id) == sealed
     assert connection.hkeys(JOURNAL_KEY) == [still_open.id.encode()]
 
@@ -172,7 +172,7 @@ def test_a_server_that_is_away_is_told_not_raised(own_valkey: Server, caplog: py
     assert home.brought == 0
     assert home.failures[0].startswith("the journal in Redis: ")
     with caplog.at_level(logging.WARNING, "graceful.reports"):
-        assert archive.bring_home(Journal(own_valkey.client()), 2) == 0
+        assert archive.archive_pending(Journal(own_valkey.client()), 2) == 0
     assert "could not be brought home" in caplog.text
 
 

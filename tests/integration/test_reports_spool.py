@@ -60,7 +60,7 @@ def test_a_symbolic_link_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.startswith("The shutdown report of worker web-1.4242 is lost: ")
     with pytest.raises(OSError):
         spool.entries()
-    assert archive.bring_home(spool, 1) == 0
+    assert archive.archive_pending(spool, 1) == 0
 
 
 def test_a_directory_of_another_user_is_refused(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +131,6 @@ def test_spooled_reports_come_home(spool: Spool) -> None:
     """The next worker on this machine stores what the last one could only write to a file."""
     spool.write(a_report())
     spool.write(a_report())
-    assert archive.bring_home(spool, 5) == 2
+    assert archive.archive_pending(spool, 5) == 2
     assert ArchivedReport.objects.count() == 2
     assert list(spool.directory.iterdir()) == []

@@ -12,11 +12,11 @@ from redis.exceptions import ResponseError
 
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import SET_ASIDE
-from graceful.worker.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
-from graceful.worker.ghosts import FORGET_SCRIPT, RELEASE_SCRIPT
-from graceful.worker.give_back import GIVE_BACK_SCRIPT, INTERRUPTIONS_FIELD
-from graceful.worker.job_store import SAVE_SCRIPT
-from graceful.worker.presence import BEAT_SCRIPT, LEAVE_SCRIPT
+from graceful.worker.cluster.deregister import FORGET_SCRIPT, RELEASE_SCRIPT
+from graceful.worker.cluster.heartbeat import BEAT_SCRIPT, LEAVE_SCRIPT
+from graceful.worker.horse.cursor_store import SAVE_SCRIPT
+from graceful.worker.queue.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, REQUEUE_SCRIPT
 
 QUEUE, HELD, HOLDERS, JOB = "rq:queue:q", "graceful:held:life", "graceful:holders", "rq:job:j"
 WORKERS, BEATS, MACHINE = "graceful:workers", "graceful:beats", "graceful:on:m"
@@ -98,7 +98,7 @@ GIVE_BACK_KEYS = (
     *(QUEUE, f"{QUEUE}:intermediate", f"{QUEUE}:intermediate:first_seen:j", JOB, STARTED, EXECUTIONS, EXECUTION),
     *(OF_WORKER, HOLDERS),
 )
-GIVE_BACK = Case(GIVE_BACK_SCRIPT, GIVE_BACK_KEYS, ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "life"), RUNNING)
+GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "life"), RUNNING)
 FETCH = Case(
     FETCH_SCRIPT,
     (HELD, HOLDERS, "rq:queue:empty", "rq:queue:empty:intermediate", QUEUE, f"{QUEUE}:intermediate"),

@@ -9,14 +9,14 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from graceful.worker.machine import Process
-from graceful.worker.presence import BEATS_KEY, OVERDUE_SECONDS, Presence, Registration, silent
+from graceful.worker.cluster.heartbeat import BEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration, silent
+from graceful.worker.cluster.process_identity import Process
 
 
 def registered(connection: redis.Redis, name: str, *, process: Process | None = None) -> Registration:
     registration = Registration.here(f"life-of-{name}", name, ("default",))
     registration = replace(registration, process=process or registration.process)
-    Presence(connection, registration).beat()
+    Heartbeat(connection, registration).beat()
     return registration
 
 

@@ -143,7 +143,7 @@ def test_job_in_c_code_that_takes_no_notice_of_signals(
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=hooks("after"))
     wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
     assert seconds_to_end(worker) < 3.0 + LATE
-    wait_until(lambda: not worker.children(), 10, lambda: worker.output)  # The companion puts the job back.
+    wait_until(lambda: not worker.children(), 10, lambda: worker.output)  # The supervisor puts the job back.
     report = report_of(connection, worker)
     assert (worker.exit_code, report.outcome, report.signal) == (75, "interrupted", "SIGTERM")
     assert [(each.id, each.outcome) for each in report.jobs.in_flight] == [(job.id, "killed")]

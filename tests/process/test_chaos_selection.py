@@ -25,7 +25,7 @@ NAMES = names_for("plain")
 ROUNDS = 2 * len(NAMES)
 SLICES = 3
 LANES = 3
-"""Each lane has a server and a nursery of workers of its own; pytest-xdist can spread the slices."""
+"""Each lane has a server and a forkserver of workers of its own; pytest-xdist can spread the slices."""
 
 
 @pytest.fixture(scope="module")

@@ -19,18 +19,18 @@ from rq.job import Job, JobStatus
 from graceful.core.phases import JobOutcome, Outcome
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
-from graceful.worker.fetch import HELD_KEY, HELD_SECONDS, HOLDERS_KEY
-from graceful.worker.give_back import INTERRUPTIONS_FIELD
-from graceful.worker.presence import JUDGE_SECONDS, MACHINE_KEY, OVERDUE_SECONDS, SUSPECTS_KEY, WORKERS_KEY
+from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, MACHINE_KEY, OVERDUE_SECONDS, SUSPECTS_KEY, WORKERS_KEY
+from graceful.worker.queue.fetch import HELD_KEY, HELD_SECONDS, HOLDERS_KEY
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.passers_by import everybody_looks, let_pass
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
-CLASSES = "tests.support.autopsy_workers."
+CLASSES = "tests.support.dying_workers."
 
 
 def kill_at_work(

@@ -14,10 +14,10 @@ from rq import Queue, Repeat, Retry
 from rq.job import Job
 
 from graceful.jobs import progress
-from graceful.jobs.notebook import FIELD
+from graceful.resume.cursors import FIELD
 from tests.conftest import StartWorker
 from tests.support import resumable_jobs as jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.waiting import wait_until
 
 ROWS = 400

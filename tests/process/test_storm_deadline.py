@@ -22,11 +22,11 @@ from rq.job import Job
 
 from graceful.core import report_json
 from graceful.reports.journal import JOURNAL_KEY
-from graceful.worker.give_back import INTERRUPTIONS_FIELD
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD
 from tests.support import storm_jobs
-from tests.support.books import balance
+from tests.support.forkserver import ForkServer
+from tests.support.job_accounting import balance
 from tests.support.jobs import STARTED
-from tests.support.nursery import Nursery
 from tests.support.processes import pids_in_session
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -58,12 +58,12 @@ def seed() -> int:
 
 
 @pytest.fixture
-def nursery(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[Nursery]:
+def forkserver(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[ForkServer]:
     """A place that starts workers with a short grace period."""
     environment = {"TEST_REDIS_URL": valkey.url, "TEST_RUN_DIR": str(django_settings.RUN_DIR)}
     settings = SETTINGS | {"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool")}
-    with Nursery(tmp_path / "workers.log", environment, settings) as nursery:
-        yield nursery
+    with ForkServer(tmp_path / "workers.log", environment, settings) as forkserver:
+        yield forkserver
 
 
 def enqueue(queue: Queue, shuffled: random.Random, number: int) -> list[Job]:
@@ -97,7 +97,7 @@ def enqueue(queue: Queue, shuffled: random.Random, number: int) -> list[Job]:
 
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 def test_an_interrupted_job_loses_nothing_but_time(
-    worker_class: str, connection: redis.Redis, nursery: Nursery, queue: Queue, seed: int
+    worker_class: str, connection: redis.Redis, forkserver: ForkServer, queue: Queue, seed: int
 ) -> None:
     """A deploy would fail jobs, use up their retries, run them twice at once, or be killed with its worker."""
     shuffled = random.Random(seed)
@@ -110,11 +110,13 @@ def test_an_interrupted_job_loses_nothing_but_time(
         ids = [job.id for job in jobs]
         options = ("--worker-class", worker_class)
         pids = [
-            nursery.start("runworker_graceful", queue.name, "--name", f"deadline-{number}-{each}", *options)
+            forkserver.start("runworker_graceful", queue.name, "--name", f"deadline-{number}-{each}", *options)
             for each in range(TOGETHER)
         ]
         wait_until(
-            lambda: connection.scard("rq:workers") == TOGETHER, 10, lambda: f"workers are up:\n{nursery.output[-5000:]}"
+            lambda: connection.scard("rq:workers") == TOGETHER,
+            10,
+            lambda: f"workers are up:\n{forkserver.output[-5000:]}",
         )
         signalled = {}
         for pid in pids:
@@ -122,7 +124,7 @@ def test_an_interrupted_job_loses_nothing_but_time(
             signalled[pid] = time.monotonic()
             os.kill(pid, signal.SIGTERM)
         for pid in pids:
-            code, at = nursery.wait(pid)
+            code, at = forkserver.wait(pid)
             overruns.append(at - signalled[pid] - TIMEOUT)
             codes.append(code)
             # 1 is the watchdog's, which needs no Python and knows no other code: of a process that the machine did not
@@ -131,7 +133,7 @@ def test_an_interrupted_job_loses_nothing_but_time(
                 name = f"deadline-{number}-{pids.index(pid)}"
                 reports = [report_json.load(text) for text in connection.hvals(JOURNAL_KEY)]
                 sealed = [report.exit_code for report in reports if report.worker == name]
-                assert sealed == [code], f"exit code {code}, report {sealed}; output:\n{nursery.output[-8000:]}"
+                assert sealed == [code], f"exit code {code}, report {sealed}; output:\n{forkserver.output[-8000:]}"
             wait_until(lambda pid=pid: not pids_in_session(pid), 3, "nothing is left behind")  # type: ignore[misc]
         books = balance(connection, ids)
         books.assert_balanced()
@@ -152,8 +154,8 @@ def test_an_interrupted_job_loses_nothing_but_time(
     assert interrupted, "no job was interrupted: this storm showed nothing"
     connection.set(storm_jobs.HURRY, 1)
     connection.delete(storm_jobs.LAST_HOOK)
-    pid = nursery.start("runworker_graceful", queue.name, "--burst", "--worker-class", worker_class)
-    assert nursery.wait(pid, 60)[0] in (0, 70)
+    pid = forkserver.start("runworker_graceful", queue.name, "--burst", "--worker-class", worker_class)
+    assert forkserver.wait(pid, 60)[0] in (0, 70)
     books = balance(connection, ids)
     books.assert_balanced()
     assert sorted(books.at("finished")) == sorted(ids), books.summary()

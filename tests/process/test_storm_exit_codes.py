@@ -22,7 +22,7 @@ from graceful.core.records import ShutdownReport
 from graceful.reports.journal import JOURNAL_KEY
 from tests.conftest import StartWorker
 from tests.support import worker_jobs
-from tests.support.nursery import Nursery
+from tests.support.forkserver import ForkServer
 from tests.support.reports import report_of
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -41,12 +41,12 @@ def shuffled() -> random.Random:
 
 
 @pytest.fixture
-def nursery(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[Nursery]:
+def forkserver(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[ForkServer]:
     """A place that starts workers quickly."""
     environment = {"TEST_REDIS_URL": valkey.url, "TEST_RUN_DIR": str(django_settings.RUN_DIR)}
     settings = {"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool"), "GRACEFUL_TIMEOUT": 15.0}
-    with Nursery(tmp_path / "workers.log", environment, settings) as nursery:
-        yield nursery
+    with ForkServer(tmp_path / "workers.log", environment, settings) as forkserver:
+        yield forkserver
 
 
 def report_named(connection: redis.Redis, name: str) -> ShutdownReport:
@@ -62,7 +62,7 @@ def registered(connection: redis.Redis, name: str) -> Callable[[], bool]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a child of the nursery is over: it is a zombie then."""
+    """Whether a child of the forkserver is over: it is a zombie then."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -86,26 +86,36 @@ def storm(pid: int, shuffled: random.Random, over: Callable[[], bool], widest: f
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_signals_until_the_process_is_gone(
-    worker_class: str, busy: bool, connection: redis.Redis, queue: Queue, nursery: Nursery, shuffled: random.Random
+    worker_class: str,
+    busy: bool,
+    connection: redis.Redis,
+    queue: Queue,
+    forkserver: ForkServer,
+    shuffled: random.Random,
 ) -> None:
     """The exit code is the report's, however late the last signal comes."""
     for number in range(SHUTDOWNS):
         if busy:
             queue.enqueue(worker_jobs.idles, 0.2)
         name = f"storm-{number}"
-        pid = nursery.start("runworker_graceful", queue.name, "--name", name, "--worker-class", worker_class)
-        wait_until(registered(connection, name), 10, lambda: nursery.output)
+        pid = forkserver.start("runworker_graceful", queue.name, "--name", name, "--worker-class", worker_class)
+        wait_until(registered(connection, name), 10, lambda: forkserver.output)
         storm(pid, shuffled, lambda pid=pid: gone(pid))  # type: ignore[misc]
-        code, _ = nursery.wait(pid)
+        code, _ = forkserver.wait(pid)
         report = report_named(connection, name)
-        assert (code, report.sealed) == (report.exit_code, True), f"shutdown {number}\n{nursery.output[-5000:]}"
-        assert (report.outcome, code) == ("clean", 0), f"shutdown {number}\n{nursery.output[-5000:]}"
+        assert (code, report.sealed) == (report.exit_code, True), f"shutdown {number}\n{forkserver.output[-5000:]}"
+        assert (report.outcome, code) == ("clean", 0), f"shutdown {number}\n{forkserver.output[-5000:]}"
 
 
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_tens_of_thousands_of_signals(
-    worker_class: str, busy: bool, connection: redis.Redis, queue: Queue, nursery: Nursery, shuffled: random.Random
+    worker_class: str,
+    busy: bool,
+    connection: redis.Redis,
+    queue: Queue,
+    forkserver: ForkServer,
+    shuffled: random.Random,
 ) -> None:
     """As many signals as the kernel delivers are one request to stop: the shutdown takes its course and is reported."""
     sent = []
@@ -113,34 +123,34 @@ def test_tens_of_thousands_of_signals(
         if busy:
             queue.enqueue(worker_jobs.idles, shuffled.uniform(0.1, GALE_SECONDS))
         name = f"gale-{number}"
-        pid = nursery.start("runworker_graceful", queue.name, "--name", name, "--worker-class", worker_class)
-        wait_until(registered(connection, name), 10, lambda: nursery.output)
+        pid = forkserver.start("runworker_graceful", queue.name, "--name", name, "--worker-class", worker_class)
+        wait_until(registered(connection, name), 10, lambda: forkserver.output)
         until = time.monotonic() + GALE_SECONDS
         sent.append(0)
         while time.monotonic() < until and not gone(pid):
             for _ in range(200):
                 os.kill(pid, signal.SIGTERM)
                 sent[-1] += 1
-        code, _ = nursery.wait(pid)
+        code, _ = forkserver.wait(pid)
         report = report_named(connection, name)
         assert (code, report.outcome, report.exit_code) == (0, "clean", 0), (
-            f"shutdown {number}, {sent[-1]} signals\n{nursery.output[-5000:]}"
+            f"shutdown {number}, {sent[-1]} signals\n{forkserver.output[-5000:]}"
         )
     print(f"signals per shutdown: {sorted(sent)}")
 
 
 def test_signal_and_lost_redis_at_the_same_instant(
-    connection: redis.Redis, queue: Queue, nursery: Nursery, shuffled: random.Random
+    connection: redis.Redis, queue: Queue, forkserver: ForkServer, shuffled: random.Random
 ) -> None:
     """However many threads find out that the worker has to end, the shutdown is requested once."""
     for number in range(SHUTDOWNS):
         job = queue.enqueue(worker_jobs.idles, shuffled.uniform(0.05, 0.15))
         name = f"twice-{number}"
         options = ("--name", name, "--worker-class", "tests.support.worker_hooks.AskedTwice")
-        code, _ = nursery.wait(nursery.start("runworker_graceful", queue.name, *options))
+        code, _ = forkserver.wait(forkserver.start("runworker_graceful", queue.name, *options))
         report = report_named(connection, name)
-        assert code == report.exit_code, nursery.output[-5000:]
-        assert nursery.output.count(f"Worker {name} [PID") == 1, nursery.output[-5000:]
+        assert code == report.exit_code, forkserver.output[-5000:]
+        assert forkserver.output.count(f"Worker {name} [PID") == 1, forkserver.output[-5000:]
         assert job.get_status(refresh=True) == "finished"
 
 

@@ -21,8 +21,8 @@ from rq import Queue
 from graceful.core import report_json
 from graceful.reports.journal import JOURNAL_KEY
 from tests.support import storm_jobs
-from tests.support.books import balance
-from tests.support.nursery import Nursery
+from tests.support.forkserver import ForkServer
+from tests.support.job_accounting import balance
 from tests.support.processes import pids_in_session
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -45,19 +45,23 @@ def seed() -> int:
 
 
 @pytest.fixture
-def nursery(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[Nursery]:
+def forkserver(valkey: Server, connection: redis.Redis, tmp_path: Path) -> Iterator[ForkServer]:
     """A place that starts workers quickly, with the settings of a real worker."""
     environment = {"TEST_REDIS_URL": valkey.url, "TEST_RUN_DIR": str(django_settings.RUN_DIR)}
-    with Nursery(tmp_path / "workers.log", environment, {"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool")}) as nursery:
-        yield nursery
+    with ForkServer(
+        tmp_path / "workers.log", environment, {"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool")}
+    ) as forkserver:
+        yield forkserver
 
 
 class Storm:
     """One worker after the other over a backlog, each of them stopped at a random instant."""
 
-    def __init__(self, connection: redis.Redis, nursery: Nursery, seed: int, queue_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, connection: redis.Redis, forkserver: ForkServer, seed: int, queue_names: tuple[str, ...]
+    ) -> None:
         self.connection = connection
-        self.nursery = nursery
+        self.forkserver = forkserver
         self.random = random.Random(seed)
         self.queues = [Queue(name, connection=connection) for name in queue_names]
         self.names = queue_names
@@ -91,17 +95,17 @@ class Storm:
         codes = [report.exit_code for report in reports if report.worker == name]
         # A stop in the command's own start, before the worker is made, ends it without a report too.
         assert code == codes[0] == 0 if codes else code in (0, -signum), (
-            f"{name}: exit code {code}, reports {codes}\n{self.nursery.output[-5000:]}"
+            f"{name}: exit code {code}, reports {codes}\n{self.forkserver.output[-5000:]}"
         )
 
     def rage(self, signum: signal.Signals, target: str, options: tuple[str, ...]) -> None:
         for number in range(SHUTDOWNS):
             self.top_up()
-            pid = self.nursery.start("runworker_graceful", *self.names, "--name", f"storm-{number}", *options)
+            pid = self.forkserver.start("runworker_graceful", *self.names, "--name", f"storm-{number}", *options)
             time.sleep(self.random.uniform(0, WIDEST_SECONDS))
             if pids_in_session(pid):
                 self.aim(signum, target, pid)
-            self.check(f"storm-{number}", self.nursery.wait(pid)[0], signum)
+            self.check(f"storm-{number}", self.forkserver.wait(pid)[0], signum)
             wait_until(lambda pid=pid: not pids_in_session(pid), 3, "nothing is left behind")  # type: ignore[misc]
             assert not self.connection.smembers("rq:workers"), "the worker has not said that it is gone"
 
@@ -109,8 +113,8 @@ class Storm:
         """Do what is left, and balance the books."""
         books = balance(self.connection, self.job_ids, self.names)
         books.assert_balanced()
-        pid = self.nursery.start("runworker_graceful", *self.names, "--burst")
-        assert self.nursery.wait(pid, 60)[0] == 0
+        pid = self.forkserver.start("runworker_graceful", *self.names, "--burst")
+        assert self.forkserver.wait(pid, 60)[0] == 0
         books = balance(self.connection, self.job_ids, self.names)
         books.assert_balanced()
         assert len(books.at("finished")) == len(self.job_ids), books.summary()
@@ -141,27 +145,27 @@ def test_no_job_is_lost_or_run_twice(
     queue_names: tuple[str, ...],
     options: tuple[str, ...],
     connection: redis.Redis,
-    nursery: Nursery,
+    forkserver: ForkServer,
     seed: int,
 ) -> None:
     """A deploy would lose jobs, leave them stuck, or run them twice."""
-    storm = Storm(connection, nursery, seed, queue_names)
+    storm = Storm(connection, forkserver, seed, queue_names)
     storm.rage(signum, target, options)
     storm.settle()
 
 
 def test_no_job_is_lost_or_run_twice_by_workers_side_by_side(
-    connection: redis.Redis, nursery: Nursery, seed: int
+    connection: redis.Redis, forkserver: ForkServer, seed: int
 ) -> None:
     """A job that goes back to its queue could be in another worker's hands already."""
-    storm = Storm(connection, nursery, seed, THREE)
+    storm = Storm(connection, forkserver, seed, THREE)
     for number in range(max(1, SHUTDOWNS // 4)):
         storm.top_up()
-        pids = [nursery.start("runworker_graceful", *THREE, "--name", f"side-{number}-{each}") for each in range(4)]
+        pids = [forkserver.start("runworker_graceful", *THREE, "--name", f"side-{number}-{each}") for each in range(4)]
         for pid in pids:
             time.sleep(storm.random.uniform(0, WIDEST_SECONDS / 4))
             storm.aim(signal.SIGTERM, "worker", pid)
         for each, pid in enumerate(pids):
-            storm.check(f"side-{number}-{each}", nursery.wait(pid)[0], signal.SIGTERM)
+            storm.check(f"side-{number}-{each}", forkserver.wait(pid)[0], signal.SIGTERM)
     wait_until(lambda: not connection.smembers("rq:workers"), 5, "no worker is registered")
     storm.settle()

@@ -1,4 +1,4 @@
-"""A simple worker that had to leave its job behind, and what its companion makes of that."""
+"""A simple worker that had to leave its job behind, and what its supervisor makes of that."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stopped(start_worker: StartWorker, connection: redis.Redis) -> Callable[...,
 
 
 def last_word(connection: redis.Redis, worker: WorkerProcess) -> tuple[ShutdownReport, InFlightJob]:
-    """The report when the companion is done, and the one job in it."""
+    """The report when the supervisor is done, and the one job in it."""
     wait_until(lambda: not worker.children(), 12, lambda: worker.output)
     report = report_of(connection, worker)
     (in_flight,) = report.jobs.in_flight
@@ -94,7 +94,7 @@ def test_a_job_that_somebody_ended_meanwhile(
 def test_a_failure_callback_that_sleeps(
     stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
-    """The companion would run out of time over it, and the job would stay started, its callback called twice."""
+    """The supervisor would run out of time over it, and the job would stay started, its callback called twice."""
     job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_and_sleeps))
     worker = stopped(job.id, GRACEFUL_MAX_INTERRUPTIONS=0)
     assert worker.wait(10) == os.EX_TEMPFAIL, worker.output
@@ -107,7 +107,7 @@ def test_a_failure_callback_that_sleeps(
 def test_a_failure_callback_that_holds_the_gil(
     stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """The companion would stay for good: it holds back every signal to stop. Nor may the next one count twice."""
+    """The supervisor would stay for good: it holds back every signal to stop. Nor may the next one count twice."""
     job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_and_hangs))
     worker = stopped(job.id, GRACEFUL_MAX_INTERRUPTIONS=0)
     worker.wait(10)
@@ -124,7 +124,7 @@ def test_a_failure_callback_that_holds_the_gil(
 def test_a_worker_of_the_same_name_stays_registered(
     stopped: Callable[..., WorkerProcess], start_worker: StartWorker, connection: redis.Redis, queue: Queue
 ) -> None:
-    """A deploy that keeps the names would leave the new worker unlisted, as the old one's companion ends it."""
+    """A deploy that keeps the names would leave the new worker unlisted, as the old one's supervisor ends it."""
     job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_slowly))
     first = stopped(job.id, name="same", GRACEFUL_MAX_INTERRUPTIONS=0)
     first.wait(10)
@@ -156,7 +156,7 @@ def test_a_child_of_the_job(stopped: Callable[..., WorkerProcess], connection: r
     [
         # The worker itself tries to requeue it, and cannot.
         (worker_jobs.idles, Outcome.CRASHED, os.EX_UNAVAILABLE),
-        # It is left to the companion.
+        # It is left to the supervisor.
         (jobs.stubborn, Outcome.INTERRUPTED, os.EX_TEMPFAIL),
     ],
 )
@@ -172,7 +172,7 @@ def test_redis_that_froze_before_the_signal(
         "GRACEFUL_INTERRUPT_TIMEOUT": 1.0,
         "GRACEFUL_EXIT_HOOKS": ["graceful.hooks.builtin.close_caches"],
     }
-    hasty = ["--worker-class", "tests.support.autopsy_workers.HastySimple"]
+    hasty = ["--worker-class", "tests.support.dying_workers.HastySimple"]
     worker = start_worker(options=hasty, settings=settings)
     wait_until(lambda: connection.hget(jobs.PIDS, enqueued.id), 10, lambda: worker.output)
     own_valkey.pause()

@@ -10,7 +10,7 @@ from rq import Queue
 
 from tests.conftest import StartWorker
 from tests.support import jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import Leftovers, is_alive
 from tests.support.server import Server
 from tests.support.waiting import NeverHappened, wait_until

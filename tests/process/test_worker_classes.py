@@ -12,7 +12,7 @@ from rq import Queue
 from graceful.core.phases import JobOutcome
 from tests.conftest import StartWorker
 from tests.support import jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.reports import report_of
 from tests.support.waiting import wait_until
 from tests.support.worker_hooks import notes

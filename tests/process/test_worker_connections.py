@@ -19,7 +19,7 @@ from rq import Queue
 
 from tests.conftest import StartWorker
 from tests.support import jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import WorkerProcess
 from tests.support.proxy import Proxy, certificate, tls_context
 from tests.support.reports import report_of
@@ -155,7 +155,7 @@ def test_a_worker_whose_connections_are_cut(
     worker = start_worker(settings=settings)
     for _ in range(15):
         if not worker.running:
-            # Cut again and again it may give up in the end, and its successor has to go on.
+            # Cut again and again it may give up in the end, and its reaper has to go on.
             assert worker.wait() == os.EX_UNAVAILABLE, worker.output
             worker = start_worker(settings=settings)
         before = queue.count

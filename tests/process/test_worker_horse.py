@@ -14,7 +14,7 @@ from graceful.core.phases import JobOutcome
 from tests.conftest import StartWorker
 from tests.process.test_worker_jobs import called, wait_status
 from tests.support import horse_workers, jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.reports import report_of
 from tests.support.waiting import wait_until
 

@@ -12,10 +12,10 @@ import redis
 from rq import Callback, Queue, Retry
 
 from graceful.core.phases import JobOutcome, Outcome
-from graceful.worker.give_back import INTERRUPTIONS_FIELD
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import WorkerProcess, is_alive
 from tests.support.reports import report_of
 from tests.support.waiting import wait_until
@@ -47,7 +47,7 @@ def stop_in(
     assert overrun < OVERRUN_SECONDS + SLACK_SECONDS, worker.output
     horse = int(connection.hget(jobs.PIDS, job_id) or 0)
     assert not is_alive(horse)
-    wait_until(lambda: not worker.children(), 10, lambda: worker.output)  # A companion may have something to do yet.
+    wait_until(lambda: not worker.children(), 10, lambda: worker.output)  # A supervisor may have something to do yet.
     return worker, horse
 
 

@@ -13,7 +13,7 @@ from rq.job import Job
 
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import WorkerProcess
 from tests.support.reports import report_of
 from tests.support.waiting import wait_until

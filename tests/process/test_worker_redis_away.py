@@ -19,7 +19,7 @@ from graceful.models import ShutdownReport as Row
 from graceful.reports.rows import record_of
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import WorkerProcess
 from tests.support.server import Server
 from tests.support.waiting import let_pass, wait_until
@@ -170,13 +170,13 @@ def test_back_for_the_successor(away: Away) -> None:
     connection = away.queue.connection
     connection.hset(job.key, "timeout", 3600)
     starts = int(connection.hget(jobs.STARTED, job.id) or 0)
-    successor = away.start()
-    wait_until(lambda: int(connection.hget(jobs.STARTED, job.id) or 0) == starts + 1, 10, lambda: successor.output)
-    successor.signal()
-    assert successor.wait(10) == os.EX_TEMPFAIL
+    reaper = away.start()
+    wait_until(lambda: int(connection.hget(jobs.STARTED, job.id) or 0) == starts + 1, 10, lambda: reaper.output)
+    reaper.signal()
+    assert reaper.wait(10) == os.EX_TEMPFAIL
     assert balance(connection, [job.id]).places == {job.id: ("queue:default",)}
     database.close()
-    assert sorted(Row.objects.values_list("worker", flat=True)) == sorted([worker.name, successor.name])
+    assert sorted(Row.objects.values_list("worker", flat=True)) == sorted([worker.name, reaper.name])
 
 
 def test_a_server_that_does_not_answer_at_the_start(away: Away, start_worker: StartWorker) -> None:
@@ -205,6 +205,6 @@ def test_redis_and_database_are_away(own_valkey: Server, start_worker: StartWork
     assert json.loads(file.read_text())["hooks"][0]["outcome"] == "ok"
     # The next worker on this machine stores it.
     own_valkey.start()
-    successor = start_worker(environment=environment)
-    wait_until(lambda: Row.objects.filter(worker=worker.name).exists(), 10, lambda: successor.output)
+    reaper = start_worker(environment=environment)
+    wait_until(lambda: Row.objects.filter(worker=worker.name).exists(), 10, lambda: reaper.output)
     assert list((tmp_path / "spool").iterdir()) == []

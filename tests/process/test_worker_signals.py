@@ -16,7 +16,7 @@ from rq.suspension import resume, suspend
 from graceful.core.phases import JobOutcome, Reason
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.books import balance
+from tests.support.job_accounting import balance
 from tests.support.processes import WorkerProcess, is_alive
 from tests.support.reports import report_of
 from tests.support.server import Server

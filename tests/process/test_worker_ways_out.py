@@ -333,11 +333,11 @@ def test_the_database_is_away_at_the_end(
     assert away.wait(5) == 0
     assert report_of(connection, away).outcome is Outcome.CLEAN
     assert not Row.objects.exists()
-    successor = start_worker()
-    wait_until(lambda: Row.objects.filter(worker=away.name).exists(), 5, lambda: successor.output)
-    successor.signal()
-    assert successor.wait(5) == 0
-    assert sorted(Row.objects.values_list("worker", flat=True)) == sorted([away.name, successor.name])
+    reaper = start_worker()
+    wait_until(lambda: Row.objects.filter(worker=away.name).exists(), 5, lambda: reaper.output)
+    reaper.signal()
+    assert reaper.wait(5) == 0
+    assert sorted(Row.objects.values_list("worker", flat=True)) == sorted([away.name, reaper.name])
     assert connection.keys("graceful:*") == []
 
 

@@ -69,7 +69,9 @@ def edges() -> dict[Edge, tuple[Effect, ...]]:
 
 def diagram() -> str:
     """The phases as a Mermaid state diagram, and what each event has done, as a table."""
-    found = sorted(edges().items(), key=lambda each: (SEQUENCE.index(each[0][0]), SEQUENCE.index(each[0][2]), each[0][1]))
+    found = sorted(
+        edges().items(), key=lambda each: (SEQUENCE.index(each[0][0]), SEQUENCE.index(each[0][2]), each[0][1])
+    )
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> running"]
     merged: dict[tuple[Phase, Phase], list[str]] = {}
     for (before, event, after), _ in found:

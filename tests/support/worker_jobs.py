@@ -125,7 +125,7 @@ def stubborn_with_a_child(seconds: float) -> None:
 
 
 def failed_slowly(job: Job, connection: Any, *args: Any, **kwargs: Any) -> None:
-    """A failure callback that takes a while; the companion has patience for it."""
+    """A failure callback that takes a while; the supervisor has patience for it."""
     connection.rpush(CALLED, f"failure:{job.id}")
     time.sleep(1.5)
 

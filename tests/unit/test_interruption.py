@@ -16,27 +16,28 @@ import pytest
 from graceful.core.deadline import Deadline
 from graceful.core.policy import Limits
 from graceful.exceptions import JobInterrupted
-from graceful.jobs import clock, interruption
-from graceful.jobs.channel import Channel, Stage
+from graceful.jobs import interruption
 from graceful.jobs.interruption import Guard
+from graceful.jobs.shared_memory import SharedMemory, Stage
+from graceful.resume import clock
 
 
 @pytest.fixture
 def guard() -> Iterator[Guard]:
     """The guard of a job in hand, with the interrupt signal going to it."""
-    channel = Channel()
-    guard = interruption.install(channel)
+    memory = SharedMemory()
+    guard = interruption.install(memory)
     assert guard is not None
     old = signal.signal(signal.SIGURG, guard.on_signal)
     yield guard
     signal.signal(signal.SIGURG, old)
     interruption.install(None)
-    channel.close()
+    memory.close()
 
 
 def interrupt(guard: Guard) -> None:
     """What the worker does at the soft limit."""
-    guard.channel.interrupt = True
+    guard.memory.interrupt = True
     os.kill(os.getpid(), signal.SIGURG)
 
 
@@ -57,8 +58,8 @@ def test_an_interruption_is_raised_in_the_job(guard: Guard) -> None:
         guard.run(job)
     assert steps == ["finally"]
     assert guard.interrupted
-    assert guard.channel.stage is Stage.STORING
-    stack = guard.channel.read_stack()
+    assert guard.memory.stage is Stage.STORING
+    stack = guard.memory.read_stack()
     assert "in job" in stack
     assert "test_an_interruption_is_raised" not in stack, "the frames of the worker are of no interest"
 
@@ -66,7 +67,7 @@ def test_an_interruption_is_raised_in_the_job(guard: Guard) -> None:
 def test_outside_the_jobs_own_code_nothing_is_raised(guard: Guard) -> None:
     """A callback, or the storing of a result, would be interrupted: the job would be run twice."""
     interrupt(guard)
-    guard.channel.interrupt = False
+    guard.memory.interrupt = False
     assert guard.run(lambda: 7) == 7
     interrupt(guard)
     assert not guard.interrupted
@@ -74,7 +75,7 @@ def test_outside_the_jobs_own_code_nothing_is_raised(guard: Guard) -> None:
 
 def test_a_horse_that_was_told_before_it_came_so_far_is_interrupted_at_once(guard: Guard) -> None:
     """A signal that comes while the horse is starting would be lost."""
-    guard.channel.interrupt = True
+    guard.memory.interrupt = True
     ran = []
     with pytest.raises(JobInterrupted):
         guard.run(lambda: ran.append(1))
@@ -214,10 +215,10 @@ def test_what_a_job_may_ask(guard: Guard) -> None:
     assert not clock.shutdown_requested()
     assert clock.time_left() is None
     soft = Deadline.after(5)
-    guard.channel.announce(Limits(soft, Deadline.after(6), Deadline.after(7)))
+    guard.memory.announce(Limits(soft, Deadline.after(6), Deadline.after(7)))
     assert clock.shutdown_requested()
     assert 4 < (clock.time_left() or 0) <= 5
-    guard.channel.announce(Limits(Deadline.after(-1), Deadline.after(6), Deadline.after(7)))
+    guard.memory.announce(Limits(Deadline.after(-1), Deadline.after(6), Deadline.after(7)))
     assert clock.time_left() == 0.0
 
 
@@ -236,12 +237,12 @@ def test_at_every_instant_the_job_is_either_done_or_interrupted() -> None:
     It comes after each single step (opcode) of the guard and of the job in turn.
     """
     old = signal.getsignal(signal.SIGURG)
-    channel = Channel()
+    memory = SharedMemory()
     outcomes = set()
     try:
         for after in itertools.count(1):
-            channel.reset()
-            guard = Guard(channel)
+            memory.reset()
+            guard = Guard(memory)
             signal.signal(signal.SIGURG, guard.on_signal)
             came, result = _run_and_interrupt(guard, after)
             if not came:
@@ -253,10 +254,10 @@ def test_at_every_instant_the_job_is_either_done_or_interrupted() -> None:
             interrupt(guard)
             with guard.shield():
                 pass
-            assert channel.stage is Stage.STORING
+            assert memory.stage is Stage.STORING
     finally:
         signal.signal(signal.SIGURG, old)
-        channel.close()
+        memory.close()
     assert after > 50
     assert outcomes == {None, 3}
 

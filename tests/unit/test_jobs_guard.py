@@ -17,8 +17,8 @@ from graceful.core.deadline import Deadline
 from graceful.core.policy import Limits
 from graceful.exceptions import JobInterrupted
 from graceful.jobs import interruption, shutdown_requested, time_left, uninterruptible
-from graceful.jobs.channel import Channel, Stage
 from graceful.jobs.interruption import Guard
+from graceful.jobs.shared_memory import SharedMemory, Stage
 
 NEVER = 10**9
 
@@ -26,12 +26,12 @@ NEVER = 10**9
 @pytest.fixture
 def guard() -> Iterator[Guard]:
     """The guard of a job in this process."""
-    channel = Channel()
-    guard = interruption.install(channel)
+    memory = SharedMemory()
+    guard = interruption.install(memory)
     assert guard is not None
     yield guard
     interruption.install(None)
-    channel.close()
+    memory.close()
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def handler(guard: Guard) -> Iterator[None]:
 
 def interrupt(guard: Guard) -> None:
     """What a worker does at the soft limit."""
-    guard.channel.interrupt = True
+    guard.memory.interrupt = True
     os.kill(os.getpid(), signal.SIGURG)
 
 
@@ -66,7 +66,7 @@ class AtStep:
         if event == "opcode":
             self.left -= 1
             if self.left == 0:
-                self.guard.channel.interrupt = True
+                self.guard.memory.interrupt = True
                 self.guard.on_signal(signal.SIGURG, frame)
         return self
 
@@ -76,8 +76,8 @@ def at_every_step(scenario: Callable[[Guard], None], check: Callable[[Guard, str
     step = 0
     while True:
         step += 1
-        channel = Channel()
-        guard = Guard(channel)
+        memory = SharedMemory()
+        guard = Guard(memory)
         stager = AtStep(guard, step)
 
         def job(guard: Guard = guard) -> str:
@@ -96,15 +96,15 @@ def at_every_step(scenario: Callable[[Guard], None], check: Callable[[Guard, str
             sys.settrace(old)
         try:
             check(guard, result)
-            assert channel.stage is Stage.STORING
+            assert memory.stage is Stage.STORING
             assert guard.interrupted == (result == "interrupted")
-            channel.interrupt = True
+            memory.interrupt = True
             guard.on_signal(signal.SIGURG, None)  # Callbacks and results are not interrupted.
         except BaseException as error:
             error.add_note(f"interrupted at step {step}")
             raise
         finally:
-            channel.close()
+            memory.close()
         if stager.left > 0:
             return step
 
@@ -154,8 +154,8 @@ def test_wherever_the_interruption_comes_an_error_of_the_job_leaves_the_gate_shu
         raise KeyError
 
     def job_that_fails(step: int) -> int:
-        channel = Channel()
-        guard = Guard(channel)
+        memory = SharedMemory()
+        guard = Guard(memory)
         stager = AtStep(guard, step)
         # Python 3.12 looks for frames that want it only here.
         sys._getframe().f_trace_opcodes = True
@@ -166,10 +166,10 @@ def test_wherever_the_interruption_comes_an_error_of_the_job_leaves_the_gate_shu
             pass
         finally:
             sys.settrace(None)
-        assert channel.stage is Stage.STORING
-        channel.interrupt = True
+        assert memory.stage is Stage.STORING
+        memory.interrupt = True
         guard.on_signal(signal.SIGURG, None)
-        channel.close()
+        memory.close()
         return stager.left
 
     step = 1
@@ -198,7 +198,7 @@ def test_the_interruption_is_raised_once(guard: Guard) -> None:
 @pytest.mark.usefixtures("handler")
 def test_a_job_that_was_told_before_it_began_is_not_begun(guard: Guard) -> None:
     """It would run on until it is killed, since no signal comes again."""
-    guard.channel.interrupt = True
+    guard.memory.interrupt = True
     with pytest.raises(JobInterrupted):
         guard.run(lambda: pytest.fail("it was begun"))
 
@@ -292,10 +292,10 @@ def test_a_child_that_the_job_forks_is_not_the_job(guard: Guard) -> None:
 def test_time_left_counts_down_to_the_soft_limit(guard: Guard) -> None:
     """A job would plan with time that it has not got."""
     assert (shutdown_requested(), time_left()) == (False, None)
-    guard.channel.announce(Limits(Deadline.after(5), Deadline.after(50), Deadline.after(500)))
+    guard.memory.announce(Limits(Deadline.after(5), Deadline.after(50), Deadline.after(500)))
     assert shutdown_requested()
     assert 4 < (time_left() or 0) <= 5
-    guard.channel.announce(Limits(Deadline.after(-5), Deadline.after(50), Deadline.after(500)))
+    guard.memory.announce(Limits(Deadline.after(-5), Deadline.after(50), Deadline.after(500)))
     assert time_left() == 0
 
 

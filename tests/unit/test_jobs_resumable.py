@@ -17,7 +17,7 @@ from django.core.files.base import ContentFile, File
 
 from graceful.exceptions import CursorMismatch, JobInterrupted
 from graceful.jobs import checkpoint, interruption, resumable, resume_state, uninterruptible
-from graceful.jobs.channel import Channel
+from graceful.jobs.shared_memory import SharedMemory
 from graceful.testing import Worker, shutdown_after
 
 LETTERS = list("abcdefghij")
@@ -390,7 +390,7 @@ class CountingStore:
 def test_the_cursor_is_saved_while_the_loop_runs() -> None:
     """A SIGKILL would cost everything."""
     store = CountingStore()
-    before, guard = interruption.guard, interruption.install(Channel(), store)
+    before, guard = interruption.guard, interruption.install(SharedMemory(), store)
     assert guard is not None
     try:
         guard.begin()
@@ -402,7 +402,7 @@ def test_the_cursor_is_saved_while_the_loop_runs() -> None:
     finally:
         guard.end(True)
         interruption.guard = before
-        guard.channel.close()
+        guard.memory.close()
 
 
 def test_a_run_that_gets_nowhere_saves_nothing(worker: Worker) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graceful.hooks import watchdog
-from graceful.worker import process
+from graceful.worker.shutdown import exit
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.02, 0.12, 1.0, 25.0])
@@ -26,6 +26,6 @@ def test_the_watchdog_leaves_the_thread_with_the_exit_code_a_margin(
 
     monkeypatch.setattr(watchdog, "arm", lambda deadline: armed.append(deadline.left()))
     monkeypatch.setattr(threading, "Timer", Timer)
-    process.leave_by(75, seconds).cancel()
-    assert armed[-1] - timers[0] == pytest.approx(process.WATCHDOG_MARGIN, abs=0.02)
-    assert armed[-1] <= max(seconds, process.SHORTEST_SECONDS + process.WATCHDOG_MARGIN) + 0.001
+    exit.leave_by(75, seconds).cancel()
+    assert armed[-1] - timers[0] == pytest.approx(exit.WATCHDOG_MARGIN, abs=0.02)
+    assert armed[-1] <= max(seconds, exit.SHORTEST_SECONDS + exit.WATCHDOG_MARGIN) + 0.001

@@ -14,15 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graceful.core import report_json
-from graceful.core.autopsy import Findings, closed
+from graceful.core.post_mortem import Findings, closed
 from graceful.core.text import one_line
 from graceful.exceptions import UnreadableReport
 from graceful.reports import set_aside
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.rows import rows_of
-from graceful.worker.fetch import HELD_KEY, HOLDERS_KEY, texts
-from graceful.worker.machine import Process
-from graceful.worker.presence import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
+from graceful.worker.cluster.heartbeat import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
+from graceful.worker.cluster.process_identity import Process
+from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, texts
 from tests.db.samples import a_report
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))

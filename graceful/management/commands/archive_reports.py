@@ -14,8 +14,8 @@ from graceful.core.text import one_line
 from graceful.management.commands.shutdown_report import positive_number
 from graceful.reports.archive import remove_old
 from graceful.reports.sources import Homecoming, bring_all_home
-from graceful.worker.presence import JUDGE_SECONDS, suspects
-from graceful.worker.reaping import reap
+from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, suspects
+from graceful.worker.cluster.reaping import reap
 
 
 class Command(BaseCommand):

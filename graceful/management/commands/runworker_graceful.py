@@ -23,11 +23,11 @@ from rq.utils import import_attribute
 from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
 from graceful.management.commands.shutdown_report import positive_number
-from graceful.worker import os_signals
 from graceful.worker.classes import make_graceful
-from graceful.worker.drain import STOPS
-from graceful.worker.lookout import Lookout
-from graceful.worker.process import close_database_connections, leave
+from graceful.worker.shutdown import os_signals
+from graceful.worker.shutdown.drain import STOPS
+from graceful.worker.shutdown.exit import close_database_connections, leave
+from graceful.worker.shutdown.stall_guard import StallGuard
 
 HELPS = {
     "worker_class": "dotted path of an RQ worker class; made graceful (default: RQ['WORKER_CLASS'], or rq.Worker)",
@@ -89,9 +89,11 @@ class Command(RQWorkerCommand):
     def handle(self, *queues: str, **options: Any) -> None:
         """Run the worker. Ends the process with the exit code of the shutdown."""
         with os_signals.capture() as inbox:
-            lookout = Lookout(inbox, lambda: _leave_if_stopped(inbox), lambda: False, lambda: False, START_SECONDS)
+            stall_guard = StallGuard(
+                inbox, lambda: _leave_if_stopped(inbox), lambda: False, lambda: False, START_SECONDS
+            )
             try:
-                code = self._run(queues, options, lookout.dismiss)
+                code = self._run(queues, options, stall_guard.dismiss)
             except (InvalidSettings, UnsupportedWorkerClass) as error:
                 self.stderr.write(self.style.ERROR(str(error)))
                 code = os.EX_CONFIG

@@ -16,7 +16,7 @@ from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.rows import record_of
 from graceful.reports.sources import bring_all_home, journals
 from graceful.reports.text import report_text
-from graceful.worker.presence import silent
+from graceful.worker.cluster.heartbeat import silent
 
 HOME_SECONDS = 1.0
 """Spent at most on reports that still wait in Redis or in the spool."""

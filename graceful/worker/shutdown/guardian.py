@@ -13,7 +13,7 @@ import traceback
 from graceful.core.deadline import Deadline
 from graceful.core.shutdown import Stalled
 from graceful.worker.shutdown.coordinator import Coordinator
-from graceful.worker.shutdown.threads import started
+from graceful.worker.shutdown.exit import started
 
 STALLED = "the main thread did not reach its end; it stood at:\n{}"
 
@@ -37,9 +37,7 @@ class Guardian:
             self._deadline = deadline
             self._changed.notify()
             if self._thread is None:
-                watch = threading.Thread(
-                    target=self._watch, args=(coordinator,), name="graceful-guardian", daemon=True
-                )
+                watch = threading.Thread(target=self._watch, args=(coordinator,), name="graceful-guardian", daemon=True)
                 self._thread = started(watch)
 
     def dismiss(self) -> bool:

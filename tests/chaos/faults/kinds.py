@@ -87,7 +87,7 @@ NO_STOCK = tuple(actor for actor in ACTORS if actor != "stock")
 ANYWHERE = ("plain", "tls", "postgres", "sentinel", "hidepid")
 FROZEN = (1, -signal.SIGKILL, -signal.SIGSEGV)
 """A worker that was stopped until its deadline had passed is ended, wherever it stands, by the watchdog, which may
-crash over the stacks of running threads that it reads without the GIL, or, if it is a simple one, by its companion."""
+crash over the stacks of running threads that it reads without the GIL, or, if it is a simple one, by its supervisor."""
 FORCED = (os.EX_SOFTWARE,)
 """The guardian has a tenth of the suite's short grace period to store a report that few places are left for."""
 AWAY = (REDIS_ERROR, HORSE_GAVE_UP)

@@ -1,0 +1,262 @@
+"""Shutdown reports in the admin, to be read and nothing else. Nothing here unpickles, or asks RQ for a job."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.http import content_disposition_header
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from redis import Redis
+
+from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList, search
+from graceful.conf import settings
+from graceful.core import report_json
+from graceful.core.text import one_line
+from graceful.models import LastShutdownReport, ShutdownReport
+from graceful.reports.page import report_page
+from graceful.reports.rows import local_time, record_of
+from graceful.reports.sources import visits
+from graceful.reports.text import seconds_text
+from graceful.worker.cluster.reaping import reap
+
+VISIT_SECONDS = 0.5
+"""A page waits so long for reports that are not in the database yet."""
+SHOWN_QUEUES = 60
+"""Characters of the queues' names in the list."""
+
+
+def _reap(connection: Redis) -> int:
+    return reap(connection, settings(), "the admin")
+
+
+if TYPE_CHECKING:
+    ReadOnlyBase = admin.ModelAdmin[ShutdownReport]
+else:
+    ReadOnlyBase = admin.ModelAdmin
+
+
+class ReadOnlyAdmin(ReadOnlyBase):
+    """Nobody may add, change or delete a report, a superuser no more than others: what is read was so."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm("graceful.view_shutdownreport")
+
+    def redirect_to_last(self, request: HttpRequest) -> HttpResponse:
+        """To the newest report, one that still waits in Redis included; to the list when there is none."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        visits.pay(VISIT_SECONDS, _reap)
+        newest = ShutdownReport.objects.order_by(f"-{TIME}", "-id").values_list("pk", flat=True).first()
+        site = self.admin_site.name
+        if newest is None:
+            self.message_user(request, _("There is no shutdown report yet."), messages.INFO)
+            return HttpResponseRedirect(reverse("admin:graceful_shutdownreport_changelist", current_app=site))
+        url = reverse("admin:graceful_shutdownreport_change", args=(quote(newest),), current_app=site)
+        return HttpResponseRedirect(url)
+
+
+@admin.register(ShutdownReport)
+class ShutdownReportAdmin(ReadOnlyAdmin):
+    """The list, the page of one report, its JSON, and the way to the newest."""
+
+    list_display = (
+        # How it went comes first: the right end of the list may be out of a small window.
+        "time",
+        "outcome_badge",
+        "total",
+        "hooks_of_all",
+        "worker_name",
+        "host",
+        "release_label",
+        "queue_names",
+        "reason_word",
+    )
+    list_display_links = ("time", "worker_name")
+    # By their choices: for any other field the filter would read all its values from the table.
+    list_filter = ("outcome", "reason", "signal")
+    search_fields = ("worker", "hostname", "release", "id")
+    search_help_text = _("The beginning of a worker, host or release; or the whole id of a job or report")
+    date_hierarchy = TIME
+    ordering = (f"-{TIME}", "-id")
+    list_per_page = 50
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = CappedPaginator
+    actions = None
+    # What a query string may ask for; each is in an index.
+    lookups = frozenset(
+        {
+            *(f"{TIME}__{unit}" for unit in ("year", "month", "day", "gte", "lt")),
+            *(f"{field}__{how}" for field in ("outcome", "reason", "signal") for how in ("exact", "isnull")),
+            *("worker", "worker__exact", "hostname", "hostname__exact", "release", "release__exact"),
+        }
+    )
+
+    class Media:
+        css = {"all": ("graceful/admin.css",)}
+
+    def get_urls(self) -> list[URLPattern]:
+        def name(view: str) -> str:
+            return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+
+        wrap = self.admin_site.admin_view
+        return [
+            path("last/", wrap(self.last_view), name=name("last")),
+            path("<path:object_id>/export/", wrap(self.export_view), name=name("export")),
+            *super().get_urls(),
+        ]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ReportChangeList]:
+        return ReportChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return lookup in self.lookups
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ShutdownReport], search_term: str
+    ) -> tuple[QuerySet[ShutdownReport], bool]:
+        return search(queryset, search_term), False
+
+    # Not in a request's transaction: SQLite could not store what is brought home while that one reads.
+    @transaction.non_atomic_requests
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if self.has_view_permission(request):
+            visits.pay(VISIT_SECONDS, _reap)
+        return super().changelist_view(request, extra_context)
+
+    @transaction.non_atomic_requests
+    def last_view(self, request: HttpRequest) -> HttpResponse:
+        return self.redirect_to_last(request)
+
+    @transaction.non_atomic_requests
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The page of one report."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        row = self._row(request, object_id)
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Shutdown report"),
+            "subtitle": None,
+            "opts": self.opts,
+            "original": f"{self.worker_name(row)}, {self.time(row)}",
+            "has_view_permission": True,
+            "add": False,
+            "change": True,
+            "is_popup": False,
+            "media": self.media,
+            "page": report_page(record_of(row)),
+            "badge": self.outcome_badge(row),
+            "export_url": reverse(
+                "admin:graceful_shutdownreport_export", args=(quote(row.pk),), current_app=self.admin_site.name
+            ),
+            **(extra_context or {}),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/graceful/shutdownreport/change_form.html", context)
+
+    def export_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The report as JSON, in the one form that it has everywhere."""
+        row = self._row(request, object_id)
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        body = json.dumps(report_json.plain(record_of(row)), indent=2)
+        response = HttpResponse(body, content_type="application/json")
+        response["Content-Disposition"] = content_disposition_header(True, f"shutdown-{quote(row.pk)}.json") or ""
+        response["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def _row(self, request: HttpRequest, object_id: str) -> ShutdownReport | None:
+        """The report of that id; where it is not there yet, it may still wait in Redis."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        reports = self.get_queryset(request).prefetch_related("hooks", "jobs")
+        report_id = unquote(object_id)
+        if "\x00" in report_id:
+            return None
+        row = reports.filter(pk=report_id).first()
+        if row is None and visits.pay(VISIT_SECONDS, _reap):
+            row = reports.filter(pk=report_id).first()
+        return row
+
+    @admin.display(description=_("time"), ordering=TIME)
+    def time(self, row: ShutdownReport) -> str:
+        return f"{local_time(row.happened_at):%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description=_("worker"))
+    def worker_name(self, row: ShutdownReport) -> str:
+        return one_line(row.worker)
+
+    @admin.display(description=_("host"))
+    def host(self, row: ShutdownReport) -> str:
+        return one_line(row.hostname)
+
+    @admin.display(description=_("queues"))
+    def queue_names(self, row: ShutdownReport) -> str:
+        names = one_line(", ".join(row.queues))
+        return names if len(names) <= SHOWN_QUEUES else names[: SHOWN_QUEUES - 3] + "..."
+
+    @admin.display(description=_("release"), empty_value="-")
+    def release_label(self, row: ShutdownReport) -> str:
+        return one_line(row.release)
+
+    @admin.display(description=_("reason"))
+    def reason_word(self, row: ShutdownReport) -> str:
+        return one_line(row.signal or "") or row.get_reason_display() or "-"
+
+    @admin.display(description=_("outcome"))
+    def outcome_badge(self, row: ShutdownReport) -> str:
+        if row.outcome is None:
+            return format_html('<span class="graceful-badge">{}</span>', row.get_phase_display())
+        return format_html(
+            '<span class="graceful-badge graceful-{}">{}</span>', row.outcome, row.get_outcome_display() or ""
+        )
+
+    @admin.display(description=_("took"))
+    def total(self, row: ShutdownReport) -> str:
+        return seconds_text(row.total_seconds)
+
+    @admin.display(description=_("hooks ok"))
+    def hooks_of_all(self, row: ShutdownReport) -> str:
+        return f"{row.hooks_ok}/{row.hooks_total}"
+
+
+@admin.register(LastShutdownReport)
+class LastShutdownReportAdmin(ReadOnlyAdmin):
+    """A row in the admin's index that leads straight to the newest report."""
+
+    def get_urls(self) -> list[URLPattern]:
+        changelist = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
+        return [path("", self.admin_site.admin_view(self.last_view), name=changelist)]
+
+    @transaction.non_atomic_requests
+    def last_view(self, request: HttpRequest) -> HttpResponse:
+        return self.redirect_to_last(request)

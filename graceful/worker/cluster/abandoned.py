@@ -1,0 +1,100 @@
+"""Jobs of dead workers that RQ's clean-up has failed: their failure is undone, so that they count as interrupted.
+
+Workers of this version keep RQ's entries so long that this does not happen. Those of the version before do not, and
+nor does an entry last for ever (:data:`graceful.worker.queue.fetch.HELD_SECONDS`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import Any
+
+import redis
+from rq.job import Job
+from rq.registry import FailedJobRegistry
+from rq.results import Result
+
+from graceful.reports.set_aside import Script
+from graceful.worker.queue.fetch import HOLDERS_KEY
+from graceful.worker.queue.lua import ASK
+
+REASONS = ("Moved to FailedJobRegistry, due to AbandonedJobError", "Job was stuck in intermediate queue.")
+"""How the reason begins: ``StartedJobRegistry.cleanup`` and ``IntermediateQueue.cleanup`` (RQ 2.6.1 to 3.0.0)."""
+FAILED = b"2"
+"""``Result.Type.FAILED``."""
+READ_BYTES = 200
+
+UNDO_SCRIPT = (
+    ASK
+    + """
+-- KEYS: job, its results, failed registry, holders. ARGV: job id, life of the dead worker, its name, id of the result
+-- that says that the job was failed by RQ's clean-up (or '').
+if redis.call('HGET', KEYS[4], ARGV[1]) ~= ARGV[2] then
+  return 'not held'
+end
+local status = ask('HGET', KEYS[1], 'status')
+if status == 'started' then
+  local worker = redis.call('HGET', KEYS[1], 'worker_name')
+  if worker and worker ~= ARGV[3] then
+    -- It was requeued meanwhile, and runs with a worker that is not ours.
+    redis.call('HDEL', KEYS[4], ARGV[1])
+    return 'not held'
+  end
+end
+if status ~= 'failed' or ARGV[4] == '' then
+  return 'held'
+end
+local last = ask('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+if not last or #last == 0 or last[1][1] ~= ARGV[4] or not ask('ZSCORE', KEYS[3], ARGV[1]) then
+  return 'held'
+end
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('XDEL', KEYS[2], ARGV[4])
+redis.call('HDEL', KEYS[1], 'exc_info', 'ended_at')
+redis.call('PERSIST', KEYS[1])
+redis.call('HSET', KEYS[1], 'status', 'started')
+return 'undone'
+"""
+)
+
+
+def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, origin: str) -> bool:
+    """Make a job that a dead worker holds, and that RQ's clean-up has failed, one that the worker is still at.
+
+    Nothing happens to a job that failed by its own doing, or that was requeued meanwhile; one that another worker
+    runs by now is not held any more. Nothing is unpickled. A failure callback that has run is not undone.
+
+    Args:
+        connection: a client of the server.
+        life: the dead worker's life.
+        worker_name: its name.
+        job_id: the job.
+        origin: the queue that the job belongs to.
+
+    Returns:
+        whether there was something to undo.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer; nothing or all of it has happened.
+    """
+    results = Result.get_key(job_id)
+    last: Any = connection.xrevrange(results, count=1) if connection.type(results) == b"stream" else []
+    found: Any = Script(connection, UNDO_SCRIPT)(
+        keys=[Job.key_for(job_id), results, FailedJobRegistry(origin, connection).key, HOLDERS_KEY],
+        args=[job_id, life, worker_name, last[0][0] if last and _by_clean_up(last[0][1]) else ""],
+    )
+    return bool(found == b"undone")
+
+
+def _by_clean_up(result: dict[bytes, bytes]) -> bool:
+    """Whether a result says that RQ's clean-up, and not the job, has failed it."""
+    if result.get(b"type") != FAILED:
+        return False
+    try:
+        text = base64.b64decode(result.get(b"exc_string", b""))
+        reason = zlib.decompressobj().decompress(text, READ_BYTES).decode("utf-8", "replace")
+    except (ValueError, binascii.Error, zlib.error):
+        return False
+    return reason.startswith(REASONS)

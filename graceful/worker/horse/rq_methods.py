@@ -1,0 +1,89 @@
+"""The methods of RQ's worker that run beside the job: in the horse, or in a worker that runs jobs itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import redis
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.worker import BaseWorker
+
+from graceful import conf
+from graceful.jobs.shared_memory import SharedMemory
+from graceful.worker.at_work import at_work
+from graceful.worker.horse import run
+from graceful.worker.horse.thread_jobs import ThreadJobs
+from graceful.worker.queue.requeue import requeue
+
+
+class HorseSide(BaseWorker):
+    """One half of :class:`graceful.worker.worker.GracefulMixin`; the other half runs in the worker."""
+
+    life: str
+    """Id of the worker's report: under it the job is held."""
+    runs_jobs_itself = False
+    """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
+    is_at_work = False
+    """Whether this object is a worker inside ``work()``, or its horse; see :func:`graceful.worker.at_work.at_work`."""
+    _memory: SharedMemory
+    _elsewhere: ThreadJobs
+
+    def join(self, life: str, memory: SharedMemory) -> None:
+        """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
+        self.life = life
+        self._memory = memory
+        self.is_at_work = True
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is neither a horse nor a worker's main thread without one; see :class:`ThreadJobs`."""
+        if os.getpid() != self._memory.worker_pid:
+            return False
+        return not self.runs_jobs_itself or threading.current_thread() is not threading.main_thread()
+
+    @at_work
+    def setup_work_horse_signals(self) -> None:
+        """As RQ's, then ours: a SIGTERM to the group or to the horse itself harms no job."""
+        super().setup_work_horse_signals()
+        run.settle(self._memory)
+
+    @at_work
+    def perform_job(self, job: Job, queue: Queue, *execution: Any) -> bool:
+        """As RQ's; interruptible, and with horse exit hooks at the end."""
+        if self.elsewhere:
+            with self._elsewhere.running(job, queue) as came_to:
+                finished = bool(super().perform_job(job, queue, *execution))
+                came_to(finished)
+            return finished
+        return run.perform(
+            self._memory,
+            self.connection,
+            self.life,
+            job,
+            lambda: bool(super(HorseSide, self).perform_job(job, queue, *execution)),
+            lambda: requeue(self, self.life, job, queue.key, self.execution, conf.settings().max_interruptions),
+        )
+
+    @at_work
+    def handle_execution_ended(self, *args: Any, **kwargs: Any) -> None:
+        """RQ's first step after the job, on its way to success as to failure: not taken by an interrupted job."""
+        if not self.elsewhere:
+            run.end()
+        super().handle_execution_ended(*args, **kwargs)
+
+    @at_work
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go.
+
+        A success whose reply alone was lost is none the less one, and does not become a failure.
+        """
+        if not self.elsewhere:
+            run.forget_cursors()
+        try:
+            super().handle_job_success(job, *args, **kwargs)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            if job.get_status(refresh=True) != JobStatus.FINISHED:
+                raise

@@ -1,0 +1,239 @@
+"""Taking jobs: the worker's waiting for the next one, and every reason not to take one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import redis
+from redis.exceptions import RedisError
+from rq.exceptions import NoSuchJobError, StopRequested
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job
+from rq.queue import Queue
+from rq.suspension import is_suspended
+from rq.worker import BaseWorker, WorkerStatus
+
+from graceful.worker.cluster.heartbeat import BEAT_SECONDS
+from graceful.worker.compat import rq_private
+from graceful.worker.queue.fetch import Fetched, Fetcher
+from graceful.worker.queue.requeue import requeue
+from graceful.worker.queue.wait import QueueWatch
+from graceful.worker.shutdown.drain import Drain
+from graceful.worker.shutdown.os_signals import Inbox
+
+log = logging.getLogger("graceful.worker")
+SUSPENDED_SECONDS = 1.0
+FOR_NOW = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
+"""What Redis says, or fails to say, when it will be of use again later."""
+
+
+class Dequeuer:
+    """Gives a worker its next job.
+
+    Args:
+        worker: the worker.
+        life: its life, under which it holds what it takes.
+        drain: whether it is to stop, or to be quiet.
+        inbox: wakes it from any waiting.
+        attend: acts upon what was asked for.
+        beat: says every few seconds that the worker lives.
+    """
+
+    def __init__(
+        self,
+        worker: BaseWorker,
+        life: str,
+        drain: Drain,
+        inbox: Inbox,
+        attend: Callable[[], None],
+        beat: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._life = life
+        self._drain = drain
+        self._inbox = inbox
+        self._attend = attend
+        self._beat = beat
+        self._fetcher = Fetcher(worker.connection, life)
+        self._watch = QueueWatch(worker.connection, inbox, life)
+        self._fetched: Fetched | None = None
+
+    def hold_off(self, burst: bool) -> None:
+        """Return when jobs may be taken: as RQ's ``check_for_suspension``, but a stop ends it at once.
+
+        Raises:
+            StopRequested: a stop was asked for, or there is nothing to wait for in a burst.
+        """
+        worker = self._worker
+        told = False
+        while True:
+            self._attend()
+            if self._drain.requested:
+                raise StopRequested
+            try:
+                suspended = bool(is_suspended(worker.connection, worker))
+                if not suspended and not self._drain.quiet:
+                    return
+                if burst:
+                    log.info("Worker %s: %s in burst mode, exiting", worker.name, "suspended" if suspended else "quiet")
+                    raise StopRequested
+                if not told:
+                    self._watch.leave()
+                    log.info("Worker %s: %s", worker.name, "suspended" if suspended else "waits to be stopped")
+                    worker.set_state(WorkerStatus.SUSPENDED)
+                    told = True
+            except RedisError:
+                if not self._drain.quiet:
+                    return  # The dequeue that follows waits for Redis to come back.
+            self._beat()
+            self._inbox.wait(SUSPENDED_SECONDS)
+
+    def next_job(self, timeout: int | None, max_idle_time: int | None) -> tuple[Job, Queue] | None:
+        """As RQ's ``dequeue_job_and_maintain_ttl``.
+
+        Args:
+            timeout: seconds between two heartbeats while there is nothing to do; None in a burst.
+            max_idle_time: seconds without a job after which to give up.
+
+        Returns:
+            the job and its queue, or None when the burst or the idle time is over.
+
+        Raises:
+            StopRequested: a stop was asked for.
+        """
+        worker = self._worker
+        began = time.monotonic()
+        wait_seconds = 1.0
+        named = False
+        heartbeat_at = 0.0
+        while True:
+            self._attend()
+            if self._drain.requested:
+                raise StopRequested
+            if self._drain.quiet:
+                self.hold_off(timeout is None)
+            try:
+                if not named:
+                    worker.set_state(WorkerStatus.IDLE)
+                    worker.procline("Listening on " + ",".join(worker.queue_names()))
+                    named = True
+                # Not between being woken and the fetch: others are woken for the same job, and it is waiting.
+                if time.monotonic() - heartbeat_at >= BEAT_SECONDS:
+                    worker.heartbeat()
+                    heartbeat_at = time.monotonic()
+                    if worker.should_run_maintenance_tasks:
+                        worker.run_maintenance_tasks()
+                taken = self._take()
+                if taken is not None or timeout is None:
+                    return taken
+                seconds = float(timeout)
+                if max_idle_time is not None:
+                    idle_left = math.ceil(max_idle_time - (time.monotonic() - began))
+                    if idle_left <= 0:
+                        return None
+                    seconds = min(seconds, idle_left)
+                self._wait_for_work(seconds)
+                wait_seconds = 1.0
+            except FOR_NOW as error:
+                if self._inbox.unread:
+                    continue
+                if isinstance(error, redis.exceptions.ReadOnlyError):
+                    # A replica since the last failover: the next connection may lead to the new primary.
+                    worker.connection.connection_pool.disconnect(inuse_connections=False)
+                log.error("Worker %s: Redis is of no use now: %s, retrying in %.0f s", worker.name, error, wait_seconds)
+                self._inbox.wait(wait_seconds)
+                wait_seconds = min(wait_seconds * worker.exponential_backoff_factor, worker.max_connection_wait_time)
+
+    def requeue_leftover(self) -> None:
+        """Give back what was taken and not handed to the worker, also if we never heard of it.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not answer; a reaper will do it.
+        """
+        if self._fetcher.unsure:
+            self._fetched = self._fetcher.unconfirmed()
+        if self._fetched is None:
+            return
+        fetched, self._fetched = self._fetched, None
+        try:
+            job = self._job(fetched)
+        except NoSuchJobError:
+            return
+        execution = None
+        if fetched.forgotten:
+            log.warning("Worker %s: Redis has forgotten that job %s is done", self._worker.name, job.id)
+            execution = rq_private.latest_execution(self._worker.connection, job.id, job.origin, self._worker.name)
+        requeue(self._worker, self._life, job, fetched.queue_key, execution)
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        self._watch.close()
+
+    def _wait_for_work(self, seconds: float) -> None:
+        queue_keys = [queue.key for queue in rq_private.ordered_queues(self._worker)]
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._beat()
+            if self._watch.wait(queue_keys, min(left, BEAT_SECONDS)):
+                return
+
+    def _take(self) -> tuple[Job, Queue] | None:
+        worker = self._worker
+        while True:
+            if self._fetched is None:
+                queues = rq_private.ordered_queues(worker)
+                self._fetched = self._fetcher.fetch([(each.key, each.intermediate_queue_key) for each in queues])
+            fetched = self._fetched
+            if fetched is None:
+                return None
+            self._watch.leave()
+            if fetched.forgotten:
+                self.requeue_leftover()
+                continue
+            try:
+                job = self._job(fetched)
+            except RedisError:
+                raise  # It stays fetched, and is looked up again when Redis is back.
+            except NoSuchJobError:
+                self._fetched = None
+                IntermediateQueue(fetched.queue_key, worker.connection).remove(fetched.job_id)
+                continue
+            except Exception:
+                # A job that cannot be read ends the worker, as in RQ; RQ's maintenance fails it.
+                self._fetched = None
+                raise
+            # Only then: announcing it may need Redis too.
+            queue = self._announce(job, fetched)
+            self._fetched = None
+            return job, queue
+
+    def _job(self, fetched: Fetched) -> Job:
+        worker = self._worker
+        job: Job = worker.job_class.fetch(fetched.job_id, connection=worker.connection, serializer=worker.serializer)
+        return job
+
+    def _announce(self, job: Job, fetched: Fetched) -> Queue:
+        """What RQ does with a dequeued job besides (``Queue.dequeue_any``, ``dequeue_job_and_maintain_ttl``)."""
+        worker = self._worker
+        queue: Queue = worker.queue_class.from_queue_key(
+            fetched.queue_key,
+            connection=worker.connection,
+            job_class=worker.job_class,
+            serializer=worker.serializer,
+            death_penalty_class=worker.death_penalty_class,
+        )
+        worker.reorder_queues(reference_queue=queue)
+        job.redis_server_version = worker.get_redis_server_version()
+        if worker.log_job_description:
+            worker.log.info("Worker %s: %s: %s (%s)", worker.name, queue.name, job.description, job.id)
+        else:
+            worker.log.info("Worker %s: %s: %s", worker.name, queue.name, job.id)
+        return queue

@@ -1,0 +1,132 @@
+"""Failing a job for its interruption, for good: failure callback, exception handlers, registry, and no retry.
+
+A retry would start at once what must not be started again for a shutdown, and one that was interrupted too often would
+be interrupted again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.worker import BaseWorker
+
+from graceful.core.deadline import Deadline
+from graceful.exceptions import GracefulError, StoppedByShutdown, TooManyInterruptions
+from graceful.worker.compat import rq_private
+from graceful.worker.horse import parent_death
+from graceful.worker.shutdown import os_signals
+from graceful.worker.shutdown.exit import close_database_connections
+
+log = logging.getLogger("graceful.worker")
+CALLBACK_SECONDS = 2
+"""How long a failure callback may take here: the worker is coming to its end."""
+CHILD_SECONDS = CALLBACK_SECONDS + 0.5
+LOOK_SECONDS = 0.005
+OVER = frozenset({JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED})
+
+
+def fail(
+    worker: Any,
+    job: Job,
+    queue: Queue,
+    execution: Execution | None,
+    interruptions: int,
+    *,
+    by_policy: bool,
+    why: str = "",
+) -> bool:
+    """Fail a job that was taken out of its queue for good.
+
+    Args:
+        worker: the worker that does it.
+        job: the job.
+        queue: its queue.
+        execution: its execution, if it got that far.
+        interruptions: how often shutdowns have interrupted it.
+        by_policy: it wants to be failed when it is interrupted; otherwise it was interrupted too often.
+        why: why its horse could not begin, where that counted as the last interruption.
+
+    Returns:
+        whether it had to be failed: it may have come to its end by itself.
+    """
+    if job.get_status(refresh=True) in OVER:
+        return False
+    error: GracefulError = TooManyInterruptions(f"interrupted by {interruptions} shutdowns, the last one included")
+    if why:
+        error = TooManyInterruptions(f"its work horse could not begin: {why} (interruption {interruptions})")
+    if by_policy:
+        error = StoppedByShutdown("interrupted by the shutdown of its worker; it is not to be started again for that")
+    exc_info = (type(error), error, None)
+
+    def tell() -> None:
+        try:
+            rq_private.failure_callback(job, _penalty(worker), *exc_info)
+        except Exception:
+            log.exception("The failure callback of job %s failed", job.id)
+        worker.handle_exception(job, *exc_info)
+
+    if not _in_a_child(tell, min(CHILD_SECONDS, worker.seconds_left / 2)):
+        log.warning("Job %s: its failure callback or an exception handler did not come to its end", job.id)
+    if job.retries_left:
+        job.retries_left = 0  # As of any job that has failed for good; handle_job_failure would retry (should_retry).
+    rq_private.fail(worker, job, queue, f"{type(error).__name__}: {error}", execution)
+    return True
+
+
+def _in_a_child(call: Callable[[], object], seconds: float) -> bool:
+    """Call in a child process: callback and handlers unpickle the job (``BaseWorker.handle_exception``).
+
+    A payload that hangs, exits or eats memory when it is unpickled may have brought us here in the first place.
+
+    Returns:
+        whether the child came to its end within so many seconds; otherwise it was killed.
+    """
+    close_database_connections()
+    parent = os.getpid()
+    with os_signals.blocked():
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for signum in os_signals.STOP_SIGNALS:
+                    signal.signal(signum, signal.SIG_IGN)
+                os_signals.unblock()
+                parent_death.watch(parent, signal.SIGKILL)
+                call()
+                sys.stdout.flush()
+                code = 0
+            except BaseException:
+                log.exception("A job could not be failed as it should")
+            finally:
+                os._exit(code)
+    until = Deadline.after(seconds)
+    try:
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if until.expired:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return False
+            time.sleep(LOOK_SECONDS)
+    except ChildProcessError:
+        pass  # A job in a worker without horses has left SIGCHLD ignored.
+    return True
+
+
+def _penalty(worker: BaseWorker) -> type:
+    """The worker's death penalty, cut to what a shutdown can spare."""
+    base: Any = worker.death_penalty_class
+
+    class Short(base):  # type: ignore[misc]
+        def __init__(self, timeout: int, *args: Any, **kwargs: Any) -> None:
+            super().__init__(min(timeout, CALLBACK_SECONDS) if timeout > 0 else CALLBACK_SECONDS, *args, **kwargs)
+
+    return Short

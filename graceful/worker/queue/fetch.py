@@ -1,0 +1,215 @@
+"""Fetching a job is a move, never a pop.
+
+RQ takes a job with BLMOVE where a worker listens to one queue, and with BLPOP where it listens to several
+(``Queue.dequeue_any`` in ``rq/queue.py``, read in 2.6.1 to 3.0.0). A reply that does not arrive then leaves the job
+stuck in the intermediate queue, or in nobody's hands. Here a script moves the job and writes down who took it, under
+a number that the worker chose: asked again with the same number, it gives out the same job again.
+
+Waiting for a job to fetch is in ``queue_watch.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job
+
+from graceful.core.report_json import NAME_LIMIT
+from graceful.reports.set_aside import Script
+from graceful.worker.cluster.process_identity import Process
+from graceful.worker.queue.lua import UNSETTLED
+
+HELD_KEY = "graceful:held:{}"
+HOLDERS_KEY = "graceful:holders"
+HELD_SECONDS = 7 * 24 * 3600
+"""For so long nobody but us fails a job that a worker holds, though that worker may be dead: RQ's own clean-up, which
+web pages and stock workers run, takes over then. What a worker holds is kept until somebody has closed its report."""
+
+FETCH_SCRIPT = (
+    UNSETTLED
+    + """
+-- KEYS: held, holders, then queue and intermediate queue in turn.
+-- ARGV: number of this fetch, life of the worker, seconds for which nobody else fails it, prefix of the keys of jobs.
+local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
+local holder = redis.call('HGET', KEYS[2], held[3] or '')
+if held[1] == ARGV[1] and held[2] and held[3] then
+  return {held[2], held[3], 'taken'}
+end
+local mine = held[3] and holder == ARGV[2]
+if mine and held[2] and unsettled(held[2], held[3], ARGV[4]) then
+  -- The worker is done with it. But Redis may have been restarted without its last moments.
+  return {held[2], held[3], 'forgotten'}
+end
+local first
+for i = 3, #KEYS, 2 do
+  if redis.call('LLEN', KEYS[i]) > 0 then
+    redis.call('LLEN', KEYS[i + 1])
+    first = i
+    break
+  end
+end
+-- All that can fail is behind us.
+if mine and held[2] then
+  redis.pcall('LREM', held[2] .. ':intermediate', 0, held[3])
+  redis.call('DEL', held[2] .. ':intermediate:first_seen:' .. held[3])
+end
+if not first then
+  return false
+end
+local job = redis.call('LMOVE', KEYS[first], KEYS[first + 1], 'LEFT', 'RIGHT')
+if mine then
+  redis.call('HDEL', KEYS[2], held[3])
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[first], 'job', job)
+redis.call('HSET', KEYS[2], job, ARGV[2])
+-- As if RQ's maintenance had first seen it in the far future: it fails what it has known for a minute, also where the
+-- worker is dead and nobody has looked after it yet (IntermediateQueue.cleanup).
+local late = redis.call('TIME')[1] + ARGV[3]
+redis.call('SET', KEYS[first + 1] .. ':first_seen:' .. job, late, 'EX', ARGV[3])
+return {KEYS[first], job, 'taken'}
+"""
+)
+
+CLAIM_SCRIPT = """
+-- KEYS: held, holders. ARGV: life of the worker, job, then fields and their values in turn.
+redis.call('HLEN', KEYS[1])
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+-- From here on RQ's started registry has it.
+redis.call('DEL', (redis.call('HGET', KEYS[1], 'queue') or '') .. ':intermediate:first_seen:' .. ARGV[2])
+return 1
+"""
+
+
+LET_GO_SCRIPT = """
+-- KEYS: held, holders, first seen of the job. ARGV: life of the worker, job.
+if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+  -- RQ's maintenance looks after it again, as if we had never held it.
+  redis.call('DEL', KEYS[1], KEYS[3])
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A job id on its way to a worker: it stands in the intermediate queue of ``queue_key``.
+
+    Or, if ``forgotten``, one that the worker was done with and that Redis, restarted, still has in its hands.
+    """
+
+    queue_key: str
+    job_id: str
+    forgotten: bool = False
+
+
+class Fetcher:
+    """Takes jobs for one worker.
+
+    Args:
+        connection: the worker's Redis connection.
+        life: a name of this life of the worker, different at each start.
+    """
+
+    def __init__(self, connection: redis.Redis, life: str) -> None:
+        self._script = Script(connection, FETCH_SCRIPT)
+        self._connection = connection
+        self._life = life
+        self._count = 0
+        self.unsure = False
+        """Whether the last fetch had no reply: it may have moved a job all the same."""
+
+    def fetch(self, queue_keys: Sequence[tuple[str, str]]) -> Fetched | None:
+        """Move the first job of the first queue that has one; may be repeated after an error without loss.
+
+        Args:
+            queue_keys: the keys of each queue and of its intermediate queue, in order of priority.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not answer, or refused.
+        """
+        keys = [HELD_KEY.format(self._life), HOLDERS_KEY, *(key for pair in queue_keys for key in pair)]
+        self.unsure = True
+        prefix = Job.redis_job_namespace_prefix
+        reply: Any = self._script(keys=keys, args=[f"{self._life}:{self._count}", self._life, HELD_SECONDS, prefix])
+        self.unsure = False
+        if not reply:
+            return None
+        queue_key, job_id, how = (part.decode() if isinstance(part, bytes) else part for part in reply)
+        if how == "forgotten":
+            return Fetched(queue_key, job_id, forgotten=True)
+        # Only now that the reply is here may the next fetch have another number.
+        self._count += 1
+        return Fetched(queue_key, job_id)
+
+    def unconfirmed(self) -> Fetched | None:
+        """The job that was moved for a fetch whose reply never arrived, if there is one."""
+        fetch, queue_key, job_id = (
+            part.decode() if isinstance(part, bytes) else part
+            for part in self._connection.hmget(HELD_KEY.format(self._life), "fetch", "queue", "job")
+        )
+        if fetch != f"{self._life}:{self._count}" or queue_key is None or job_id is None:
+            return None
+        return Fetched(queue_key, job_id)
+
+
+def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bool:
+    """The horse's first word: it is about to run this job.
+
+    Returns:
+        False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
+        job is in its queue again, or another worker's.
+    """
+    return _note(connection, life, job_id, {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"})
+
+
+def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, fails: bool) -> None:
+    """The horse's second word, before the job's own code runs: what is known of the job now that it is unpickled.
+
+    A reaper that finds the job in a dead worker's hands decides by it, and need not unpickle the job.
+
+    Args:
+        function: dotted name of its function.
+        fails: whether it is to fail, and not to be started again, when it is interrupted.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    _note(connection, life, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
+
+
+def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int]) -> bool:
+    pairs = [part for pair in fields.items() for part in pair]
+    script = Script(connection, CLAIM_SCRIPT)
+    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, *pairs]))
+
+
+def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
+    """The fields of ``graceful:held:<life>``; those that are no text, or of no length of ours, are not there."""
+    found = {}
+    for field, value in held.items():
+        try:
+            pair = [part.decode() if isinstance(part, bytes) else part for part in (field, value)]
+        except UnicodeDecodeError:
+            continue
+        if len(pair[1]) <= NAME_LIMIT:
+            found[pair[0]] = pair[1]
+    return found
+
+
+def let_go(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> None:
+    """Hold a job no longer, and leave it where it is.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer.
+    """
+    first_seen = IntermediateQueue(queue_key, connection).get_first_seen_key(job_id)
+    keys = [HELD_KEY.format(life), HOLDERS_KEY, first_seen]
+    Script(connection, LET_GO_SCRIPT)(keys=keys, args=[life, job_id])

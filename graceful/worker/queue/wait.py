@@ -1,0 +1,246 @@
+"""Waiting for a job: one connection, however many queues, and only few of the idle workers on watch.
+
+``EXISTS`` of the queues' keys under ``CLIENT TRACKING`` both tells whether there is a job and asks the server to push a
+message at the next change of one of them. So there is no gap between looking and waiting, and nothing is taken away:
+the connection can be cut at any instant, by us as by the network. The message means "look", and so does its loss.
+
+Of the idle workers of a queue, ``SEATS`` are on watch. The others are asleep: they track a key of their own, and a
+worker that takes a job writes the key of another one, which takes over its seat; of two, while there are more jobs. So
+a job wakes a few workers and not all of them. Seats are leases. And those asleep look at the queue now and then, in
+turns, so that no job waits for long where all that were on watch have been killed.
+
+Keys: ``graceful:watching:<queue key>`` and ``graceful:asleep:<queue key>`` (sorted sets: life to the end of its lease,
+by the server's clock), ``graceful:wake:<life>`` (written to wake it).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+
+from graceful.worker.compat.redis_connection import NoRawConnection, PushConnection
+from graceful.worker.shutdown.os_signals import Inbox
+
+log = logging.getLogger("graceful.worker")
+SEATS = 2
+"""One more than necessary: a job is seen at once though one of the workers on watch was killed."""
+RENEW_SECONDS = 120.0
+"""A worker that hears nothing for so long asks again: its connection may be half dead."""
+LEASE_SECONDS = 150
+WOKEN_SECONDS = 2
+"""A worker that was woken has so long to take its seat."""
+LOOK_SECONDS = 2.0
+"""How often a queue is looked at, by all together that are asleep on it."""
+POLL_SECONDS = 0.25
+MANY_IN_VAIN = 20
+"""So many messages in a row without a job are no accident: for instance the server's tracking table is too small."""
+VAIN_SECONDS = 0.05
+WATCHING_KEY = "graceful:watching:{}"
+ASLEEP_KEY = "graceful:asleep:{}"
+WAKE_KEY = "graceful:wake:{}"
+
+JOIN_SCRIPT = """
+-- KEYS: wake, then watching and asleep of each queue. ARGV: life, seats, seconds of the lease.
+-- Returns how many are asleep with it, 0 if it is on watch everywhere; then for each queue whether it is on watch.
+local now = tonumber(redis.call('TIME')[1])
+local reply = {0}
+redis.call('DEL', KEYS[1])
+for i = 2, #KEYS, 2 do
+  local place = KEYS[i]
+  redis.call('ZREMRANGEBYSCORE', place, '-inf', now)
+  redis.call('ZREM', place, ARGV[1])
+  redis.call('ZREM', KEYS[i + 1], ARGV[1])
+  reply[#reply + 1] = 1
+  if redis.call('ZCARD', place) >= tonumber(ARGV[2]) then
+    place = KEYS[i + 1]
+    redis.call('ZREMRANGEBYSCORE', place, '-inf', now)
+    reply[#reply] = 0
+    reply[1] = math.max(reply[1], redis.call('ZCARD', place) + 1)
+  end
+  redis.call('ZADD', place, now + ARGV[3], ARGV[1])
+  redis.call('EXPIRE', place, ARGV[3])
+end
+return reply
+"""
+
+LEAVE_SCRIPT = """
+-- KEYS: queue, watching, asleep of each queue.
+-- ARGV: life, seats, seconds of the lease, seconds in which a woken worker has to come, '1' if those on watch do not
+-- watch, beginning of the wake keys.
+for i = 1, #KEYS, 3 do
+  if ARGV[5] == '1' then
+    redis.call('DEL', KEYS[i + 1])
+  end
+  redis.call('ZREM', KEYS[i + 1], ARGV[1])
+  redis.call('ZREM', KEYS[i + 2], ARGV[1])
+  if redis.call('EXISTS', KEYS[i + 2]) == 1 then
+    local now = tonumber(redis.call('TIME')[1])
+    redis.call('ZREMRANGEBYSCORE', KEYS[i + 1], '-inf', now)
+    local wake = ARGV[2] - redis.call('ZCARD', KEYS[i + 1])
+    if redis.call('EXISTS', KEYS[i]) == 1 then
+      wake = math.max(wake, 2)
+    end
+    for _ = 1, wake do
+      -- Whoever came last is the most likely to be there still.
+      local life = redis.call('ZPOPMAX', KEYS[i + 2])[1]
+      if not life then
+        break
+      end
+      redis.call('ZADD', KEYS[i + 1], now + ARGV[4], life)
+      redis.call('EXPIRE', KEYS[i + 1], ARGV[3])
+      redis.call('SET', ARGV[6] .. life, 1, 'EX', ARGV[3])
+    end
+  end
+end
+"""
+
+
+class QueueWatch:
+    """Waits for a job on several queues at once without taking any, and for signals at the same time.
+
+    Args:
+        connection: the worker's client.
+        inbox: wakes it at a signal.
+        life: name of this life of the worker.
+    """
+
+    def __init__(self, connection: redis.Redis, inbox: Inbox, life: str) -> None:
+        self._connection = connection
+        self._inbox = inbox
+        self._life = life
+        self._push: PushConnection | None = None
+        self._joined: tuple[str, ...] = ()
+        self._tracked: tuple[str, ...] = ()
+        self._stale = False
+        self._renew_at = 0.0
+        self._look_at = math.inf
+        self._seconds_asleep = 0.0
+        self._poll_until = 0.0
+        self._looked = False
+        self._in_vain = 0
+
+    def wait(self, queue_keys: Sequence[str], seconds: float) -> bool:
+        """Wait until one of the queues may have a job, a signal comes, or the time is up.
+
+        Args:
+            queue_keys: keys of the queues.
+            seconds: how long to wait at most.
+
+        Returns:
+            False if the time is up and nothing happened.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached, or is a replica now, or has no memory left.
+        """
+        until = time.monotonic() + seconds
+        if self._in_vain >= MANY_IN_VAIN:
+            self._inbox.wait(min(seconds, VAIN_SECONDS))
+        if self._inbox.unread:
+            return True
+        if time.monotonic() >= self._poll_until and self._ask(tuple(sorted(queue_keys))):
+            return self._woken()
+        if self._push is None:
+            self._inbox.wait(min(seconds, POLL_SECONDS))
+            return True
+        while True:
+            try:
+                # What has come already may lie in the client's own buffer, where the socket says nothing of it.
+                if self._push.readable():
+                    return self._woken()
+                self._inbox.wait(max(0.0, min(until, self._look_at) - time.monotonic()), [self._push.socket])
+                if self._inbox.unread:
+                    return True
+                if self._push.readable():
+                    return self._woken()
+                now = time.monotonic()
+                if now >= self._look_at:
+                    self._look_at = now + self._seconds_asleep * random.uniform(0.0, 2.0)
+                    if self._push.ask(("EXISTS", *self._joined))[0]:
+                        self._looked = True
+                        return self._woken()
+            except RedisError:
+                self._push.disconnect()
+                return self._woken()
+            if now >= until:
+                self._in_vain = 0
+                return False
+
+    def leave(self) -> None:
+        """The worker has something else to do now; where that is a job, others are woken in its place."""
+        joined, self._joined = self._joined, ()
+        self._in_vain = 0
+        if not joined or self._push is None or self._push.socket is None:
+            return
+        keys = [each for key in joined for each in (key, WATCHING_KEY.format(key), ASLEEP_KEY.format(key))]
+        seconds = (LEASE_SECONDS, WOKEN_SECONDS)
+        arguments = (self._life, SEATS, *seconds, "1" if self._looked else "", WAKE_KEY.format(""))
+        self._looked = False
+        try:
+            self._push.post("EVAL", LEAVE_SCRIPT, len(keys), *keys, *arguments)
+        except (RedisError, OSError):
+            self._push.disconnect()  # Its lease will end.
+
+    def close(self) -> None:
+        """Leave, and cut the connection. Nothing is lost by it: it only looked."""
+        self.leave()
+        push, self._push = self._push, None
+        if push is not None:
+            with suppress(RedisError, OSError):
+                push.close()
+
+    def _ask(self, queue_keys: tuple[str, ...]) -> bool:
+        """Be on watch, or asleep. True if there is something to look at now."""
+        try:
+            self._looked = False
+            if self._push is None:
+                self._push = PushConnection(self._connection)
+            if self._push.socket is None:
+                self._joined = ()
+                self._push.ask(("CLIENT", "TRACKING", "ON", "OPTIN"))
+            if self._joined != queue_keys or time.monotonic() >= self._renew_at:
+                self._join(self._push, queue_keys)
+            elif not self._stale:
+                return False
+            # Only what the next command reads is tracked, so not what scripts read, which differs between versions.
+            _, found = self._push.ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._tracked))
+            self._stale = False
+            return bool(found)
+        except (ReadOnlyError, OutOfMemoryError):
+            self.close()
+            raise
+        except (ResponseError, NoRawConnection, TypeError) as error:
+            # No permission, a proxy that knows no RESP3, or a connection class without protocol or socket.
+            if not self._poll_until:
+                log.info("Queues are looked at every %g s, and not watched: %s", POLL_SECONDS, error)
+            self.close()
+            self._poll_until = time.monotonic() + RENEW_SECONDS
+            return False
+        except RedisError:
+            self.close()
+            raise
+
+    def _join(self, push: PushConnection, queue_keys: tuple[str, ...]) -> None:
+        wake = WAKE_KEY.format(self._life)
+        keys = [wake, *(each for key in queue_keys for each in (WATCHING_KEY.format(key), ASLEEP_KEY.format(key)))]
+        [[asleep, *seated]] = push.ask(("EVAL", JOIN_SCRIPT, len(keys), *keys, self._life, SEATS, LEASE_SECONDS))
+        self._joined = queue_keys
+        self._tracked = (wake, *(key for key, seat in zip(queue_keys, seated, strict=True) if seat))
+        now = time.monotonic()
+        self._renew_at = now + RENEW_SECONDS
+        self._seconds_asleep = min(LOOK_SECONDS * asleep, RENEW_SECONDS)
+        self._look_at = now + self._seconds_asleep * random.uniform(0.0, 2.0) if asleep else math.inf
+        self._stale = True
+
+    def _woken(self) -> bool:
+        self._stale = True
+        if self._look_at < math.inf:
+            self._renew_at = 0.0  # It may have been woken to take another one's seat.
+        self._in_vain += 1
+        return True

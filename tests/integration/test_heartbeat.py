@@ -1,0 +1,34 @@
+"""Who counts as dead after Redis itself was away: nobody could beat then."""
+
+from __future__ import annotations
+
+import time
+
+import redis
+
+from graceful.worker.cluster.heartbeat import BEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration
+from graceful.worker.cluster.process_identity import Process
+
+
+def heartbeat(connection: redis.Redis, life: str) -> Heartbeat:
+    return Heartbeat(connection, Registration(life, life, ("default",), Process(f"machine of {life}", 1, "1")))
+
+
+def test_redis_away_makes_nobody_overdue(connection: redis.Redis) -> None:
+    """The first worker to reach Redis after an outage would give back the running jobs of all others."""
+    first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
+    first.beat()
+    second.beat()
+    long_ago = time.time() - OVERDUE_SECONDS - 10
+    connection.zadd(BEATS_KEY, {"first": long_ago, "second": long_ago})
+    assert first.beat().overdue == ()
+    assert heartbeat(connection, "newcomer").beat().overdue == ()
+
+
+def test_silent_worker_is_overdue(connection: redis.Redis) -> None:
+    """A dead worker's job would stay where it is."""
+    first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
+    first.beat()
+    second.beat()
+    connection.zadd(BEATS_KEY, {"second": time.time() - OVERDUE_SECONDS - 10})
+    assert first.beat().overdue == ("second",)

@@ -1,0 +1,69 @@
+"""Worker classes that die at one certain point of their life, and an exit hook that does not end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from rq.job import Job
+from rq.queue import Queue
+
+from graceful.worker import GracefulSimpleWorker, GracefulWorker, worker
+from graceful.worker.queue import dequeue
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KilledBeforeStart(GracefulWorker):  # type: ignore[misc, valid-type]
+    """Is killed with a job in hand that it has not begun."""
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        _die()
+
+
+class KilledAtFork(GracefulWorker):  # type: ignore[misc, valid-type]
+    """Is killed when RQ has made the execution, and there is no horse yet."""
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        _die()
+
+
+class SimpleKilledBeforeStart(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
+    """As :class:`KilledBeforeStart`, of a worker that runs its jobs itself."""
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        _die()
+
+
+class KilledSealed(GracefulWorker):  # type: ignore[misc, valid-type]
+    """Is killed when its report is sealed and stored, before anything of it is taken back."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        self._heartbeat.leave = lambda **_: _die()
+        super().bootstrap(*args, **kwargs)
+
+
+class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
+    """Beats, and looks after others, twice a second, and its running job as often as can be."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        self.job_monitoring_interval = 1
+        worker.BEAT_SECONDS = dequeue.BEAT_SECONDS = 0.5
+        super().bootstrap(*args, **kwargs)
+
+
+class HastySimple(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
+    """As :class:`Hasty`, of a worker that runs its jobs itself."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        worker.BEAT_SECONDS = dequeue.BEAT_SECONDS = 0.5
+        super().bootstrap(*args, **kwargs)
+
+
+def endless() -> None:
+    """An exit hook."""
+    time.sleep(60)

@@ -1,0 +1,117 @@
+"""What is said of a worker that died without a word."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
+from graceful.core.post_mortem import Findings, amended, closed
+from graceful.core.records import InFlightJob, JobTally, ShutdownReport
+
+START = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+
+
+def a_report(**changes: object) -> ShutdownReport:
+    fields: dict[str, object] = {
+        "id": "r1",
+        "worker": "w",
+        "hostname": "h",
+        "pid": 1,
+        "queues": ("default",),
+        "worker_class": "W",
+        "started_at": START,
+    }
+    return ShutdownReport(**(fields | changes))  # type: ignore[arg-type]
+
+
+def findings(**changes: object) -> Findings:
+    fields: dict[str, object] = {
+        "found_at": START + timedelta(minutes=2),
+        "found_by": "next",
+        "last_beat": (START + timedelta(seconds=30)).timestamp(),
+        "job": None,
+        "oom_killed": False,
+    }
+    return Findings(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_the_dead_are_killed_in_their_last_phase() -> None:
+    """A phase that moved on to sealed would hide where the worker died, and in which hook."""
+    report = closed(a_report(phase=Phase.HOOKS, notes="running the exit hook flush"), findings())
+    assert (report.reason, report.outcome, report.phase) == (Reason.KILLED, Outcome.KILLED, Phase.HOOKS)
+    assert report.sealed
+    assert report.exit_code is None
+    assert "running the exit hook flush" in report.notes
+    assert "last heartbeat 2026-03-01T12:00:30+00:00" in report.notes
+
+
+@pytest.mark.parametrize("seconds", [0.2, 29.9])
+def test_nobody_ends_before_what_they_did(seconds: float) -> None:
+    """Beats are known to the second: an end before the start or the drained instant reads like a broken clock."""
+    seen = START + timedelta(seconds=seconds)
+    beat = findings(last_beat=int(seen.timestamp()))
+    report = closed(a_report(requested_at=seen, drained_at=seen), beat)
+    assert report.ended_at is not None
+    assert report.ended_at >= seen
+
+
+@pytest.mark.parametrize(
+    ("after", "oom", "words"),
+    [(12.0, False, "grace period was over"), (12.0, True, "out of memory"), (2.0, False, ""), (None, False, "")],
+)
+def test_the_likely_cause(after: float | None, oom: bool, words: str) -> None:
+    """A wrong guess sends somebody with an outage the wrong way; a right one saves them an hour."""
+    requested = None if after is None else START + timedelta(seconds=30 - after)
+    report = closed(a_report(phase=Phase.DRAINING, requested_at=requested), findings(oom_killed=oom))
+    assert ("probably" in report.notes) == bool(words)
+    assert words in report.notes
+
+
+def test_the_job_it_held_stands_in_the_report_once() -> None:
+    """A job that was written down as running and is known to be back must not be listed with both outcomes."""
+    running = InFlightJob("j1", "f", "default")
+    other = InFlightJob("j2", "f", "default")
+    job = InFlightJob("j1", "f", "default", JobOutcome.KILLED, interruptions=1)
+    report = closed(a_report(jobs=JobTally(in_flight=(running, other))), findings(job=job))
+    assert [(each.id, each.outcome) for each in report.jobs.in_flight] == [
+        ("j1", JobOutcome.KILLED),
+        ("j2", JobOutcome.UNKNOWN),
+    ]
+
+
+def test_sealed_report_learns_what_became_of_its_job() -> None:
+    """The worker cannot know what a reaper does with a job that outlived it."""
+    mine = InFlightJob("mine", "f", "default", JobOutcome.UNKNOWN, seconds=2.0, stack="here")
+    other = InFlightJob("other", "f", "default", JobOutcome.FINISHED)
+    report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED, jobs=JobTally(3, 1, in_flight=(other, mine)))
+    found = InFlightJob("mine", "f", "default", JobOutcome.KILLED, interruptions=2)
+    changed = amended(report, found)
+    assert changed.jobs.in_flight == (
+        other,
+        InFlightJob("mine", "f", "default", JobOutcome.KILLED, seconds=2.0, interruptions=2, stack="here"),
+    )
+    assert (changed.outcome, changed.phase, changed.jobs.finished) == (Outcome.FORCED, Phase.SEALED, 3)
+    assert amended(report, None) is report
+    assert amended(report, InFlightJob("mine", "f", "default", JobOutcome.FINISHED)).jobs.finished == 4
+    assert amended(report, InFlightJob("mine", "f", "default", JobOutcome.FAILED)).jobs.failed == 2
+
+
+def test_sealed_report_learns_of_a_job_that_it_did_not_have() -> None:
+    """A job that was fetched and never heard of would go back without a word."""
+    report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED)
+    back = InFlightJob("fetched", "f", "default", JobOutcome.RETURNED)
+    assert amended(report, back).jobs.in_flight == (back,)
+    # What it held last and had long come to its end is none that the shutdown met.
+    assert amended(report, InFlightJob("old", "f", "default", JobOutcome.FINISHED)).jobs == JobTally()
+
+
+@pytest.mark.parametrize("outcome", [JobOutcome.FINISHED, JobOutcome.KILLED])
+def test_killed_worker_keeps_the_stack_of_its_job(outcome: JobOutcome) -> None:
+    """A job that was interrupted before its worker was killed would lose where it stood."""
+    mine = InFlightJob("mine", "f", "default", JobOutcome.RUNNING, stack="here")
+    report = closed(
+        a_report(jobs=JobTally(in_flight=(mine,))), findings(job=InFlightJob("mine", "f", "default", outcome))
+    )
+    assert [(each.outcome, each.stack) for each in report.jobs.in_flight] == [(outcome, "here")]

@@ -1,0 +1,116 @@
+"""Whether a process lives: what could not be found out is never taken for death."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from graceful.worker.cluster import process_identity
+from graceful.worker.cluster.process_identity import Fate, Process
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Nothing can be read of any process: ``/proc`` answers with an error, as would a ``ps`` that is too slow."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    monkeypatch.setattr(subprocess, "run", refuse)
+
+
+def test_a_process_is_alive_until_it_has_ended(child: subprocess.Popen[bytes]) -> None:
+    """Its death is seen at once: while only a zombie is left of it, and when its pid is free."""
+    process = Process.here(child.pid)
+    assert process.fate is Fate.ALIVE
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert process.fate is Fate.DEAD
+    child.wait()
+    assert process.fate is Fate.DEAD
+
+
+def test_a_pid_that_is_used_again_is_another_process() -> None:
+    """A dead worker whose pid has been given to another process counts as dead."""
+    assert replace(Process.here(), started="1").fate is Fate.DEAD
+
+
+def test_a_start_time_that_was_never_learnt_proves_nothing() -> None:
+    """A worker that could not learn its own start time is judged by its heartbeat."""
+    assert replace(Process.here(), started="").fate is Fate.UNKNOWN
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, errno.ENOENT, errno.ESRCH])
+def test_what_cannot_be_read_is_unknown(
+    number: int, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor left, no access, or hidden by ``hidepid``: a living neighbour is not dead for that."""
+    process = Process.here(child.pid)
+    unreadable(monkeypatch, number)
+    assert process.fate is Fate.UNKNOWN
+    assert not process.dead(overdue=False)
+    assert process.dead(overdue=True)
+
+
+def test_what_cannot_be_read_and_is_gone_is_dead(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill(2) proves a death where nothing can be read."""
+    process = Process.here(child.pid)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    unreadable(monkeypatch, errno.EMFILE)
+    assert process.fate is Fate.DEAD
+
+
+def test_another_users_process_that_is_hidden_is_unknown(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ``hidepid=2`` its directory is not there, and kill(2) may not signal it: it exists."""
+    process = Process.here(child.pid)
+    unreadable(monkeypatch, errno.ENOENT)
+
+    def refuse(pid: int, signum: int) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refuse)
+        assert process.fate is Fate.UNKNOWN
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**70])
+def test_a_pid_that_is_none_proves_nothing(pid: int) -> None:
+    """Numbers that kill(2) takes for groups, or cannot take at all, are judged by the heartbeat."""
+    assert replace(Process.here(), pid=pid).fate is Fate.UNKNOWN
+
+
+@pytest.mark.parametrize("other", [{"machine": "another"}, {"host": "clone"}])
+def test_a_process_of_another_machine_is_unknown(other: dict[str, str]) -> None:
+    """Nothing that is seen here says anything of it; a cloned virtual machine has this one's boot id, not its name."""
+    process = replace(Process.here(), started="1", **other)  # type: ignore[arg-type]
+    assert process.fate is Fate.UNKNOWN
+    assert not process.local
+
+
+def test_a_registration_of_the_version_before_is_local() -> None:
+    """It says no host's name; its machine is compared alone."""
+    process = Process(process_identity.machine(), os.getpid(), process_identity.start_time(os.getpid()))
+    assert process.fate is Fate.ALIVE
+    assert Process.here().host == socket.gethostname()

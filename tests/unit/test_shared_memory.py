@@ -1,0 +1,122 @@
+"""The memory that worker and horse share: what one writes, the other reads, whoever of them was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from graceful.core.deadline import Deadline
+from graceful.core.policy import Limits
+from graceful.core.text import TEXT_LIMIT
+from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
+
+
+@pytest.fixture
+def memory() -> Iterator[SharedMemory]:
+    memory = SharedMemory()
+    yield memory
+    memory.close()
+
+
+def test_at_first_nothing_is_said(memory: SharedMemory) -> None:
+    """A job would be interrupted by what another one left behind."""
+    assert not memory.announced
+    assert memory.limits is None
+    assert not memory.interrupt
+    assert memory.verdict is Verdict.NONE
+    assert memory.stage is Stage.STARTING
+    assert memory.policy is None
+    assert memory.read_stack() == ""
+
+
+@given(st.tuples(*[st.floats(-1e9, 1e9)] * 3))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_limits_arrive_as_they_were_sent(memory: SharedMemory, instants: tuple[float, float, float]) -> None:
+    """The job would be told of another time than the worker keeps to."""
+    limits = Limits(*map(Deadline, instants))
+    memory.announce(limits)
+    assert memory.announced
+    assert memory.limits == limits
+    memory.withdraw()
+    assert memory.limits is None
+
+
+def test_the_next_job_begins_anew_but_knows_of_the_shutdown(memory: SharedMemory) -> None:
+    """A second job would carry the first one's verdict, or would not hear of a shutdown that came between them."""
+    memory.announce(Limits(Deadline(1.0), Deadline(2.0), Deadline(3.0)))
+    memory.worker_pid = 4711
+    memory.interrupt = True
+    memory.verdict = Verdict.INTERRUPTED
+    memory.stage = Stage.STORING
+    memory.policy = "fail"
+    memory.write_stack("somewhere")
+    memory.reset()
+    assert (memory.interrupt, memory.verdict, memory.stage, memory.policy) == (
+        False,
+        Verdict.NONE,
+        Stage.STARTING,
+        None,
+    )
+    assert memory.read_stack() == ""
+    assert memory.announced
+    assert memory.worker_pid == 4711
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("policy", [None, "requeue", "fail"])
+def test_what_a_killed_horse_wrote_is_read(memory: SharedMemory, verdict: Verdict, policy: str | None) -> None:
+    """A job that had finished in its last instant would be run again."""
+    pid = os.fork()
+    if pid == 0:
+        memory.verdict = verdict
+        memory.policy = policy
+        memory.stage = Stage.RUNNING
+        memory.write_stack("the horse stood here")
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert (memory.verdict, memory.policy, memory.stage) == (verdict, policy, Stage.RUNNING)
+    assert memory.read_stack() == "the horse stood here"
+
+
+def test_a_started_program_shares_it_too(memory: SharedMemory) -> None:
+    """A spawned horse would hear nothing of the shutdown."""
+    memory.announce(Limits(Deadline(1.0), Deadline(2.0), Deadline(3.5)))
+    program = (
+        "import sys; from graceful.jobs.shared_memory import SharedMemory, Verdict; "
+        "memory = SharedMemory(int(sys.argv[1]), int(sys.argv[2])); "
+        "memory.verdict = Verdict.FINISHED; memory.write_stack(str(memory.limits.end.at))"
+    )
+    descriptors = (memory.memory, memory.stacks)
+    subprocess.run([sys.executable, "-c", program, *map(str, descriptors)], pass_fds=descriptors, check=True)
+    assert memory.verdict is Verdict.FINISHED
+    assert memory.read_stack() == "3.5"
+
+
+@given(st.text(st.characters(codec=None), max_size=200))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_stack_can_be_written(memory: SharedMemory, text: str) -> None:
+    """A job whose source is not in order would break the worker's end."""
+    memory.write_stack(text)
+    assert memory.read_stack() == text.encode("utf-8", "replace").decode().strip("\n")
+
+
+def test_a_shorter_stack_replaces_a_longer_one(memory: SharedMemory) -> None:
+    """A report would end in the lines of an older stack."""
+    memory.write_stack("long " * TEXT_LIMIT)
+    assert len(memory.read_stack()) <= 4 * TEXT_LIMIT
+    memory.write_stack("short")
+    assert memory.read_stack() == "short"
+
+
+def test_nothing_of_it_stands_in_the_file_system(memory: SharedMemory) -> None:
+    """A killed worker would leave files behind, and others could read them."""
+    for descriptor in (memory.memory, memory.stacks):
+        assert os.fstat(descriptor).st_nlink == 0
