@@ -1,4 +1,4 @@
-"""What a run needs, made once for every version of RQ in ``.compat``: a venv, and the tests of its sdist."""
+"""What a run needs, made once a version of RQ in ``.compat``: a venv, and the tests of the source distribution."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_what_all_returns_is_stock(worker: Any, graceful_class: Graceful, connec
 
 
 @pytest.mark.parametrize("worker_class", [GracefulWorker, GracefulSimpleWorker])
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_after_work_the_worker_is_stock_again(worker_class: Graceful, connection: redis.Redis, queue: Queue) -> None:
     """The methods can be called after work() has ended, and work() a second time."""
     worker: Any = worker_class([queue], connection=connection)

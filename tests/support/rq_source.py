@@ -1,4 +1,4 @@
-"""A digest of one of RQ's methods, the same for each Python that reads it: but for comments, docstrings and hints."""
+"""A digest of one of RQ's methods, the same in each Python: without comments, docstrings and type hints."""
 
 from __future__ import annotations
 
