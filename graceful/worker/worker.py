@@ -436,7 +436,6 @@ class GracefulMixin(HorseSide):
             return super().wait_for_horse()
         return self._horse_monitor.wait(self._current_job)
 
-    @at_work
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """As RQ's, but never the worker's own process group; see :func:`graceful.worker.horse.current_job.kill`."""
         if self.horse_pid:
