@@ -145,7 +145,7 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
             if not rival.ended.wait(STUCK_SECONDS + TIMEOUT):
                 outcome.left_over.append(f"{rival!r} did not end")
                 rival.signal_session(signal.SIGKILL)
-        _wait_for_horses(workers, outcome, stock)
+        _wait_for_horses(lane, workers, outcome, stock)
         company.fall_silent()
         name = workers[0].name if plan.same_name and not stock else ""
         scheduled = bool(plan.later)
@@ -306,11 +306,12 @@ def _see_out(scene: Scene, outcome: Outcome, stock: bool) -> None:
         outcome.overrun = worker.ended_at - max(stopped_at + TIMEOUT, scene.excused_until)
 
 
-def _wait_for_horses(workers: list[Worker], outcome: Outcome, stock: bool) -> None:
+def _wait_for_horses(lane: Lane, workers: list[Worker], outcome: Outcome, stock: bool) -> None:
     """Horses learn of their worker's death by themselves; those of the stock worker go on to the end of their job."""
     for worker in workers:
         try:
             wait_until(lambda pid=worker.pid: not pids_in_session(pid), 5, interval=0.005)  # type: ignore[misc]
+            wait_until(lambda pid=worker.pid: not lane.zombies(pid), 5, interval=0.005)  # type: ignore[misc]
         except NeverHappened:
             if not stock:
                 outcome.left_over.append(f"processes {pids_in_session(worker.pid)} of {worker!r}")
