@@ -49,11 +49,13 @@ MAY_STAY = re.compile(
     r"|rq:queue:[a-z]+:intermediate:first_seen:.*"
     # RQ keeps the hash of a worker that has ended for a minute, and these two as locks of its maintenance.
     r"|rq:worker:[^:]+|rq:clean_groups|rq:clean_registries:[a-z]+"
+    # Leases of a worker that was killed while it waited for a job; they end by themselves.
+    r"|graceful:(watching|asleep):rq:queue:[a-z]+|graceful:wake:[0-9a-f]+"
     # RQ 2.x writes nothing into a scheduler's lock from which one could tell whose it is.
     + (r"|rq:scheduler-lock:[a-z]+" if int(rq.VERSION.partition(".")[0]) < 3 else "")
 )
 QUEUE = re.compile(r"rq:queue:[a-z]+")
-MAY_EXPIRE = ("rq:worker:", "rq:clean_", "rq:scheduler-lock:", "rq:queue:")
+MAY_EXPIRE = ("rq:worker:", "rq:clean_", "rq:scheduler-lock:", "rq:queue:", "graceful:")
 
 
 @dataclass
