@@ -360,6 +360,10 @@ class Lane:
         self.connection.flushall()
         (self.server.directory / "dump.rdb").unlink(missing_ok=True)
 
+    def zombies(self, session: int) -> list[int]:
+        """Pids of a session that only wait to be reaped, where a worker cannot tell those from living ones."""
+        return []
+
     def is_workers(self, client: Mapping[str, str]) -> bool:
         """Whether a line of ``CLIENT LIST`` may be a worker's, and is not of the lane's services among themselves."""
         return True

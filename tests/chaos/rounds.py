@@ -49,11 +49,13 @@ MAY_STAY = re.compile(
     r"|rq:queue:[a-z]+:intermediate:first_seen:.*"
     # RQ keeps the hash of a worker that has ended for a minute, and these two as locks of its maintenance.
     r"|rq:worker:[^:]+|rq:clean_groups|rq:clean_registries:[a-z]+"
+    # Leases of a worker that was killed while it waited for a job; they end by themselves.
+    r"|graceful:(watching|asleep):rq:queue:[a-z]+|graceful:wake:[0-9a-f]+"
     # RQ 2.x writes nothing into a scheduler's lock from which one could tell whose it is.
     + (r"|rq:scheduler-lock:[a-z]+" if int(rq.VERSION.partition(".")[0]) < 3 else "")
 )
 QUEUE = re.compile(r"rq:queue:[a-z]+")
-MAY_EXPIRE = ("rq:worker:", "rq:clean_", "rq:scheduler-lock:", "rq:queue:")
+MAY_EXPIRE = ("rq:worker:", "rq:clean_", "rq:scheduler-lock:", "rq:queue:", "graceful:")
 
 
 @dataclass
@@ -145,7 +147,7 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
             if not rival.ended.wait(STUCK_SECONDS + TIMEOUT):
                 outcome.left_over.append(f"{rival!r} did not end")
                 rival.signal_session(signal.SIGKILL)
-        _wait_for_horses(workers, outcome, stock)
+        _wait_for_horses(lane, workers, outcome, stock)
         company.fall_silent()
         name = workers[0].name if plan.same_name and not stock else ""
         scheduled = bool(plan.later)
@@ -306,11 +308,12 @@ def _see_out(scene: Scene, outcome: Outcome, stock: bool) -> None:
         outcome.overrun = worker.ended_at - max(stopped_at + TIMEOUT, scene.excused_until)
 
 
-def _wait_for_horses(workers: list[Worker], outcome: Outcome, stock: bool) -> None:
+def _wait_for_horses(lane: Lane, workers: list[Worker], outcome: Outcome, stock: bool) -> None:
     """Horses learn of their worker's death by themselves; those of the stock worker go on to the end of their job."""
     for worker in workers:
         try:
             wait_until(lambda pid=worker.pid: not pids_in_session(pid), 5, interval=0.005)  # type: ignore[misc]
+            wait_until(lambda pid=worker.pid: not lane.zombies(pid), 5, interval=0.005)  # type: ignore[misc]
         except NeverHappened:
             if not stock:
                 outcome.left_over.append(f"processes {pids_in_session(worker.pid)} of {worker!r}")
