@@ -196,10 +196,10 @@ class Fields:
     def seconds_or_none(self, key: str) -> float | None:
         if self.parsed.get(key) is None:
             return None
-        value = float(self._get(key, (int, float), "a number of seconds"))
-        if not abs(value) < 1e12:
-            raise UnreadableReport(f"{self.where}{key} must be a finite number of seconds, got: {value}")
-        return value
+        value = self._get(key, (int, float), "a number of seconds")
+        if not abs(value) < 1e12:  # Before float(), which raises OverflowError for an int of 400 digits.
+            raise UnreadableReport(f"{self.where}{key} must be a finite number of seconds, got: {value}"[:300])
+        return float(value)
 
     def moment_or_none(self, key: str) -> datetime | None:
         if self.parsed.get(key) is None:
