@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from graceful.core.deadline import Deadline
-from graceful.core.policy import Limits
+from graceful.core.limits import Limits
 from graceful.exceptions import JobInterrupted
 from graceful.jobs import interruption
 from graceful.jobs.progress import Progress, progress_in

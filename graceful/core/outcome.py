@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Reason
 from graceful.core.records import HookResult, InFlightJob
 
-INTERRUPTED = frozenset({JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.UNKNOWN})
+INTERRUPTED = frozenset(
+    {JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.CANCELED, JobOutcome.UNKNOWN}
+)
 """What the shutdown did to a job that it did not let finish."""
 
 

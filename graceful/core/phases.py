@@ -39,6 +39,11 @@ class Reason(StrEnum):
     KILLED = "killed"
     EXIT = "exit"
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self in (Reason.SIGNAL, Reason.COMMAND)
+
 
 class Outcome(StrEnum):
     """How a shutdown went, the worst thing that happened to it."""
@@ -75,6 +80,8 @@ class JobOutcome(StrEnum):
     """Killed at the hard limit, and back at the front of its queue."""
     RETURNED = "returned"
     """Taken from its queue, not started, and back at the front of it."""
+    CANCELED = "canceled"
+    """Interrupted or killed after it had been cancelled or deleted, so in no queue any more."""
     UNKNOWN = "unknown"
     """Redis could not be asked, or the job was still in the worker's hands when that ended."""
 

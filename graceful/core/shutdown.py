@@ -125,9 +125,17 @@ class JobTaken:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """What became of the job in flight; ``UNKNOWN`` where Redis could not be told and it is still held."""
+    """What became of a job: of the one in flight, or of one in a thread of the worker's own class.
+
+    ``UNKNOWN`` where Redis could not be told: the job in flight is still held then.
+    """
 
     job: InFlightJob
+
+
+@dataclass(frozen=True, slots=True)
+class JobReleased:
+    """The job in flight is left to RQ: the worker's class runs it in a way of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +189,7 @@ Event = (
     | StacksAsked
     | JobTaken
     | JobEnded
+    | JobReleased
     | LoopEnded
     | TornDown
     | HookStarted
@@ -259,6 +268,8 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return replace(state, job=job, interrupt_sent=False, killed=False), ()
         case JobEnded(job):
             return _job_ended(state, job, now), ()
+        case JobReleased():
+            return replace(state, job=None), ()
         case LoopEnded(reason):
             return _loop_ended(state, reason, now)
         case TornDown(holds_nothing):
@@ -280,8 +291,7 @@ def _stop(state: State, event: StopAsked) -> tuple[State, Effects]:
     if state.limits is not None:
         limits = limits.no_later_than(state.limits)
         return replace(state, stops=stops, limits=limits), (Effect.ANNOUNCE, Effect.REPEATED)
-    state = replace(state, reason=event.reason, signal=event.signal, stops=stops, limits=limits)
-    return _begun(state)
+    return _begun(replace(state, reason=event.reason, signal=event.signal, stops=stops, limits=limits))
 
 
 def _begun(state: State) -> tuple[State, Effects]:
@@ -289,10 +299,12 @@ def _begun(state: State) -> tuple[State, Effects]:
         state = replace(state, phase=later(Phase.REQUESTED, state.phase))
     else:
         state = replace(state, phase=later(Phase.DRAINING, state.phase), jobs=_met(state.jobs, state.job))
+    # A burst that is over, and the like, is in no hurry: it keeps its connections.
+    bound = () if state.reason in (Reason.BURST, Reason.MAX_JOBS, Reason.IDLE) else (Effect.BOUND_REDIS,)
     return state, (
         Effect.GUARD,
         Effect.ANNOUNCE,
-        Effect.BOUND_REDIS,
+        *bound,
         Effect.WRITE_JOURNAL,
         Effect.STOP_SCHEDULER,
         # Last: where nobody reads the log any more, writing to it may block for ever.
@@ -308,8 +320,10 @@ def _job_ended(state: State, job: InFlightJob, now: float) -> State:
         tally = replace(tally, failed=tally.failed + 1)
     if state.stopping:
         tally = _met(tally, replace(job, seconds=max(0.0, now - state.stops[0])))
-    unknown = job.outcome is JobOutcome.UNKNOWN
-    return replace(state, jobs=tally, job=job if unknown else None)
+    in_flight = state.job
+    if in_flight is not None and in_flight.id == job.id:
+        in_flight = job if job.outcome is JobOutcome.UNKNOWN else None
+    return replace(state, jobs=tally, job=in_flight)
 
 
 def _met(tally: JobTally, job: InFlightJob) -> JobTally:

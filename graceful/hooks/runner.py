@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from graceful.core import policy
+from graceful.core import limits
 from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome
 from graceful.core.records import HookResult, HookSpec, Shutdown
@@ -126,7 +126,7 @@ class _Course:
             self._run_one(self.waiting.popleft())
 
     def _run_one(self, spec: HookSpec) -> None:
-        seconds = policy.hook_seconds(self.deadline.left(), len(self.waiting) + 1, spec.timeout)
+        seconds = limits.hook_seconds(self.deadline.left(), len(self.waiting) + 1, spec.timeout)
         if seconds <= 0:
             self._finish(HookResult(spec.name, HookOutcome.SKIPPED, detail="no time left"))
             return
@@ -157,7 +157,7 @@ class _Course:
         _quietly(_send, result)
 
     def _between_hooks(self) -> _Stage:
-        seconds = policy.hook_seconds(self.deadline.left(), len(self.waiting) + 1, None)
+        seconds = limits.hook_seconds(self.deadline.left(), len(self.waiting) + 1, None)
         return _Stage(Deadline.after(seconds))
 
     def _enter(self, stage: _Stage, result: HookResult | None = None) -> None:

@@ -15,7 +15,7 @@ import tempfile
 from enum import IntEnum
 
 from graceful.core.deadline import Deadline
-from graceful.core.policy import Limits
+from graceful.core.limits import Limits
 from graceful.core.text import TEXT_LIMIT
 
 _TIMES = struct.Struct("=ddd")

@@ -7,20 +7,21 @@ from typing import Any
 from rq.worker import BaseWorker, SimpleWorker, SpawnWorker, Worker
 
 from graceful.exceptions import UnsupportedWorkerClass
-from graceful.worker.horse.own_process import SimpleMixin
+from graceful.worker.horse.simple_worker import SimpleMixin
 from graceful.worker.horse.spawn import SpawnMixin
+from graceful.worker.loop import GracefulLoop
 from graceful.worker.worker import GracefulMixin
 
 
-class GracefulWorker(GracefulMixin, Worker):
+class GracefulWorker(GracefulMixin, Worker, GracefulLoop):
     """RQ's ``Worker``: a forked horse for each job."""
 
 
-class GracefulSimpleWorker(SimpleMixin, SimpleWorker):
+class GracefulSimpleWorker(SimpleMixin, SimpleWorker, GracefulLoop):
     """RQ's ``SimpleWorker``: jobs run in the worker's own process."""
 
 
-class GracefulSpawnWorker(SpawnMixin, SpawnWorker):
+class GracefulSpawnWorker(SpawnMixin, SpawnWorker, GracefulLoop):
     """RQ's ``SpawnWorker``: a newly started interpreter for each job."""
 
 
@@ -59,6 +60,8 @@ def make_graceful(worker_class: Any) -> type[GracefulMixin]:
             f"The worker class must be derived from rq's Worker, SimpleWorker or SpawnWorker, got: {worker_class!r}"
         )
     try:
-        return type(f"Graceful{worker_class.__name__}", (mixin, worker_class), {"graceful_over": worker_class})
+        return type(
+            f"Graceful{worker_class.__name__}", (mixin, worker_class, GracefulLoop), {"graceful_over": worker_class}
+        )
     except TypeError as error:
         raise UnsupportedWorkerClass(f"{worker_class!r} cannot be made graceful: {error}") from error

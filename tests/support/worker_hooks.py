@@ -16,7 +16,9 @@ from rq import Worker
 from rq.job import Job
 from rq.worker import BaseWorker
 
+from graceful.core import shutdown
 from graceful.core.records import Shutdown
+from graceful.worker.shutdown import coordinator
 from tests.support.processes import pids_in_session
 
 
@@ -139,13 +141,11 @@ class BrokenLoop(Worker):
         raise RuntimeError("a worker class that is broken")
 
 
-class SlowInstants(list[float]):
-    """Whoever asks whether there was a request before waits for the answer: so long that another thread asks too."""
-
-    def __len__(self) -> int:
-        found = super().__len__()
-        time.sleep(0.03)
-        return found
+def slow_step(*args: Any) -> Any:
+    """A step of the state machine that takes so long that another thread comes by."""
+    found = shutdown.step(*args)
+    time.sleep(0.03)
+    return found
 
 
 class AskedTwice(Worker):
@@ -154,11 +154,11 @@ class AskedTwice(Worker):
     def monitor_work_horse(self, *args: Any, **kwargs: Any) -> None:
         worker: Any = self
         over = threading.Event()
-        worker._drain.instants = SlowInstants()
+        coordinator.step = slow_step  # type: ignore[assignment]
 
         def look() -> None:
             while not over.is_set():
-                worker.attend()
+                worker._session.coordinator.attend()
 
         threads = [threading.Thread(target=look, daemon=True) for _ in range(3)]
         for thread in threads:

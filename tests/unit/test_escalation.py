@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from graceful.core.deadline import Deadline
-from graceful.core.escalation import distinct, limits_of
-from graceful.core.policy import Limits
+from graceful.core.limits import Budget, Limits, distinct
 
 NEAR = 1e-6
 
@@ -33,9 +32,7 @@ class Escalation(RuleBasedStateMachine):
         self.limits = self.ask()
 
     def ask(self) -> Limits:
-        return limits_of(
-            self.instants, timeout=self.timeout, hooks_timeout=self.hooks, interrupt_timeout=self.interrupt
-        )
+        return Budget(self.timeout, self.hooks, self.interrupt).limits(self.instants)
 
     def signal(self, at: float) -> None:
         self.instants.append(at)
@@ -102,10 +99,10 @@ def test_counted_signals_are_a_second_apart(instants: list[float]) -> None:
 
 def test_the_limits_of_the_default_settings() -> None:
     """The grace period would be shared out otherwise than the documentation says."""
-    defaults = {"timeout": 25.0, "hooks_timeout": 5.0, "interrupt_timeout": 3.0}
-    assert limits_of([100.0], **defaults) == Limits(Deadline(117.0), Deadline(120.0), Deadline(125.0))
-    assert limits_of([100.0, 100.5], **defaults) == limits_of([100.0], **defaults)
-    assert limits_of([100.0, 104.0], **defaults) == Limits(Deadline(104.0), Deadline(107.0), Deadline(125.0))
-    assert limits_of([100.0, 104.0, 105.5], **defaults) == Limits(Deadline(104.0), Deadline(105.5), Deadline(125.0))
+    of = Budget(timeout=25.0, hooks=5.0, interrupt=3.0).limits
+    assert of([100.0]) == Limits(Deadline(117.0), Deadline(120.0), Deadline(125.0))
+    assert of([100.0, 100.5]) == of([100.0])
+    assert of([100.0, 104.0]) == Limits(Deadline(104.0), Deadline(107.0), Deadline(125.0))
+    assert of([100.0, 104.0, 105.5]) == Limits(Deadline(104.0), Deadline(105.5), Deadline(125.0))
     # A second signal past the soft limit leaves everything as it is.
-    assert limits_of([100.0, 119.0], **defaults) == limits_of([100.0], **defaults)
+    assert of([100.0, 119.0]) == of([100.0])

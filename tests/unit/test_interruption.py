@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from graceful.core.deadline import Deadline
-from graceful.core.policy import Limits
+from graceful.core.limits import Limits
 from graceful.exceptions import JobInterrupted
 from graceful.jobs import interruption
 from graceful.jobs.interruption import Guard

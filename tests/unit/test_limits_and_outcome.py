@@ -10,14 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graceful.core.deadline import Deadline
+from graceful.core.limits import Budget, hook_seconds, hooks_deadline
+from graceful.core.outcome import exit_code_of, outcome_of
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Reason
-from graceful.core.policy import Limits, exit_code_of, hook_seconds, hooks_deadline, outcome_of
 from graceful.core.records import HookResult, InFlightJob
 
 HOOK = {outcome: HookResult("hook", outcome) for outcome in HookOutcome}
 JOB = {outcome: InFlightJob("id", "function", "queue", outcome) for outcome in JobOutcome}
 BAD_HOOKS = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
-STOPPED = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.UNKNOWN)
+STOPPED = (
+    JobOutcome.INTERRUPTED,
+    JobOutcome.INTERRUPTION_FAILED,
+    JobOutcome.KILLED,
+    JobOutcome.CANCELED,
+    JobOutcome.UNKNOWN,
+)
 QUIET_REASONS = (Reason.SIGNAL, Reason.BURST, Reason.MAX_JOBS, Reason.IDLE, Reason.COMMAND)
 
 
@@ -88,7 +95,7 @@ def test_the_exit_code_tells_the_truth(
 @given(st.floats(0.1, 100), st.floats(0.05, 50), st.floats(0.01, 50))
 def test_limits_are_in_order(total: float, hooks: float, interrupt: float) -> None:
     """A job would be killed before it was interrupted."""
-    limits = Limits.of(Deadline(total), hooks, interrupt)
+    limits = Budget(total, hooks, interrupt).limits([0.0])
     assert limits.soft < limits.hard < limits.end
     assert limits.end.at - limits.hard.at == pytest.approx(hooks)
     assert limits.hard.at - limits.soft.at == pytest.approx(interrupt)

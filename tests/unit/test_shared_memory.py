@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from graceful.core.deadline import Deadline
-from graceful.core.policy import Limits
+from graceful.core.limits import Limits
 from graceful.core.text import TEXT_LIMIT
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 

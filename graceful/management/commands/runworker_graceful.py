@@ -24,9 +24,9 @@ from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
 from graceful.management.commands.shutdown_report import positive_number
 from graceful.worker.classes import make_graceful
+from graceful.worker.compat.database import close_database_connections
 from graceful.worker.shutdown import os_signals
-from graceful.worker.shutdown.drain import STOPS
-from graceful.worker.shutdown.exit import close_database_connections, leave
+from graceful.worker.shutdown.exit import leave
 from graceful.worker.shutdown.stall_guard import StallGuard
 
 HELPS = {
@@ -89,9 +89,7 @@ class Command(RQWorkerCommand):
     def handle(self, *queues: str, **options: Any) -> None:
         """Run the worker. Ends the process with the exit code of the shutdown."""
         with os_signals.capture() as inbox:
-            stall_guard = StallGuard(
-                inbox, lambda: _leave_if_stopped(inbox), lambda: False, lambda: False, START_SECONDS
-            )
+            stall_guard = StallGuard(inbox, _Start(inbox), START_SECONDS)
             try:
                 code = self._run(queues, options, stall_guard.dismiss)
             except (InvalidSettings, UnsupportedWorkerClass) as error:
@@ -163,10 +161,22 @@ def _write_pid(path: str) -> None:
         raise InvalidSettings(f"--pid must be a file that can be written, got: {path} ({error.strerror})") from error
 
 
-def _leave_if_stopped(inbox: os_signals.Inbox) -> None:
-    """End a process that is to stop and still starts, in a Redis command that nobody answers; it holds nothing yet."""
-    if any(received.name in STOPS for received in inbox.received):
-        leave(os.EX_OK)
+class _Start:
+    """A process that still starts, perhaps in a Redis command that nobody answers: it holds nothing, and may go.
+
+    Args:
+        inbox: what was asked of it.
+    """
+
+    stopping = False
+
+    def __init__(self, inbox: os_signals.Inbox) -> None:
+        self._inbox = inbox
+
+    def attend(self) -> None:
+        stops = {os_signals.SHUTDOWN_COMMAND, *(signum.name for signum in os_signals.STOP_SIGNALS)}
+        if any(received.name in stops for received in self._inbox.received):
+            leave(os.EX_OK)
 
 
 def _worker_class(path: str | None) -> Any:

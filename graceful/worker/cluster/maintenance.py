@@ -13,7 +13,7 @@ from graceful.reports import archive
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
 from graceful.worker.cluster.heartbeat import forget_holders
-from graceful.worker.shutdown.exit import Bounded
+from graceful.worker.shutdown.threads import Bounded
 
 log = logging.getLogger("graceful.worker")
 

@@ -38,8 +38,8 @@ from graceful.worker.cluster.process_identity import Process, machine, oom_kills
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
 from graceful.worker.queue.fetch import HELD_KEY, texts
-from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, NOT_ONCE, Requeued, requeue, requeue_unread
-from graceful.worker.shutdown.exit import bounded
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, HeldJob, Requeued, Why, requeue
+from graceful.worker.shutdown.threads import bounded
 
 log = logging.getLogger("graceful.worker")
 LOCK_KEY = "graceful:autopsy:{}"
@@ -288,45 +288,46 @@ class Reaper:
             )
         execution = rq_private.latest_execution(self._connection, job_id, origin, registration.worker)
         # A job that was taken and not started yet has lost nothing by it.
-        started = "horse" in held
-        worker = self._worker
-        if worker is None:
-            most = self._settings.max_interruptions if started else None
-            given = requeue_unread(self._connection, registration.life, job_id, origin, queue_key, execution, most)
-            in_flight = InFlightJob(job_id, held.get("function", "?"), origin, interruptions=given.interruptions)
-            return self._told(given, in_flight, started)
-        queue: Queue = worker.queue_class.from_queue_key(
-            queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
-        )
-        try:
-            job: Job = worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
-        except NoSuchJobError:
-            queue.intermediate_queue.remove(job_id)
+        why = Why.WORKER_DIED if "horse" in held else Why.NOT_STARTED
+        job_held = HeldJob(registration.life, job_id, origin, queue_key, execution)
+        # The job is not unpickled here; its horse has written down what it says of itself (fetch.describe).
+        if self._worker is not None and self._unreadable(self._worker, job_id):
+            # It would end each worker that takes it. RQ's maintenance fails it, out of the intermediate queue.
             return None
-        except (RedisError, OSError):
-            raise
-        except Exception:
-            # Its data cannot be read. RQ's maintenance fails it, out of the intermediate queue.
-            log.exception(
-                "Job %s, which worker %s held, cannot be read", one_line(job_id), one_line(registration.worker)
-            )
-            return None
-        # The job itself is never unpickled here; its horse has written down what it says (fetch.describe).
-        fails = started and (held.get("policy") or self._settings.interrupted_jobs) == "fail"
-        most = NOT_ONCE if fails else self._settings.max_interruptions
-        given = requeue(worker, registration.life, job, queue_key, execution, most if started else None)
-        in_flight = InFlightJob(job_id, held.get("function", "?"), queue.name, interruptions=given.interruptions)
-        if given.too_many:
-            fail_job.fail(worker, job, queue, execution, given.interruptions, by_policy=fails)
-            return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
-        return self._told(given, in_flight, started)
-
-    def _told(self, given: Requeued, in_flight: InFlightJob, started: bool) -> InFlightJob | None:
+        given = requeue(self._connection, job_held, why, self._settings, policy=held.get("policy"))
+        in_flight = InFlightJob(job_id, held.get("function", "?"), origin, interruptions=given.interruptions)
+        if given.must_fail:
+            return self._fail(in_flight, job_held, given)
         if given.found in ("not held", "gone"):
             return None  # It is another's, or nobody can say what became of it.
-        if not given.back:
-            return replace(in_flight, outcome=given.own_end)
-        return replace(in_flight, outcome=JobOutcome.KILLED if started else JobOutcome.RETURNED)
+        return replace(in_flight, outcome=given.outcome(why))
+
+    def _unreadable(self, worker: BaseWorker, job_id: str) -> bool:
+        try:
+            worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
+        except (RedisError, OSError):
+            raise
+        except NoSuchJobError:
+            return False
+        except Exception:
+            log.exception("Job %s of a dead worker cannot be read", one_line(job_id))
+            return True
+        return False
+
+    def _fail(self, in_flight: InFlightJob, held: HeldJob, given: Requeued) -> InFlightJob | None:
+        """Fail a job that is not to be requeued; its callbacks take a worker to run them."""
+        worker = self._worker
+        if worker is None:
+            return None  # It stays held until a worker comes by; see _needs_a_worker.
+        queue: Queue = worker.queue_class.from_queue_key(
+            held.queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
+        )
+        try:
+            job: Job = worker.job_class.fetch(held.id, connection=self._connection, serializer=worker.serializer)
+        except NoSuchJobError:
+            return None
+        fail_job.fail(worker, job, queue, held.execution, given.interruptions, by_policy=given.by_policy)
+        return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
 
 
 def _stored(life: str) -> ShutdownReport | None:

@@ -27,6 +27,13 @@ def register(worker: BaseWorker, heartbeat: Heartbeat) -> None:
             log.warning("Worker %s: its scheduler is not registered, Redis is away: %s", worker.name, error)
 
 
+def ask_to_stop(worker: BaseWorker) -> None:
+    """Tell it to end, without waiting; nothing to do where there is none."""
+    process = rq_private.scheduler_process(worker)
+    if process is not None and process.is_alive():
+        process.terminate()
+
+
 def stop(worker: BaseWorker, seconds: float) -> None:
     """Stop it; locks of one that had to be killed are released here.
 

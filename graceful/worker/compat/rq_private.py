@@ -25,6 +25,11 @@ def ordered_queues(worker: BaseWorker) -> list[Queue]:
     return queues
 
 
+def set_dequeue_strategy(worker: BaseWorker, strategy: Any) -> None:
+    """What ``work()`` does with its argument of that name."""
+    worker._dequeue_strategy = strategy
+
+
 def set_horse_pid(worker: BaseWorker, pid: int) -> None:
     """What ``fork_work_horse`` has to leave behind, and ``monitor_work_horse`` sets to 0."""
     worker._horse_pid = pid

@@ -1,23 +1,25 @@
-"""Waiting for the horse's end, and seeing to it that it keeps to the limits of a shutdown."""
+"""Waiting for the horse's end, and keeping it to the limits of a shutdown meanwhile."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 from rq.timeouts import HorseMonitorTimeoutException
 from rq.worker import BaseWorker
 
+from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.horse.current_job import CurrentJob
-from graceful.worker.shutdown.drain import Drain
+from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox
 
 LOOK_SECONDS = 1.0
 """So often it looks for what nobody wakes it for."""
+KILLED_SECONDS = 0.2
+"""And so often once the horse was killed."""
 
 
 class HorseMonitor:
@@ -25,26 +27,22 @@ class HorseMonitor:
 
     Args:
         worker: the worker.
-        drain: the limits, once there are any.
+        coordinator: keeps the job in flight to its limits.
+        membership: sends the worker's heartbeat.
         inbox: wakes it from its waiting: SIGCHLD does so too.
-        attend: acts upon what was asked for.
-        beat: says every few seconds that the worker lives.
     """
 
-    def __init__(
-        self, worker: BaseWorker, drain: Drain, inbox: Inbox, attend: Callable[[], None], beat: Callable[[], None]
-    ) -> None:
+    def __init__(self, worker: BaseWorker, coordinator: Coordinator, membership: Membership, inbox: Inbox) -> None:
         self._worker = worker
-        self._drain = drain
+        self._coordinator = coordinator
+        self._membership = membership
         self._inbox = inbox
-        self._attend = attend
-        self._beat = beat
 
-    def wait(self, current_job: CurrentJob) -> tuple[int | None, int | None, Any]:
+    def wait(self, current: CurrentJob) -> tuple[int | None, int | None, Any]:
         """As RQ's ``Worker.wait_for_horse``.
 
         Args:
-            current_job: the horse's job.
+            current: the horse's job.
 
         Returns:
             as RQ's: pid, status, resource usage. The status is 0 for a job that the shutdown ended, since RQ's
@@ -65,22 +63,23 @@ class HorseMonitor:
                 return None, None, None
             if pid:
                 rq_private.set_horse_pid(self._worker, 0)
-                current_job.horse_status = status
-                return pid, 0 if current_job.not_done else status, usage
+                current.horse_status = status
+                return pid, status if current.own_end(self._coordinator.state.killed) else 0, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")
-            self._attend()
-            seconds = LOOK_SECONDS
-            if self._drain.limits is not None:
-                seconds = min(seconds, current_job.keep_to(self._drain.limits))
-            self._beat()
-            self._inbox.wait(max(0.0, min(seconds, heartbeat_at - time.monotonic())))
+            state = self._coordinator.attend()
+            now = time.monotonic()
+            seconds = KILLED_SECONDS if state.killed else state.seconds_to_next_limit(now)
+            self._membership.beat()
+            self._inbox.wait(
+                max(0.0, min(LOOK_SECONDS if seconds is None else seconds, LOOK_SECONDS, heartbeat_at - now))
+            )
 
-    def see_out(self, current_job: CurrentJob) -> None:
-        """Wait for a horse that an error left alone: no exit hook runs, and no job goes back, while it lives."""
+    def see_out(self, current: CurrentJob) -> None:
+        """Wait for a horse that an error left alone: no exit hook runs, and no job is requeued, while it lives."""
         while self._worker.horse_pid:
             try:
-                self.wait(current_job)
+                self.wait(current)
                 rq_private.set_horse_pid(self._worker, 0)
             except HorseMonitorTimeoutException:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from rq.job import Job, JobStatus
@@ -15,8 +15,10 @@ from graceful import conf
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.worker.at_work import at_work
 from graceful.worker.horse import run
-from graceful.worker.horse.thread_jobs import ThreadJobs
-from graceful.worker.queue.requeue import requeue
+from graceful.worker.queue.requeue import HeldJob
+
+if TYPE_CHECKING:
+    from graceful.worker.session import Session
 
 
 class HorseSide(BaseWorker):
@@ -28,18 +30,19 @@ class HorseSide(BaseWorker):
     """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
     is_at_work = False
     """Whether this object is a worker inside ``work()``, or its horse; see :func:`graceful.worker.at_work.at_work`."""
-    _memory: SharedMemory
-    _elsewhere: ThreadJobs
+    _memory: SharedMemory | None = None
+    _session: Session | None = None
 
     def join(self, life: str, memory: SharedMemory) -> None:
-        """In a horse that was not forked: which life of the worker it belongs to, and the memory that they share."""
+        """In a horse: which life of the worker it belongs to, and the memory that they share."""
         self.life = life
         self._memory = memory
         self.is_at_work = True
 
     @property
     def elsewhere(self) -> bool:
-        """Whether this is neither a horse nor a worker's main thread without one; see :class:`ThreadJobs`."""
+        """Whether this is neither a horse nor a worker's main thread without one: a thread of the worker's class."""
+        assert self._memory is not None
         if os.getpid() != self._memory.worker_pid:
             return False
         return not self.runs_jobs_itself or threading.current_thread() is not threading.main_thread()
@@ -48,23 +51,26 @@ class HorseSide(BaseWorker):
     def setup_work_horse_signals(self) -> None:
         """As RQ's, then ours: a SIGTERM to the group or to the horse itself harms no job."""
         super().setup_work_horse_signals()
+        assert self._memory is not None
         run.settle(self._memory)
 
     @at_work
     def perform_job(self, job: Job, queue: Queue, *execution: Any) -> bool:
         """As RQ's; interruptible, and with horse exit hooks at the end."""
         if self.elsewhere:
-            with self._elsewhere.running(job, queue) as came_to:
+            assert self._session is not None
+            with self._session.thread_jobs.running(job, queue) as came_to:
                 finished = bool(super().perform_job(job, queue, *execution))
                 came_to(finished)
             return finished
+        assert self._memory is not None
         return run.perform(
             self._memory,
             self.connection,
-            self.life,
+            HeldJob(self.life, job.id, job.origin, queue.key, self.execution),
             job,
             lambda: bool(super(HorseSide, self).perform_job(job, queue, *execution)),
-            lambda: requeue(self, self.life, job, queue.key, self.execution, conf.settings().max_interruptions),
+            conf.settings(),
         )
 
     @at_work

@@ -15,6 +15,7 @@ import redis
 from rq.job import Job
 
 from graceful import conf
+from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
 from graceful.core.records import HookResult, JobTally, Shutdown
@@ -28,6 +29,7 @@ from graceful.worker.compat import rq_private
 from graceful.worker.horse import parent_death
 from graceful.worker.horse.cursor_store import CursorStore
 from graceful.worker.queue.fetch import claim, describe
+from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.shutdown import os_signals
 from graceful.worker.shutdown.exit import leave
 
@@ -59,27 +61,27 @@ def settle(memory: SharedMemory) -> None:
 def perform(
     memory: SharedMemory,
     connection: redis.Redis,
-    life: str,
+    held: HeldJob,
     job: Job,
     rq_perform: Callable[[], bool],
-    requeue: Callable[[], Any],
+    settings: Settings,
 ) -> bool:
     """Run RQ's ``perform_job`` so that the job can be interrupted; then the horse exit hooks.
 
     Args:
         memory: the memory shared with the worker; what became of the job is written there.
         connection: a Redis client.
-        life: the worker's life, under which the job is held.
+        held: the job as its worker holds it.
         job: the job.
         rq_perform: RQ's ``perform_job`` of this job.
-        requeue: puts the interrupted job back into its queue, where there is no worker any more that could.
+        settings: the settings that hold here.
 
     Returns:
         as RQ's: whether the job finished.
     """
     try:
-        if not claim(connection, life, job.id, Process.here()):
-            log.warning("Job %s is not this worker's any more, and is not started", job.id)
+        if not claim(connection, held.life, job.id, Process.here()):
+            log.warning("Job %s is not held by this worker any more, and is not started", job.id)
             memory.verdict = Verdict.TAKEN
             return False
     except redis.exceptions.RedisError as error:
@@ -92,10 +94,10 @@ def perform(
     def perform_described() -> Any:
         memory.function = rq_private.function_name(job)
         memory.policy = policy_of(_function(job), job.meta)
-        guard.gives_way = (memory.policy or conf.settings().interrupted_jobs) == "requeue"
+        guard.gives_way = (memory.policy or settings.interrupted_jobs) == "requeue"
         try:
             with guard.shield():
-                describe(connection, life, job.id, memory.function, fails=not guard.gives_way)
+                describe(connection, held.life, job.id, memory.function, fails=not guard.gives_way)
         except redis.exceptions.RedisError as error:
             not_started(memory, job.id, error)
             guard.interrupted = True  # So that RQ does not fail it, see end().
@@ -115,9 +117,9 @@ def perform(
         if memory.verdict is Verdict.NONE:
             memory.verdict = Verdict.INTERRUPTED
         if _orphaned(memory):
-            log.warning("Job %s was interrupted, because its worker is gone", job.id)
+            log.warning("Job %s was interrupted, because its worker was killed", job.id)
             if guard.gives_way:  # Otherwise it stays held, and a reaper fails it.
-                requeue()
+                requeue(connection, held, Why.INTERRUPTED, settings, policy="requeue")
         return False
     finally:
         del job.perform

@@ -73,13 +73,13 @@ class SpawnMixin(GracefulMixin):
                 "queue": queue.name,
                 "execution": execution_id,
                 "life": self.life,
-                "memory": self._memory.memory,
-                "stacks": self._memory.stacks,
+                "memory": self._at_work.memory.memory,
+                "stacks": self._at_work.memory.stacks,
             }
         )
         with tempfile.TemporaryFile(buffering=0) as file, os_signals.blocked():
             file.write(letter)
-            descriptors = (file.fileno(), self._memory.memory, self._memory.stacks)
+            descriptors = (file.fileno(), self._at_work.memory.memory, self._at_work.memory.stacks)
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
             source = CHILD.format(path=sys.path, descriptor=file.fileno())

@@ -3,7 +3,10 @@
 A job in C code may hold the GIL. Then no Python runs in the worker: no signal handler, no thread, nobody to arm a
 watchdog. But the interpreter's C-level handler still writes the signal's number to the wakeup socket
 (``signal.set_wakeup_fd``), and another process can look at what lies there unread. If a stop lies there for the whole
-grace period, the supervisor kills the worker. Whenever the worker dies, it closes the report and puts the job back.
+grace period, the supervisor kills the worker. Whenever the worker dies, it closes the report and requeues the job.
+
+It polls at 20 Hz: what it waits for, the worker's death and an unread signal, wakes it by no file descriptor on
+macOS, and the bytes have to stay unread. That costs under 0.1 % of a core.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 
 from graceful.core.deadline import Deadline
 from graceful.jobs.shared_memory import SharedMemory
+from graceful.worker.cluster.reaper import Reaper
 from graceful.worker.shutdown.exit import leave_by
 from graceful.worker.shutdown.os_signals import STOP_SIGNALS, Inbox, blocked
 
@@ -37,19 +40,21 @@ class Supervisor:
         inbox: the worker's inbox, whose socket is looked at.
         memory: where the worker announces its limits.
         timeout: the grace period in seconds.
-        close_report: what to do for the dead worker; called in the supervisor.
+        reaper: closes the dead worker's report and requeues its job, in the supervisor.
+        life: the worker's life.
     """
 
-    def __init__(self, inbox: Inbox, memory: SharedMemory, timeout: float, close_report: Callable[[], None]) -> None:
+    def __init__(self, inbox: Inbox, memory: SharedMemory, timeout: float, reaper: Reaper, life: str) -> None:
         self._inbox = inbox
         self._memory = memory
         self._timeout = timeout
-        self._close_report = close_report
+        self._reaper = reaper
+        self._life = life
         self._worker_pid = os.getpid()
         with blocked():
             self.pid = os.fork()
             if self.pid == 0:
-                self._accompany()
+                self._supervise()
 
     def dismiss(self) -> None:
         """End it: the worker has come to its end by itself."""
@@ -58,14 +63,14 @@ class Supervisor:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
-    def _accompany(self) -> None:
+    def _supervise(self) -> None:
         """In the supervisor, with all stop signals held back for good: it goes when the worker is gone."""
         code = os.EX_OK
         try:
             self._watch()
             # A Redis or a database that does not answer must not keep it, nor a job's failure callback.
             leave_by(os.EX_SOFTWARE, CLOSE_SECONDS)
-            self._close_report()
+            self._reaper.close(self._life)
         except BaseException:
             log.exception("The supervisor of worker process %d failed", self._worker_pid)
             code = os.EX_SOFTWARE

@@ -16,9 +16,10 @@ from rq.queue import Queue
 
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob
+from graceful.core.shutdown import JobEnded
+from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
-from graceful.worker.shutdown.drain import Drain
-from graceful.worker.shutdown.lifetime import Lifetime
+from graceful.worker.shutdown.coordinator import Coordinator
 
 LOOK_SECONDS = 0.05
 
@@ -27,13 +28,13 @@ class ThreadJobs:
     """The jobs that run in threads of one worker's class.
 
     Args:
-        drain: whether the worker is to stop, and by when.
-        lifetime: the report.
+        coordinator: is told of their ends.
+        membership: sends the worker's heartbeat while they are waited for.
     """
 
-    def __init__(self, drain: Drain, lifetime: Lifetime) -> None:
-        self._drain = drain
-        self._lifetime = lifetime
+    def __init__(self, coordinator: Coordinator, membership: Membership) -> None:
+        self._coordinator = coordinator
+        self._membership = membership
         self._running: dict[str, tuple[Job, Queue]] = {}
         self._used = False
         self._lock = threading.Lock()
@@ -55,29 +56,21 @@ class ThreadJobs:
         finally:
             with self._lock:
                 self._running.pop(job.id, None)
-            self._lifetime.job_ended(outcome is JobOutcome.FINISHED)
-            if self._drain.requested:
-                self._met(job, queue, outcome)
+            self._ended(job, queue, outcome)
 
     def handed_on(self) -> None:
         """``execute_job`` has returned before the job came to an end; a thread may begin with it only later."""
         self._used = True
 
-    def wait(self, attend: Callable[[], None], beat: Callable[[], None]) -> None:
-        """Wait for the jobs, after a stop was asked for until the hard limit; the report names those left running.
-
-        Args:
-            attend: acts upon what is asked of the worker meanwhile.
-            beat: sends its heartbeat every few seconds.
-        """
+    def wait(self) -> None:
+        """Wait for the jobs, after a stop was asked for until the hard limit; the report names those left running."""
         if not self._used:
             return
         quiet = 0
         while quiet < 2:  # A pool may be between two jobs.
-            attend()
-            beat()
+            limits = self._coordinator.attend().limits
+            self._membership.beat()
             quiet = 0 if self._running else quiet + 1
-            limits = self._drain.limits
             if limits is not None and limits.hard.expired:
                 break
             # Not the inbox: where threads are greenlets, only this lets them go on.
@@ -85,9 +78,8 @@ class ThreadJobs:
         with self._lock:
             left = list(self._running.values())
         for job, queue in left:
-            self._met(job, queue, JobOutcome.UNKNOWN)
+            self._ended(job, queue, JobOutcome.UNKNOWN)
 
-    def _met(self, job: Job, queue: Queue, outcome: JobOutcome) -> None:
-        seconds = max(0.0, time.monotonic() - self._drain.instants[0])
+    def _ended(self, job: Job, queue: Queue, outcome: JobOutcome) -> None:
         function = rq_private.function_name(job)  # Its class has unpickled it in this process.
-        self._lifetime.job_met(InFlightJob(job.id, function, queue.name, outcome, seconds))
+        self._coordinator.send(JobEnded(InFlightJob(job.id, function, queue.name, outcome)))

@@ -1,11 +1,10 @@
-"""Taking jobs: the worker's waiting for the next one, and every reason not to take one."""
+"""Dequeueing: waiting for the next job, and every reason not to take one."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable
 
 import redis
 from redis.exceptions import RedisError
@@ -16,12 +15,14 @@ from rq.queue import Queue
 from rq.suspension import is_suspended
 from rq.worker import BaseWorker, WorkerStatus
 
+from graceful.conf import Settings
 from graceful.worker.cluster.heartbeat import BEAT_SECONDS
+from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.queue.fetch import Fetched, Fetcher
-from graceful.worker.queue.requeue import requeue
+from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.queue.wait import QueueWatch
-from graceful.worker.shutdown.drain import Drain
+from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox
 
 log = logging.getLogger("graceful.worker")
@@ -32,7 +33,7 @@ FOR_NOW = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
 )
-"""What Redis says, or fails to say, when it will be of use again later."""
+"""Errors that pass: Redis is unreachable, a replica, or out of memory for now."""
 
 
 class Dequeuer:
@@ -41,27 +42,27 @@ class Dequeuer:
     Args:
         worker: the worker.
         life: its life, under which it holds what it takes.
-        drain: whether it is to stop, or to be quiet.
+        settings: the settings that hold for it.
+        coordinator: knows whether it is to stop, or to be quiet.
+        membership: sends its heartbeat.
         inbox: wakes it from any waiting.
-        attend: acts upon what was asked for.
-        beat: says every few seconds that the worker lives.
     """
 
     def __init__(
         self,
         worker: BaseWorker,
         life: str,
-        drain: Drain,
+        settings: Settings,
+        coordinator: Coordinator,
+        membership: Membership,
         inbox: Inbox,
-        attend: Callable[[], None],
-        beat: Callable[[], None],
     ) -> None:
         self._worker = worker
         self._life = life
-        self._drain = drain
+        self._settings = settings
+        self._coordinator = coordinator
+        self._membership = membership
         self._inbox = inbox
-        self._attend = attend
-        self._beat = beat
         self._fetcher = Fetcher(worker.connection, life)
         self._watch = QueueWatch(worker.connection, inbox, life)
         self._fetched: Fetched | None = None
@@ -75,12 +76,12 @@ class Dequeuer:
         worker = self._worker
         told = False
         while True:
-            self._attend()
-            if self._drain.requested:
+            state = self._coordinator.attend()
+            if state.stopping:
                 raise StopRequested
             try:
                 suspended = bool(is_suspended(worker.connection, worker))
-                if not suspended and not self._drain.quiet:
+                if not suspended and not state.quiet:
                     return
                 if burst:
                     log.info("Worker %s: %s in burst mode, exiting", worker.name, "suspended" if suspended else "quiet")
@@ -91,9 +92,9 @@ class Dequeuer:
                     worker.set_state(WorkerStatus.SUSPENDED)
                     told = True
             except RedisError:
-                if not self._drain.quiet:
+                if not state.quiet:
                     return  # The dequeue that follows waits for Redis to come back.
-            self._beat()
+            self._membership.beat()
             self._inbox.wait(SUSPENDED_SECONDS)
 
     def next_job(self, timeout: int | None, max_idle_time: int | None) -> tuple[Job, Queue] | None:
@@ -115,10 +116,10 @@ class Dequeuer:
         named = False
         heartbeat_at = 0.0
         while True:
-            self._attend()
-            if self._drain.requested:
+            state = self._coordinator.attend()
+            if state.stopping:
                 raise StopRequested
-            if self._drain.quiet:
+            if state.quiet:
                 self.hold_off(timeout is None)
             try:
                 if not named:
@@ -148,15 +149,20 @@ class Dequeuer:
                 if isinstance(error, redis.exceptions.ReadOnlyError):
                     # A replica since the last failover: the next connection may lead to the new primary.
                     worker.connection.connection_pool.disconnect(inuse_connections=False)
-                log.error("Worker %s: Redis is of no use now: %s, retrying in %.0f s", worker.name, error, wait_seconds)
+                log.error(
+                    "Worker %s: Redis is unreachable or refuses commands: %s, retrying in %.0f s",
+                    worker.name,
+                    error,
+                    wait_seconds,
+                )
                 self._inbox.wait(wait_seconds)
                 wait_seconds = min(wait_seconds * worker.exponential_backoff_factor, worker.max_connection_wait_time)
 
     def requeue_leftover(self) -> None:
-        """Give back what was taken and not handed to the worker, also if we never heard of it.
+        """Requeue what was fetched and not handed to the worker, also where the reply was lost.
 
         Raises:
-            redis.exceptions.RedisError: Redis did not answer; a reaper will do it.
+            redis.exceptions.RedisError: Redis did not answer; the reaper will do it.
         """
         if self._fetcher.unsure:
             self._fetched = self._fetcher.unconfirmed()
@@ -169,9 +175,12 @@ class Dequeuer:
             return
         execution = None
         if fetched.forgotten:
-            log.warning("Worker %s: Redis has forgotten that job %s is done", self._worker.name, job.id)
+            log.warning(
+                "Worker %s: job %s is done, and Redis lost the record of it; requeued", self._worker.name, job.id
+            )
             execution = rq_private.latest_execution(self._worker.connection, job.id, job.origin, self._worker.name)
-        requeue(self._worker, self._life, job, fetched.queue_key, execution)
+        held = HeldJob(self._life, job.id, job.origin, fetched.queue_key, execution)
+        requeue(self._worker.connection, held, Why.NOT_STARTED, self._settings)
 
     def close(self) -> None:
         """Wait for nothing more."""
@@ -181,7 +190,7 @@ class Dequeuer:
         queue_keys = [queue.key for queue in rq_private.ordered_queues(self._worker)]
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._beat()
+            self._membership.beat()
             if self._watch.wait(queue_keys, min(left, BEAT_SECONDS)):
                 return
 

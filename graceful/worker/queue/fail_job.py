@@ -22,9 +22,9 @@ from rq.worker import BaseWorker
 from graceful.core.deadline import Deadline
 from graceful.exceptions import GracefulError, StoppedByShutdown, TooManyInterruptions
 from graceful.worker.compat import rq_private
+from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse import parent_death
 from graceful.worker.shutdown import os_signals
-from graceful.worker.shutdown.exit import close_database_connections
 
 log = logging.getLogger("graceful.worker")
 CALLBACK_SECONDS = 2

@@ -1,16 +1,21 @@
-"""Putting a job back at the front of its queue, in one step that first looks whether the job needs it."""
+"""Requeueing a job: the one place that decides whether it counts as an interruption, and what becomes of the job.
+
+Whoever finds a job that has to go back (the loop, the horse, a fetch, the reaper) says why. The job goes to the front
+of its queue in one step, which first looks whether it needs it and may be repeated.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import redis
 from rq.executions import Execution, ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
-from rq.worker import BaseWorker
 
+from graceful.conf import Settings
 from graceful.core.phases import JobOutcome
 from graceful.reports.set_aside import Script
 from graceful.worker.compat import rq_private
@@ -23,7 +28,50 @@ INTERRUPTIONS_FIELD = "graceful_interruptions"
 # where it was is not to fail for being interrupted by many deploys, only for getting nowhere between them.
 
 NOT_ONCE = -1
-"""As the most interruptions that are allowed: the job is taken out of all places, and not put back."""
+"""As the most interruptions that are allowed: the job is taken out of all places, and not requeued."""
+
+
+class Why(Enum):
+    """Why a job that was taken has to go back to its queue."""
+
+    NOT_STARTED = auto()
+    """Nothing of it was done: the worker stops, or its horse could not begin. Does not count as an interruption."""
+    CANNOT_START = auto()
+    """Its horse could not begin, as several before it; counts, so that this does not go on for ever."""
+    INTERRUPTED = auto()
+    """``JobInterrupted`` was raised in it."""
+    KILLED = auto()
+    """It was killed at the hard limit."""
+    CUT_OFF = auto()
+    """Its worker could not see it to its end, because of an error of its own or of Redis."""
+    WORKER_DIED = auto()
+    """Its worker died while the job ran."""
+
+    def outcome(self) -> JobOutcome:
+        """What the report says of a job that was requeued for this."""
+        if self in (Why.NOT_STARTED, Why.CANNOT_START, Why.CUT_OFF):
+            return JobOutcome.RETURNED
+        return JobOutcome.INTERRUPTED if self is Why.INTERRUPTED else JobOutcome.KILLED
+
+
+@dataclass(frozen=True, slots=True)
+class HeldJob:
+    """A job that a worker holds.
+
+    Args:
+        life: the life of the worker that holds it.
+        id: the job. Nothing of it is unpickled.
+        origin: the queue that the job says it belongs to, in whose registries it is.
+        queue_key: key of the queue that it came from.
+        execution: its execution, if it got that far.
+    """
+
+    life: str
+    id: str
+    origin: str
+    queue_key: str
+    execution: Execution | None = None
+
 
 REQUEUE_SCRIPT = (
     ASK
@@ -98,87 +146,80 @@ class Requeued:
     """What the step found and did.
 
     Args:
-        found: ``"not held"`` (it is not, or no more, in the hands of this life), ``"given back"``, ``"too many"``
-            (nothing was pushed: fail it), ``"in its queue"`` (it already was), ``"gone"`` (the job was deleted), or
-            the status that the job had reached by itself.
+        found: ``"not held"`` (it is not, or no more, held by this life), ``"given back"`` (it was requeued),
+            ``"too many"`` (it was taken out for good: fail it), ``"in its queue"`` (it already was), ``"gone"`` (the
+            job was deleted), or the status that the job had reached by itself.
         interruptions: how often shutdowns have interrupted the job, this time included.
+        by_policy: where it has to be failed: because it is not to be requeued at all, rather than for the number.
     """
 
     found: str
     interruptions: int
+    by_policy: bool = False
 
     @property
     def back(self) -> bool:
         return self.found in ("given back", "in its queue")
 
     @property
-    def own_end(self) -> JobOutcome:
-        """The end that a job had come to by itself; one that was deleted or cancelled has not finished."""
-        return JobOutcome.FINISHED if self.found == "finished" else JobOutcome.FAILED
-
-    @property
-    def too_many(self) -> bool:
+    def must_fail(self) -> bool:
         return self.found == "too many"
+
+    def outcome(self, why: Why) -> JobOutcome:
+        """What the report says of the job, unless it has to be failed."""
+        # Where it is not held any more a first try had worked, and its reply was lost.
+        if self.back or self.found == "not held":
+            return why.outcome()
+        if self.found in ("gone", "canceled"):
+            # The job, or a user, has cancelled or deleted it while it ran.
+            return JobOutcome.CANCELED
+        return JobOutcome.FINISHED if self.found == "finished" else JobOutcome.FAILED
 
 
 def requeue(
-    worker: BaseWorker,
-    life: str,
-    job: Job,
-    queue_key: str,
-    execution: Execution | None,
-    max_interruptions: int | None = None,
+    connection: redis.Redis, held: HeldJob, why: Why, settings: Settings, *, policy: str | None = None
 ) -> Requeued:
-    """As :func:`requeue_unread`, of a job that has been read; its arguments are those."""
-    return requeue_unread(worker.connection, life, job.id, job.origin, queue_key, execution, max_interruptions)
+    """Take a job out of every place that says it is in flight, and put it at the front of its queue.
 
-
-def requeue_unread(
-    connection: redis.Redis,
-    life: str,
-    job_id: str,
-    origin: str,
-    queue_key: str,
-    execution: Execution | None,
-    max_interruptions: int | None,
-) -> Requeued:
-    """Take a job out of every place that says it is being worked on, and put it at the front of its queue.
+    Nothing happens if it is not held any more by the worker that ``held`` names.
 
     Args:
         connection: a client of the server.
-        life: the life of the worker that holds the job; nothing happens if that one holds it no more.
-        job_id: the job. Nothing of it is unpickled.
-        origin: the queue that the job says it belongs to, in whose registries it is.
-        queue_key: key of the queue that it came from.
-        execution: its execution, if it got that far.
-        max_interruptions: count this as an interruption, of which so many are allowed (:data:`NOT_ONCE`: none);
-            None does not count it.
+        held: the job.
+        why: why it goes back.
+        settings: ``GRACEFUL_INTERRUPTED_JOBS`` and ``GRACEFUL_MAX_INTERRUPTIONS``.
+        policy: ``"requeue"`` or ``"fail"``, where the job says so itself.
 
     Raises:
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
     """
-    intermediate = IntermediateQueue(queue_key, connection)
+    counts = why is not Why.NOT_STARTED
+    fails = counts and why is not Why.CANNOT_START and (policy or settings.interrupted_jobs) == "fail"
+    most = NOT_ONCE if fails else settings.max_interruptions
+    intermediate = IntermediateQueue(held.queue_key, connection)
+    execution = held.execution
     reply: Any = Script(connection, REQUEUE_SCRIPT)(
         keys=[
-            queue_key,
+            held.queue_key,
             intermediate.key,
-            intermediate.get_first_seen_key(job_id),
-            Job.key_for(job_id),
-            rq_private.started_registry_key(origin, connection),
-            ExecutionRegistry(job_id, connection).key,
+            intermediate.get_first_seen_key(held.id),
+            Job.key_for(held.id),
+            rq_private.started_registry_key(held.origin, connection),
+            ExecutionRegistry(held.id, connection).key,
             rq_private.execution_key(execution) if execution else "graceful:none",
             rq_private.worker_executions_key(execution) if execution else "graceful:none",
             HOLDERS_KEY,
         ],
         args=[
-            job_id,
+            held.id,
             execution.composite_key if execution else "",
             execution.id if execution else "",
-            INTERRUPTIONS_FIELD if max_interruptions is not None else "",
-            max_interruptions or 0,
-            life,
+            INTERRUPTIONS_FIELD if counts else "",
+            most if counts else 0,
+            held.life,
         ],
     )
     found, interruptions = reply
     # A status that is no text is none of RQ's, and one that the job reached by itself.
-    return Requeued(found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found), int(interruptions))
+    text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+    return Requeued(text, int(interruptions), by_policy=fails)

@@ -11,7 +11,7 @@ from graceful.core import shutdown
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
 from graceful.core.shutdown import Effect, Event, State, step
-from graceful.worker.shutdown.os_signals import QUIET_SIGNAL, STACKS_SIGNAL, Inbox, Received
+from graceful.worker.shutdown.os_signals import QUIET_SIGNAL, SHUTDOWN_COMMAND, STACKS_SIGNAL, Inbox, Received
 
 
 class Effects(Protocol):
@@ -88,6 +88,6 @@ def event_of(received: Received) -> Event:
         return shutdown.QuietAsked()
     if received.name == STACKS_SIGNAL.name:
         return shutdown.StacksAsked()
-    if received.name == "shutdown":
+    if received.name == SHUTDOWN_COMMAND:
         return shutdown.StopAsked(received.at, Reason.COMMAND)
     return shutdown.StopAsked(received.at, Reason.SIGNAL, received.name)

@@ -13,7 +13,7 @@ import traceback
 from graceful.core.deadline import Deadline
 from graceful.core.shutdown import Stalled
 from graceful.worker.shutdown.coordinator import Coordinator
-from graceful.worker.shutdown.exit import started
+from graceful.worker.shutdown.threads import started
 
 STALLED = "the main thread did not reach its end; it stood at:\n{}"
 
@@ -28,17 +28,19 @@ class Guardian:
         self._took_over = False
         self._thread: threading.Thread | None = None
 
-    def expect(self, deadline: Deadline, coordinator: Coordinator) -> None:
-        """The main thread must have called :meth:`dismiss` by then, or the shutdown has stalled.
-
-        The thread is started once, at the worker's start: later there may be none to be had.
-        """
+    def start(self, coordinator: Coordinator) -> None:
+        """Start its thread, while the worker starts: later there may be none to be had."""
         with self._changed:
-            self._deadline = deadline
-            self._changed.notify()
             if self._thread is None:
                 watch = threading.Thread(target=self._watch, args=(coordinator,), name="graceful-guardian", daemon=True)
                 self._thread = started(watch)
+
+    def expect(self, deadline: Deadline, coordinator: Coordinator) -> None:
+        """The main thread must have called :meth:`dismiss` by then, or the shutdown has stalled."""
+        with self._changed:
+            self._deadline = deadline
+            self._changed.notify()
+        self.start(coordinator)
 
     def dismiss(self) -> bool:
         """The end was reached in time.

@@ -21,6 +21,8 @@ from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SHUTDOWN_COMMAND = "shutdown"
+"""RQ's command, recorded like a signal."""
 QUIET_SIGNAL = signal.SIGTSTP
 STACKS_SIGNAL = signal.SIGTTIN
 INTERRUPT_SIGNAL = signal.SIGURG

@@ -1,7 +1,7 @@
-"""A thread that acts upon a stop where the main thread does not: it stands in a Redis command that nobody answers.
+"""A thread that acts upon a stop where the main thread does not: it waits for a Redis that does not answer.
 
-A signal handler only records, and the main thread looks at what was recorded when it comes by. A network that is gone
-would hold it for as long as the socket's timeout says, and RQ's is minutes long (``Worker.connection_timeout``).
+A signal handler only records, and the main thread looks at what was recorded when it comes by. An unreachable network
+would hold it for as long as the socket's timeout says.
 """
 
 from __future__ import annotations
@@ -9,41 +9,50 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from typing import Protocol
 
 from graceful.worker.compat.redis_connection import socket_of_main_thread
-from graceful.worker.shutdown.exit import started
+from graceful.worker.horse.process import JobProcess
 from graceful.worker.shutdown.os_signals import Inbox
+from graceful.worker.shutdown.threads import started
 
 log = logging.getLogger("graceful.worker")
+STALLED = "The main thread did not act upon a signal in time, another one did"
+CUT = "Redis does not answer, its connection is cut"
+
+
+class Attends(Protocol):
+    """Who acts upon what was recorded: the coordinator, or a command that is still starting."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+
+    def attend(self) -> object:
+        """Act upon what was recorded since the last time."""
 
 
 class StallGuard:
-    """Looks out from the first signal on.
+    """Acts where the main thread does not, from the first signal on.
+
+    It walks the main thread's frames to find the connection that holds it. RQ's ``connection_timeout`` cannot do
+    that: it is minutes long, since RQ's blocking commands need it, and a call that waits already keeps the timeout
+    with which its connection was made.
 
     Args:
         inbox: what was recorded.
-        attend: acts upon it, unless another thread is at that.
-        stopping: whether a stop was asked for.
-        may_cut: whether what the main thread does in Redis is the worker's own doing, and not a job's.
+        attends: acts upon it.
         patience: how long the main thread may take for one thing, in seconds.
+        job_process: the process that jobs run in; None while there are none. A job's own calls are not cut.
     """
 
-    def __init__(
-        self,
-        inbox: Inbox,
-        attend: Callable[[], None],
-        stopping: Callable[[], bool],
-        may_cut: Callable[[], bool],
-        patience: float,
-    ) -> None:
+    def __init__(self, inbox: Inbox, attends: Attends, patience: float, job_process: JobProcess | None = None) -> None:
         self._inbox = inbox
-        self._attend = attend
-        self._stopping = stopping
-        self._may_cut = may_cut
+        self._attends = attends
         self._patience = patience
+        self._job_process = job_process
         self._over = threading.Event()
-        self._thread = started(threading.Thread(target=self._look_out, name="graceful-stall_guard", daemon=True))
+        self._thread = started(threading.Thread(target=self._watch, name="graceful-stall-guard", daemon=True))
 
     def dismiss(self) -> None:
         """The main thread is past everything that could hold it."""
@@ -52,25 +61,32 @@ class StallGuard:
         if self._thread is not None:
             self._thread.join(self._patience)
 
-    def _look_out(self) -> None:
+    def _watch(self) -> None:
         while (self._inbox.unread or self._inbox.heard()) and not self._over.is_set():
             before: socket.socket | None = None
             while not self._over.wait(self._patience):
                 if self._inbox.unread:
-                    self._attend()
-                    log.warning("The main thread does not come to act upon a signal")
-                if not self._stopping():
+                    self._attends.attend()
+                    log.warning(STALLED)
+                if not self._attends.stopping:
                     break
-                held_by: socket.socket | None = socket_of_main_thread() if self._may_cut() else None
+                held_by = self._held_by()
                 if held_by is not None and held_by is before:
                     _cut(held_by)
                     held_by = None
                 before = held_by
 
+    def _held_by(self) -> socket.socket | None:
+        """The socket that the main thread waits for, where it is the worker's own doing."""
+        if self._job_process is None or self._job_process.has_main_thread:
+            return None
+        found: socket.socket | None = socket_of_main_thread()
+        return found
+
 
 def _cut(held_by: socket.socket) -> None:
     """End the call that waits for this socket; the socket itself remains its owner's."""
-    log.warning("Redis does not answer, its connection is cut")
+    log.warning(CUT)
     try:
         held_by.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -1,0 +1,283 @@
+"""One life of a graceful worker, from its start to its exit code; its loop is the one that RQ's ``work()`` has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import redis
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.queue import Queue
+
+from graceful.conf import Settings
+from graceful.core.deadline import Deadline
+from graceful.core.limits import Budget
+from graceful.core.phases import Reason
+from graceful.core.records import ShutdownReport
+from graceful.core.shutdown import JobEnded, JobReleased, JobTaken, LoopEnded, State, TornDown
+from graceful.jobs.shared_memory import SharedMemory, Verdict
+from graceful.reports.builder import WorkerIdentity
+from graceful.worker.cluster import rq_scheduler
+from graceful.worker.cluster.deregister import forget
+from graceful.worker.cluster.heartbeat import Heartbeat, Registration
+from graceful.worker.cluster.membership import Membership
+from graceful.worker.cluster.reaper import Reaper
+from graceful.worker.compat.database import close_database_connections
+from graceful.worker.horse.current_job import CurrentJob
+from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor
+from graceful.worker.horse.process import HorseProcess, OwnProcess
+from graceful.worker.horse.thread_jobs import ThreadJobs
+from graceful.worker.queue.dequeue import Dequeuer
+from graceful.worker.queue.requeue import HeldJob, Why, requeue
+from graceful.worker.shutdown.coordinator import Coordinator
+from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
+from graceful.worker.shutdown.journal_writer import JournalWriter
+from graceful.worker.shutdown.os_signals import Inbox
+from graceful.worker.shutdown.report import WorkerReport
+from graceful.worker.shutdown.stall_guard import StallGuard
+from graceful.worker.shutdown.threads import bounded
+
+if TYPE_CHECKING:
+    from graceful.worker.worker import GracefulMixin
+
+log = logging.getLogger("graceful.worker")
+DONE = "Worker %s: done, quitting"
+IDLE = "Worker %s: idle for %d seconds, quitting"
+MAX_JOBS = "Worker %s: finished executing %d jobs, quitting"
+ENDED_BY_ERROR = "Worker %s: ended by an error"
+NOT_STARTED = "Worker %s: job %s was not started and has been requeued in %s (%s)"
+CANNOT_START = "Worker %s: the work horse could not begin, %d times in a row; next job in %.1f s"
+TEARDOWN_FAILED = "Worker %s: RQ's teardown failed: %s"
+NOT_ASKED = "Worker %s: Redis could not be asked what this worker still held: %s"
+
+TEARDOWN_SECONDS = 1.5
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 16.0
+"""How long a worker waits for the next job when a horse could not begin, at first and at most; it doubles each time."""
+
+
+class Session:
+    """The parts of one worker's life, and the order in which they act.
+
+    Args:
+        worker: the worker.
+        inbox: what is asked of it from outside.
+        settings: the settings that hold for it.
+    """
+
+    def __init__(self, worker: GracefulMixin, inbox: Inbox, settings: Settings) -> None:
+        self.worker = worker
+        self.inbox = inbox
+        self.settings = settings
+        self.memory = SharedMemory()
+        self.memory.worker_pid = os.getpid()
+        connection, queues = worker.connection, tuple(worker.queue_names())
+        # Of a class that make_graceful has made, the one that the user wrote.
+        shown: type = getattr(worker, "graceful_over", None) or type(worker)
+        identity = WorkerIdentity(worker.name, queues, f"{shown.__module__}.{shown.__qualname__}", settings.release)
+        self.life = identity.life
+        heartbeat = Heartbeat(connection, Registration.here(self.life, worker.name, queues))
+        self.report = WorkerReport(identity, settings, JournalWriter(connection), heartbeat)
+        self.job_process = (OwnProcess if worker.runs_jobs_itself else HorseProcess)(worker, self.memory)
+        self.effects = ShutdownEffects(worker, settings, self.memory, self.job_process, self.report)
+        budget = Budget(settings.timeout, settings.hooks_timeout, settings.interrupt_timeout)
+        self.coordinator = Coordinator(State(budget, started_at=time.monotonic()), inbox, self.effects)
+        reaper = Reaper(connection, f"worker {worker.name}", self.life, settings, worker)
+        self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
+        self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
+        self.dequeuer = Dequeuer(worker, self.life, settings, self.coordinator, self.membership, inbox)
+        self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
+        self.current: CurrentJob | None = None
+        self.executed = 0
+        """How many jobs came to an end."""
+        self._failed_starts = 0
+        self._torn_down = True
+        self._stall_guard: StallGuard | None = None
+
+    def shutdown_report(self) -> ShutdownReport:
+        """The report as it stands."""
+        return self.report.of(self.coordinator.state)
+
+    # The start.
+
+    def start(self, register: Callable[[], None]) -> None:
+        """Start: heartbeat and journal, then RQ's own; and see to those who died before us.
+
+        Args:
+            register: RQ's ``bootstrap``.
+        """
+        self.effects.prepare(self.coordinator)
+        self._stall_guard = StallGuard(
+            self.inbox, self.coordinator, redis_seconds(self.settings), job_process=self.job_process
+        )
+        heartbeat, reaper = self.membership.heartbeat, self.membership.reaper
+        heartbeat.check_types()
+        reaper.free_name(self.worker.name, self.report.worker.hostname, lambda: self.coordinator.stopping)
+        # The heartbeat first: an entry in the journal of a worker that nobody knows would be closed by nobody.
+        heard = heartbeat.beat()
+        self.report.open(self.coordinator.state)
+        self._torn_down = False
+        register()
+        # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
+        reaper.look(heard)
+
+    # The loop.
+
+    def loop(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> Reason:
+        """Take jobs and have them run, as RQ's loop does (``BaseWorker.work``), until there is a reason to end."""
+        worker = self.worker
+        while True:
+            worker.check_for_suspension(burst)
+            if worker.should_run_maintenance_tasks:
+                worker.run_maintenance_tasks()
+            taken = worker.dequeue_job_and_maintain_ttl(None if burst else worker.dequeue_timeout, max_idle_time)
+            if taken is None and burst:
+                log.info(DONE, worker.name)
+                return Reason.BURST
+            if taken is None:
+                log.info(IDLE, worker.name, max_idle_time or 0)
+                return Reason.IDLE
+            worker.execute_job(*taken)
+            worker.heartbeat()
+            if self._failed_starts:
+                self._back_off()
+                continue
+            self.executed += 1
+            if max_jobs is not None and self.executed >= max_jobs:
+                log.info(MAX_JOBS, worker.name, self.executed)
+                return Reason.MAX_JOBS
+
+    def run_loop(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
+        """:meth:`loop`, whatever ends it; the reason goes to the coordinator. Never raises."""
+        try:
+            reason = self.loop(burst, max_jobs, max_idle_time)
+        except StopRequested:
+            if self.coordinator.stopping:
+                return
+            # RQ's, where a burst finds the workers suspended; or that of a user's class.
+            reason = Reason.BURST if burst else Reason.ERROR
+        except BaseException as error:
+            self.ended_by(error)
+            return
+        self.coordinator.send(LoopEnded(reason))
+
+    def ended_by(self, error: BaseException) -> None:
+        """An error ends the worker."""
+        log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
+        lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
+        self.coordinator.send(LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR))
+
+    def execute(self, job: Job, queue: Queue, run: Callable[[], None]) -> None:
+        """Have one job run, and see to its end.
+
+        Args:
+            job: the job.
+            queue: the queue that it came from.
+            run: RQ's ``execute_job``, or a user's.
+
+        Raises:
+            StopRequested: a stop was asked for before the job was started; it is requeued.
+        """
+        worker, coordinator = self.worker, self.coordinator
+        if coordinator.attend().stopping:
+            held = HeldJob(self.life, job.id, job.origin, queue.key)
+            given = requeue(worker.connection, held, Why.NOT_STARTED, self.settings)
+            log.info(NOT_STARTED, worker.name, job.id, queue.name, given.found)
+            raise StopRequested
+        self.memory.reset()
+        self.current = current = CurrentJob(worker, self.life, self.memory, self.settings, job, queue)
+        coordinator.send(JobTaken(current.record))
+        try:
+            if not worker.runs_jobs_itself:
+                close_database_connections()
+            run()
+            current.look(coordinator.state.killed)
+        except BaseException as error:
+            current.cut_off = True
+            if not worker.runs_jobs_itself and not worker.horse_pid and current.horse_status is None:
+                self.memory.verdict = Verdict.UNSTARTED  # No horse could be forked.
+            if worker.horse_pid:
+                self.ended_by(error)  # So that the horse, which is waited for, is kept to limits.
+            raise
+        finally:
+            self.monitor.see_out(current)
+            self.job_over(current)
+
+    def job_over(self, current: CurrentJob, until: Deadline | None = None) -> None:
+        """Settle the job in flight; one that Redis could not be told about stays in flight."""
+        if current.left_open:
+            self.thread_jobs.handed_on()
+            self.coordinator.send(JobReleased())
+            self.current = None
+            return
+        self._failed_starts = self._failed_starts + 1 if current.unstarted else 0
+        state = self.coordinator.state
+        record = current.end(state.killed, self._failed_starts, until or self._patience())
+        if self.coordinator.send(JobEnded(record)).job is None:
+            self.current = None
+
+    def _patience(self) -> Deadline:
+        """Until when Redis may take to hear of a job that is requeued: half of the hooks' time is spared.
+
+        The last try begins so early that it has its answer by then, or has given up waiting for one.
+        """
+        return self.coordinator.end().earlier(self.settings.hooks_timeout / 2 + redis_seconds(self.settings))
+
+    def _back_off(self) -> None:
+        """A horse could not begin, for instance for want of a Redis connection: wait, longer each time."""
+        seconds = min(FIRST_WAIT_SECONDS * 2 ** (self._failed_starts - 1), LONGEST_WAIT_SECONDS)
+        log.warning(CANNOT_START, self.worker.name, self._failed_starts, seconds)
+        until = Deadline.after(seconds)
+        while not self.coordinator.attend().stopping and not until.expired:
+            self.membership.beat()
+            self.inbox.wait(min(until.left(), LOOK_SECONDS))
+
+    # The end.
+
+    def tear_down(self, teardown: Callable[[], None]) -> None:
+        """RQ's teardown, within a bound: a Redis that does not answer must not eat the time of the hooks."""
+        self.thread_jobs.wait()
+        self.dequeuer.close()
+        doing = bounded(teardown, min(TEARDOWN_SECONDS, self.coordinator.end().left() / 4))
+        self._torn_down = doing.error is None
+        if doing.error is not None:
+            log.warning(TEARDOWN_FAILED, self.worker.name, doing.error)
+        # A scheduler that was killed has left its locks and its own entry behind.
+        self._torn_down &= rq_scheduler.stopped_by_itself(self.worker)
+
+    def conclude(self) -> int:
+        """Exit hooks, report, exit code.
+
+        Returns:
+            the exit code.
+        """
+        if self._stall_guard is not None:
+            self._stall_guard.dismiss()
+        end = self.coordinator.end().cut_to(self.settings.hooks_timeout)
+        leftover = bounded(self._requeue_leftover, end.left() / 8)
+        if leftover.error is not None:
+            log.warning(NOT_ASKED, self.worker.name, leftover.error)
+        state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
+        self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
+        self.memory.close()
+        return state.exit_code or 0
+
+    def _requeue_leftover(self) -> bool:
+        """Requeue what Redis could not be told about, or what a fetch took without our having heard of it.
+
+        Returns:
+            whether nothing is held any more.
+        """
+        if self.current is not None:
+            self.job_over(self.current, until=Deadline.after(0))
+            return self.current is None
+        self.dequeuer.requeue_leftover()
+        worker = self.worker
+        # What ended the start may have been another worker of this name: then the entry is that one's.
+        if not self._torn_down and worker.connection.hget(worker.key, "pid") in (None, str(os.getpid()).encode()):
+            forget(worker.connection, self.membership.heartbeat.registration)
+        return True
