@@ -8,11 +8,12 @@ from rq import Callback, Queue, Worker
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
+from graceful import conf
 from graceful.worker.cluster.abandoned import undo
 from graceful.worker.cluster.heartbeat import WORKERS_KEY, forget_holders
 from graceful.worker.compat.rq_private import latest_execution
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
-from graceful.worker.queue.requeue import requeue
+from graceful.worker.queue.requeue import HeldJob, Requeued, Why, requeue
 from tests.support import jobs
 from tests.support.job_accounting import balance
 
@@ -46,6 +47,10 @@ class Abandoned:
     def status(self) -> JobStatus | None:
         return self.job.get_status(refresh=True)
 
+    def requeue(self) -> Requeued:
+        held = HeldJob(LIFE, self.job.id, self.job.origin, self.queue.key)
+        return requeue(self.connection, held, Why.WORKER_DIED, conf.settings())
+
     def undo(self) -> bool:
         return undo(self.connection, LIFE, NAME, self.job.id, self.queue.name)
 
@@ -63,8 +68,7 @@ def test_the_failure_is_undone_once(abandoned: Abandoned) -> None:
     assert abandoned.status == JobStatus.STARTED
     assert job.results() == []
     assert job.exc_info is None
-    worker = Worker([queue], connection=abandoned.connection)
-    assert requeue(worker, LIFE, job, queue.key, None, 3).back
+    assert abandoned.requeue().back
     assert balance(abandoned.connection, [job.id]).places[job.id] == ("queue:default",)
 
 
@@ -81,9 +85,7 @@ def test_a_job_that_another_worker_runs_meanwhile_is_its_own(abandoned: Abandone
     abandoned.start("stock")
     assert not abandoned.undo()
     assert not abandoned.connection.hexists(HOLDERS_KEY, abandoned.job.id)
-    given = requeue(
-        Worker([abandoned.queue], connection=abandoned.connection), LIFE, abandoned.job, abandoned.queue.key, None, 3
-    )
+    given = abandoned.requeue()
     assert given.found == "not held"
     assert abandoned.status == JobStatus.STARTED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from rq import Queue, Worker
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 
+from graceful import conf
 from graceful.worker.queue.fetch import HOLDERS_KEY, Fetcher
-from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, NOT_ONCE, Requeued, requeue
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, NOT_ONCE, HeldJob, Requeued, Why, requeue
 from tests.support import jobs
 from tests.support.job_accounting import balance
 
@@ -44,7 +46,11 @@ class Held:
         self.worker.prepare_job_execution(self.job, True)
 
     def requeue(self, most: int | None = None, life: str = LIFE) -> Requeued:
-        return requeue(self.worker, life, self.job, self.queue.key, self.execution, most)
+        """Requeue it: uncounted, as an interrupted one of which so many are allowed, or one that is to fail."""
+        held = HeldJob(life, self.job.id, self.job.origin, self.queue.key, self.execution)
+        why = Why.NOT_STARTED if most is None else Why.INTERRUPTED
+        settings = replace(conf.settings(), max_interruptions=max(0, most or 0))
+        return requeue(self.connection, held, why, settings, policy="fail" if most == NOT_ONCE else None)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -145,7 +151,7 @@ def test_too_many(held: Held, most: int) -> None:
         assert held.fetch()
     held.start()
     found = held.requeue(most)
-    assert (found.found, found.too_many, found.interruptions) == ("too many", True, most + 1)
+    assert (found.found, found.must_fail, found.interruptions) == ("too many", True, most + 1)
     assert held.places == ()
     # Whoever was to fail it may die over its failure callback: the next one finds the same.
     assert held.requeue(most) == found
@@ -155,7 +161,7 @@ def test_not_once(held: Held) -> None:
     """A job that is to fail when it is interrupted would be started again."""
     held.start()
     found = held.requeue(NOT_ONCE)
-    assert found.too_many
+    assert found.must_fail
     assert held.places == ()
 
 

@@ -83,7 +83,7 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     worker.signal(signal.SIGTERM)
     assert worker.wait(5) == os.EX_TEMPFAIL
     assert "asked to stop again\n" in worker.output, "the one that counts is said not to"
-    assert f"job {job.id} was interrupted, and is back at the front of its queue" in worker.output
+    assert f"job {job.id} was interrupted and requeued" in worker.output
     report = report_of(connection, worker)
     assert report.signal == "SIGINT"
     assert 1.0 < (report.seconds.total or 0) < 5
