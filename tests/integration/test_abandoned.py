@@ -64,7 +64,7 @@ def test_the_failure_is_undone_once(abandoned: Abandoned) -> None:
     """Nothing of the failure is left, and the job can be requeued as any interrupted one."""
     assert abandoned.undo()
     assert not abandoned.undo()
-    job, queue = abandoned.job, abandoned.queue
+    job = abandoned.job
     assert abandoned.status == JobStatus.STARTED
     assert job.results() == []
     assert job.exc_info is None
