@@ -438,8 +438,10 @@ class GracefulMixin(HorseSide):
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """As RQ's, but never the worker's own process group; see :func:`graceful.worker.horse.current_job.kill`."""
-        if self.horse_pid:
+        if self.horse_pid and self.is_at_work:
             kill(self.horse_pid, sig)
+        elif self.horse_pid:  # RQ's kills the caller's process group where there is no horse.
+            super().kill_horse(sig)
 
     def kill_horse_for_good(self) -> None:
         """Kill the horse if there is one; the last thing that a worker does to it."""
