@@ -65,10 +65,19 @@ def test_a_worker_is_born_and_torn_down(worker: Any) -> None:
     assert worker.report is None
 
 
-def test_no_horse_is_waited_for_or_killed(connection: redis.Redis, queue: Queue) -> None:
-    """wait_for_horse() and kill_horse() of a worker without a horse do nothing; one with a horse gets its status."""
+def test_a_worker_without_a_horse_kills_nothing(
+    connection: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill_horse() without a horse kills nobody, also outside of work(): RQ's kills the caller's process group."""
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, signum: killed.append(group))
+    GracefulWorker([queue], connection=connection).kill_horse()
+    assert not killed
+
+
+def test_a_horse_is_waited_for(connection: redis.Redis, queue: Queue) -> None:
+    """wait_for_horse() by itself returns the horse's pid and status."""
     worker = GracefulWorker([queue], connection=connection)
-    worker.kill_horse()
     pid = os.fork()
     if not pid:
         os.setpgrp()
