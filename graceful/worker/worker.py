@@ -30,8 +30,8 @@ from graceful.hooks import registry
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 from graceful.worker.at_work import at_work
 from graceful.worker.cluster import rq_scheduler
-from graceful.worker.cluster.deregister import forget
-from graceful.worker.cluster.heartbeat import BEAT_SECONDS, Heartbeat, Registration
+from graceful.worker.cluster.deregister import deregister_from_rq
+from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat, Registration
 from graceful.worker.cluster.maintenance import run_maintenance
 from graceful.worker.cluster.reaper import Reaper
 from graceful.worker.compat import rq_private
@@ -189,7 +189,7 @@ class GracefulMixin(HorseSide):
         self._torn_down = False
         super().bootstrap(logging_level, date_format, log_format)
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
-        self._reaper.look(heard)
+        self._reaper.reap(heard)
 
     def _dismiss_lookout(self) -> None:
         stall_guard, self._stall_guard = self._stall_guard, None
@@ -201,11 +201,11 @@ class GracefulMixin(HorseSide):
         now = time.monotonic()
         if now < self._beat_at:
             return
-        self._beat_at = now + (BEAT_SECONDS if not self._drain.requested else LOOK_SECONDS)
+        self._beat_at = now + (HEARTBEAT_SECONDS if not self._drain.requested else LOOK_SECONDS)
         try:
             heard = self._heartbeat.beat()
             if not self._drain.requested:
-                self._reaper.look(heard)
+                self._reaper.reap(heard)
         except RedisError as error:
             log.warning("Worker %s: no beat, Redis is away: %s", self.name, error)
 
@@ -386,7 +386,7 @@ class GracefulMixin(HorseSide):
             with self._lasting_entries():
                 super().maintain_heartbeats(*args, **kwargs)
             if self._current_job is not None and self._current_job.execution is not None:
-                rq_private.remove_revenant(self._current_job.job, self._current_job.execution)
+                rq_private.remove_stray_execution(self._current_job.job, self._current_job.execution)
         except RedisError as error:
             log.warning("Worker %s: no heartbeat, Redis is away: %s", self.name, error)
 
@@ -497,5 +497,5 @@ class GracefulMixin(HorseSide):
         self._dequeuer.requeue_leftover()
         # What ended the start may have been another worker of this name: then the entry is that one's.
         if not self._torn_down and self.connection.hget(self.key, "pid") in (None, str(os.getpid()).encode()):
-            forget(self.connection, self._heartbeat.registration)
+            deregister_from_rq(self.connection, self._heartbeat.registration)
         return True

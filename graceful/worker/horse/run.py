@@ -92,10 +92,10 @@ def perform(
     def perform_described() -> Any:
         memory.function = rq_private.function_name(job)
         memory.policy = policy_of(_function(job), job.meta)
-        guard.gives_way = (memory.policy or conf.settings().interrupted_jobs) == "requeue"
+        guard.cooperative = (memory.policy or conf.settings().interrupted_jobs) == "requeue"
         try:
             with guard.shield():
-                describe(connection, life, job.id, memory.function, fails=not guard.gives_way)
+                describe(connection, life, job.id, memory.function, fails=not guard.cooperative)
         except redis.exceptions.RedisError as error:
             not_started(memory, job.id, error)
             guard.interrupted = True  # So that RQ does not fail it, see end().
@@ -116,7 +116,7 @@ def perform(
             memory.verdict = Verdict.INTERRUPTED
         if _orphaned(memory):
             log.warning("Job %s was interrupted, because its worker is gone", job.id)
-            if guard.gives_way:  # Otherwise it stays held, and a reaper fails it.
+            if guard.cooperative:  # Otherwise it stays held, and a reaper fails it.
                 requeue()
         return False
     finally:
@@ -186,7 +186,7 @@ def forget_cursors() -> None:
     """
     guard = interruption.guard
     if guard is not None:
-        guard.notebook.clear()
+        guard.cursors.clear()
 
 
 def _run_exit_hooks(memory: SharedMemory) -> None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 from graceful.core.deadline import Deadline
 from graceful.core.policy import hooks_deadline
 from graceful.core.records import HookResult
-from graceful.hooks import once, registry, runner, watchdog
+from graceful.hooks import registry, runner, watchdog
 from graceful.worker.cluster.heartbeat import Heartbeat
 from graceful.worker.shutdown.drain import Drain
 from graceful.worker.shutdown.exit import bounded, leave, leave_by
@@ -75,7 +75,7 @@ class Ending:
             log.warning("Redis could not be asked for what this worker held: %s", leftover.error)
         self._empty_handed = bool(leftover.value)
         self._lifetime.drained()
-        once.claim()  # So that graceful.run_at_exit() does not run them again.
+        runner.claim()  # So that graceful.run_at_exit() does not run them again.
         specs = registry.exit_hooks()
         if not specs:
             return self._finish(())

@@ -232,7 +232,7 @@ class Lifetime:
         if journaled:  # Otherwise somebody may still stand in it, and hold its lock.
             self._journal_writer.close()
         if journaled and empty_handed:
-            bounded(lambda: heartbeat.leave(archived=archived), min(JOURNAL_SECONDS, deadline.left()))
+            bounded(lambda: heartbeat.deregister(archived=archived), min(JOURNAL_SECONDS, deadline.left()))
         elif not journaled and not archived:
             Spool(self.settings.spool_dir).write(report)
         log_shutdown(report)
