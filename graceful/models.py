@@ -139,7 +139,7 @@ class ReportedHook(models.Model):
 
 
 class ReportedJob(models.Model):
-    """A job that a reported shutdown met in the worker's hands."""
+    """A job that was in flight at a reported shutdown."""
 
     id = models.BigAutoField(primary_key=True)
     report = models.ForeignKey(ShutdownReport, on_delete=models.CASCADE, related_name="jobs", db_index=False)

@@ -38,7 +38,7 @@ LAST = "/admin/graceful/shutdownreport/last/"
 @pytest.fixture(autouse=True)
 def no_visits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bringing reports home commits, and has tests of its own."""
-    monkeypatch.setattr(sources.visits, "pay", lambda seconds, reap: False)
+    monkeypatch.setattr(sources.page_archiver, "run", lambda seconds, reap: False)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_pages_bring_waiting_reports_home(
     """The report of the deploy that took the database down is the one that is looked for."""
     settings.GRACEFUL_SPOOL_DIR = str(tmp_path)
     settings.RQ_QUEUES = {}
-    monkeypatch.setattr(sources.visits, "pay", lambda seconds, reap: sources.bring_all_home(5).brought > 0)
+    monkeypatch.setattr(sources.page_archiver, "run", lambda seconds, reap: sources.archive_everything(5).archived > 0)
     first, second, third = (a_report(worker=name) for name in ("first", "second", "third"))
     Spool(tmp_path).write(first)
     assert rows_shown(as_reader) == ["first"]

@@ -77,7 +77,7 @@ def test_text_says_everything(stored: list[ShutdownReport]) -> None:
         "signal (SIGTERM)",
         "b.1 (pid 4242)",
         "drain 12.50 s",
-        "41 finished, 1 failed, 2 in hand",
+        "41 finished, 1 failed, 2 in flight",
         "interrupted  12.50 s  job-1  shop.jobs.rebuild_index from default, interrupted 2 times so far",
         "flushed 312 counters",
         "OSError: [Errno 5] Input/output error",
@@ -168,7 +168,7 @@ def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings:
     with pytest.raises(CommandError, match="could be reached"):
         call_command("archive_reports", stdout=out, stderr=err)
     assert out.getvalue() == "Reports archived: 1, old reports removed: 1\n"
-    assert "Not reached: the journal in Redis" in err.getvalue()
+    assert "Unreachable: the journal in Redis" in err.getvalue()
     assert list(ArchivedReport.objects.values_list("pk", flat=True)) == [fresh.id]
     assert timedelta(days=30) == django_settings.GRACEFUL_REPORTS_KEEP
 

@@ -298,10 +298,10 @@ def test_rows_that_are_no_models(worker: Worker, orders: QuerySet[Order], make: 
     ("make", "words"),
     [
         (lambda: resumable(Order.objects.all()[:5]), "sliced"),
-        (lambda: resumable(Order.objects.order_by("created_at")), 'no unique order.*order_by="created_at,pk"'),
+        (lambda: resumable(Order.objects.order_by("created_at")), 'not a unique order.*order_by="created_at,pk"'),
         (
             lambda: resumable(Order.objects.all(), order_by=["rank", "-created_at"]),
-            "rank,-created_at is no unique order",
+            "rank,-created_at is not a unique order",
         ),
         (lambda: resumable(Order.objects.all(), order_by="note"), "may be NULL"),
         (lambda: resumable(Order.objects.all(), order_by="shop__name,id"), "no column 'shop__name' of its own"),

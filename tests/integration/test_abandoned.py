@@ -9,7 +9,7 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
 from graceful.worker.cluster.abandoned import undo
-from graceful.worker.cluster.heartbeat import WORKERS_KEY, forget_holders
+from graceful.worker.cluster.heartbeat import WORKERS_KEY, remove_stale_holders
 from graceful.worker.compat.rq_private import latest_execution
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
 from graceful.worker.queue.requeue import requeue
@@ -128,5 +128,5 @@ def test_holders_that_hold_nothing_are_forgotten(connection: redis.Redis) -> Non
     connection.hset(HOLDERS_KEY, mapping={"lost": "gone", "kept": "unseen", "running": "living"})
     connection.hset(HELD_KEY.format("unseen"), "job", "kept")
     connection.hset(WORKERS_KEY, "living", "{}")
-    forget_holders(connection)
+    remove_stale_holders(connection)
     assert connection.hkeys(HOLDERS_KEY) == [b"kept", b"running"]

@@ -41,13 +41,13 @@ def test_a_server_that_is_away_is_tried_again_later(own_valkey: Server) -> None:
     """A job would fail because its cursor could not be saved just now; or would never save it."""
     client = own_valkey.client(socket_timeout=0.2, retry=None)
     client.hset("rq:job:a", "status", "started")
-    notebook = Cursors(CursorStore(client, "rq:job:a"))
-    notebook.note("default", 3)
+    cursors = Cursors(CursorStore(client, "rq:job:a"))
+    cursors.set_state("default", 3)
     own_valkey.pause()
-    notebook.save()
+    cursors.save()
     own_valkey.resume()
-    notebook.save()
-    assert Cursors(CursorStore(client, "rq:job:a")).noted("default", None) == 3
+    cursors.save()
+    assert Cursors(CursorStore(client, "rq:job:a")).state("default", None) == 3
 
 
 def test_progress_of_a_job_without_any(connection: redis.Redis, queue: Queue) -> None:

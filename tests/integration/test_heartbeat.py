@@ -6,7 +6,7 @@ import time
 
 import redis
 
-from graceful.worker.cluster.heartbeat import BEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration
+from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration
 from graceful.worker.cluster.process_identity import Process
 
 
@@ -20,7 +20,7 @@ def test_redis_away_makes_nobody_overdue(connection: redis.Redis) -> None:
     first.beat()
     second.beat()
     long_ago = time.time() - OVERDUE_SECONDS - 10
-    connection.zadd(BEATS_KEY, {"first": long_ago, "second": long_ago})
+    connection.zadd(HEARTBEATS_KEY, {"first": long_ago, "second": long_ago})
     assert first.beat().overdue == ()
     assert heartbeat(connection, "newcomer").beat().overdue == ()
 
@@ -30,5 +30,5 @@ def test_silent_worker_is_overdue(connection: redis.Redis) -> None:
     first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
     first.beat()
     second.beat()
-    connection.zadd(BEATS_KEY, {"second": time.time() - OVERDUE_SECONDS - 10})
+    connection.zadd(HEARTBEATS_KEY, {"second": time.time() - OVERDUE_SECONDS - 10})
     assert first.beat().overdue == ("second",)

@@ -142,7 +142,7 @@ def test_every_server_of_the_queues_is_visited_once(
     first, second = a_report(), a_report()
     Journal(connection).write(first)
     Journal(own_valkey.client()).write(second)
-    assert sources.bring_all_home(5) == sources.Homecoming(2, ())
+    assert sources.archive_everything(5) == sources.ArchiveRun(2, ())
     assert ArchivedReport.objects.count() == 2
 
 
@@ -156,10 +156,10 @@ def test_a_server_that_hangs_does_not_keep_the_others_waiting(
     Journal(connection).write(report)
     own_valkey.pause()
     started = time.monotonic()
-    home = sources.bring_all_home(2)
+    run = sources.archive_everything(2)
     assert time.monotonic() - started < 4
-    assert home.brought == 1
-    assert len(home.failures) == 1
+    assert run.archived == 1
+    assert len(run.failures) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -167,26 +167,26 @@ def test_a_server_that_is_away_is_told_not_raised(own_valkey: Server, caplog: py
     """An admin page would be an error page whenever Redis restarts."""
     own_valkey.stop()
     started = time.monotonic()
-    home = sources.bring_all_home(2)
+    run = sources.archive_everything(2)
     assert time.monotonic() - started < 2
-    assert home.brought == 0
-    assert home.failures[0].startswith("the journal in Redis: ")
+    assert run.archived == 0
+    assert run.failures[0].startswith("the journal in Redis: ")
     with caplog.at_level(logging.WARNING, "graceful.reports"):
         assert archive.archive_pending(Journal(own_valkey.client()), 2) == 0
-    assert "could not be brought home" in caplog.text
+    assert "could not be archived" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_page_waits_for_a_hanging_server_once_and_briefly(own_valkey: Server) -> None:
     """With a hanging Redis every admin page would take its timeout, and each would leave a thread behind."""
     own_valkey.pause()
-    visits = sources.Visits()
+    page_archiver = sources.PageArchiver()
     started = time.monotonic()
-    assert visits.pay(0.3) is False
+    assert page_archiver.run(0.3) is False
     assert time.monotonic() - started < 2
     started = time.monotonic()
     for _ in range(50):
-        assert visits.pay(0.3) is False
+        assert page_archiver.run(0.3) is False
     assert time.monotonic() - started < 0.5
 
 
@@ -195,5 +195,5 @@ def test_a_page_brings_reports_home(connection: redis.Redis) -> None:
     """The newest report would be missing from the page that is opened to see it."""
     report = a_report()
     Journal(connection).write(report)
-    assert sources.Visits().pay(5) is True
+    assert sources.PageArchiver().run(5) is True
     assert archive.read(report.id) == report

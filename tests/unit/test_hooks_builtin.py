@@ -17,11 +17,11 @@ import redis
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
 from graceful.core.records import HookSpec, InFlightJob, JobTally, Shutdown
-from graceful.hooks import builtin, once, threads
+from graceful.exceptions import HookSkipped
+from graceful.hooks import builtin, runner, threads
 from graceful.hooks.builtin import SomeFailed
 from graceful.hooks.calls import wants_shutdown
 from graceful.hooks.registry import load
-from graceful.hooks.skipping import HookSkipped
 from graceful.hooks.threads import ThreadsStillRunning, register_thread
 
 NAMES = [
@@ -189,7 +189,7 @@ def test_thread_that_does_not_stop(background: Callable[[str], Background]) -> N
     register_thread(good.thread, good.told)
     with pytest.raises(ThreadsStillRunning) as caught:
         builtin.stop_threads(shutdown_within(30))
-    assert str(caught.value) == "broken could not be told: OSError: no way; deaf still runs; broken still runs"
+    assert str(caught.value) == "broken could not be asked to stop: OSError: no way; deaf still runs; broken still runs"
     assert not good.thread.is_alive()
 
 
@@ -372,21 +372,21 @@ def test_dotted_paths(name: str) -> None:
 
 def test_once() -> None:
     """Exit hooks would run twice in one process, or a forked child have its parent's claim."""
-    once.release()
+    runner.release()
     try:
-        assert once.claim()
-        assert not once.claim()
-        once.release()
-        once.release()
-        assert once.claim()
+        assert runner.claim()
+        assert not runner.claim()
+        runner.release()
+        runner.release()
+        assert runner.claim()
     finally:
-        once.release()
+        runner.release()
 
 
 def test_once_is_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child that calls run_at_exit would not run its own hooks."""
-    monkeypatch.setattr(once, "_claims", {})
-    assert once.claim()
+    monkeypatch.setattr(runner, "_claims", {})
+    assert runner.claim()
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert once.claim()
-    assert not once.claim()
+    assert runner.claim()
+    assert not runner.claim()

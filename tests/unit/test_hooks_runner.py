@@ -15,9 +15,9 @@ import pytest
 from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome, Reason
 from graceful.core.records import HookResult, HookSpec, JobTally, Shutdown
+from graceful.exceptions import HookSkipped
 from graceful.hooks.calls import wants_shutdown
 from graceful.hooks.runner import run_hooks
-from graceful.hooks.skipping import HookSkipped
 from graceful.signals import hook_finished
 
 
@@ -364,7 +364,7 @@ def test_outside_the_main_thread() -> None:
     assert [each.outcome for each in results[0]] == [HookOutcome.OK, HookOutcome.FAILED]
 
 
-def test_deputy_leaves_no_thread_behind() -> None:
+def test_standby_leaves_no_thread_behind() -> None:
     """Each run would leave a thread that may end the process."""
     before = threading.enumerate()
     results = Course().run(HookSpec(ok, "a"), take_over=lambda results: pytest.fail("taken over"))
@@ -372,7 +372,7 @@ def test_deputy_leaves_no_thread_behind() -> None:
     assert threading.enumerate() == before
 
 
-def test_without_a_deputy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_standby(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no thread can be started any more no hook would run."""
 
     def refuse(thread: threading.Thread) -> None:

@@ -354,7 +354,7 @@ def test_a_job_that_would_fail_by_it_is_left_its_time(worker: Worker) -> None:
     """A job with on_interrupt("fail") would fail although it has seconds left to finish in."""
     with worker.shutdown_after(items=2) as run:
         assert interruption.guard is not None
-        interruption.guard.gives_way = False
+        interruption.guard.cooperative = False
         assert list(resumable(LETTERS)) == LETTERS
     assert run.finished
 
@@ -490,7 +490,7 @@ def test_a_state_that_json_cannot_hold_is_an_error() -> None:
     """It would come out in the middle of a shutdown."""
     with (
         shutdown_after(items=5),
-        pytest.raises(TypeError, match="checkpoint takes a state that JSON can hold, got: <obj"),
+        pytest.raises(TypeError, match="checkpoint takes a state that JSON can represent, got: <obj"),
     ):
         checkpoint(object())
     # A plain unit test finds it too.

@@ -30,7 +30,7 @@ def findings(**changes: object) -> Findings:
     fields: dict[str, object] = {
         "found_at": START + timedelta(minutes=2),
         "found_by": "next",
-        "last_beat": (START + timedelta(seconds=30)).timestamp(),
+        "last_heartbeat": (START + timedelta(seconds=30)).timestamp(),
         "job": None,
         "oom_killed": False,
     }
@@ -51,7 +51,7 @@ def test_the_dead_are_killed_in_their_last_phase() -> None:
 def test_nobody_ends_before_what_they_did(seconds: float) -> None:
     """Beats are known to the second: an end before the start or the drained instant reads like a broken clock."""
     seen = START + timedelta(seconds=seconds)
-    beat = findings(last_beat=int(seen.timestamp()))
+    beat = findings(last_heartbeat=int(seen.timestamp()))
     report = closed(a_report(requested_at=seen, drained_at=seen), beat)
     assert report.ended_at is not None
     assert report.ended_at >= seen
