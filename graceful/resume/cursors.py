@@ -67,7 +67,7 @@ class Entry:
         position: position after the last item that this run finished; None if it has finished none.
         done: finished items, including those of earlier runs.
         total: how many items there are in all, if known.
-        finished: it came to its end.
+        finished: it ran to its end.
         parent: name of the loop within whose item it runs, or empty.
         running: it has begun in this run, and has not ended.
         done_saved: finished items when it was last saved.

@@ -15,7 +15,7 @@ def heartbeat(connection: redis.Redis, life: str) -> Heartbeat:
 
 
 def test_redis_away_makes_nobody_overdue(connection: redis.Redis) -> None:
-    """The first worker to reach Redis after an outage would give back the running jobs of all others."""
+    """After an outage of Redis nobody is judged overdue by a worker whose own heartbeat was late."""
     first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
     first.beat()
     second.beat()
@@ -26,7 +26,7 @@ def test_redis_away_makes_nobody_overdue(connection: redis.Redis) -> None:
 
 
 def test_silent_worker_is_overdue(connection: redis.Redis) -> None:
-    """A dead worker's job would stay where it is."""
+    """A worker whose heartbeat is overdue is reported to the others."""
     first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
     first.beat()
     second.beat()

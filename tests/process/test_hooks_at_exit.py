@@ -197,6 +197,6 @@ def test_wrong_settings(tmp_path: Path) -> None:
     """The process would end with a traceback, or without a word."""
     code, lines, errors = run(tmp_path, "settings.GRACEFUL_TIMEOUT = -5\nrun_at_exit()")
     assert lines == [
-        "Exit hooks were not run, the settings are wrong: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5"
+        "Exit hooks not run, invalid settings: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5"
     ]
     assert (code, errors) == (0, "")
