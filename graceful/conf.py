@@ -50,13 +50,13 @@ class Settings:
         exit_hooks: ``GRACEFUL_EXIT_HOOKS``, in the order in which they run.
         horse_exit_hooks: ``GRACEFUL_HORSE_EXIT_HOOKS``, in the order in which they run.
         timeout: seconds from the signal to the end of the process.
-        hooks_timeout: seconds of these that are kept for hooks and report.
+        hooks_timeout: seconds of these that are reserved for hooks and report.
         interrupt_timeout: seconds from ``JobInterrupted`` to SIGKILL.
-        interrupted_jobs: what becomes of an interrupted job that does not say so itself.
-        max_interruptions: so often a job may be interrupted; then it fails.
+        interrupted_jobs: policy for interrupted jobs without one of their own.
+        max_interruptions: how often a job may be interrupted before it fails.
         release: label of the running release.
         reports_keep: older reports are removed.
-        spool_dir: where a report waits as a file when neither Redis nor the database answers.
+        spool_dir: directory for reports while neither Redis nor the database is reachable.
     """
 
     exit_hooks: tuple[HookSpec, ...]
@@ -85,7 +85,7 @@ class Settings:
         return replace(self, timeout=float(seconds))
 
     def warnings(self, key: str) -> list[Problem]:
-        """What is doubtful in the grace period and its parts; ``key`` names where it comes from."""
+        """Warnings about the grace period and its parts; ``key`` names its source."""
         return _shares(key, self.timeout, self.hooks_timeout, self.interrupt_timeout)
 
 
@@ -102,7 +102,7 @@ def settings() -> Settings:
 
 
 def problems() -> list[Problem]:
-    """Everything that is wrong or doubtful in the settings; ids that begin with W are warnings."""
+    """All errors and warnings in the settings; ids that begin with W are warnings."""
     return read()[1]
 
 
@@ -129,7 +129,7 @@ _SECONDS_HINT = "Give the seconds as a number, for instance 25 or 2.5."
 
 
 def read() -> tuple[Settings, list[Problem]]:
-    """The settings and their problems; where a value is wrong its default stands in for it."""
+    """The settings and their problems; an invalid value is replaced by its default."""
     reader = _Reader()
     reader.refuse_unknown_names()
     timeout = reader.seconds("GRACEFUL_TIMEOUT")
@@ -156,7 +156,7 @@ def read() -> tuple[Settings, list[Problem]]:
 
 
 def _shares(key: str, timeout: float, hooks_timeout: float, interrupt_timeout: float) -> list[Problem]:
-    """Whether the grace period has room for its parts; ``key`` names where it comes from."""
+    """Whether the grace period has room for its parts; ``key`` names its source."""
     if hooks_timeout >= timeout:
         message = f"GRACEFUL_HOOKS_TIMEOUT must be below {key} ({timeout:g}), got: {hooks_timeout:g}"
         hint = f"It is the part of {key} that is kept for hooks and report: lower it, or raise {key}."
@@ -173,7 +173,7 @@ def _shares(key: str, timeout: float, hooks_timeout: float, interrupt_timeout: f
 
 
 class _Reader:
-    """Reads one setting after the other and collects what is wrong with them."""
+    """Reads the settings and collects their problems."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
@@ -191,7 +191,7 @@ class _Reader:
     def refuse_unknown_names(self) -> None:
         for key in sorted(set(dir(django_settings)) - DEFAULTS.keys()):
             if key.startswith(PREFIX):
-                # Without the prefix, which alone would make any two names alike.
+                # Without the prefix, which alone would make any two names similar.
                 known = [name.removeprefix(PREFIX) for name in DEFAULTS]
                 close = difflib.get_close_matches(key.removeprefix(PREFIX), known, n=1)
                 meant = f"; did you mean {PREFIX}{close[0]}?" if close else ""
@@ -259,7 +259,7 @@ class _Reader:
         if value is None:
             return default
         if isinstance(value, (str, pathlib.PurePath)) and os.path.isabs(value):
-            # Of os.path, since a Path's own raise where a directory on the way may not be searched.
+            # os.path, since Path's methods raise if a parent directory may not be searched.
             if not os.path.exists(value) or os.path.isdir(value):
                 return pathlib.Path(value)
             self.wrong("E008", key, "a directory, or the path of one that can be made", "A file is there.")

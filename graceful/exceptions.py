@@ -1,4 +1,4 @@
-"""Every exception that this package raises or lets through."""
+"""The exceptions of this package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UnsupportedWorkerClass(GracefulError, ImproperlyConfigured):
 
 
 class UnreadableReport(GracefulError):
-    """A stored report is not of the form that this version reads."""
+    """A stored report is not in the format that this version reads."""
 
 
 class TooManyInterruptions(GracefulError):
@@ -26,18 +26,22 @@ class TooManyInterruptions(GracefulError):
 
 
 class StoppedByShutdown(GracefulError):
-    """What a job fails with that was interrupted by a shutdown and asked to be failed for it."""
+    """A job was interrupted by a shutdown, and its policy is to fail then."""
+
+
+class HookSkipped(Exception):
+    """Raised by an exit hook to be reported as skipped; its text is the reason."""
 
 
 class CursorMismatch(GracefulError):
-    """A ``resumable`` loop is not the one that the saved cursor is of: going on could skip items or repeat many."""
+    """The saved cursor does not belong to this ``resumable`` loop: continuing could skip or repeat items."""
 
 
 class Interruption(BaseException):
-    """Base of what ends code from outside; a ``BaseException``, so that ``except Exception`` lets it pass.
+    """Base of what ends code from outside; a ``BaseException``, so that ``except Exception`` does not catch it.
 
     Args:
-        reason: why, in words that stand in the log and in the report.
+        reason: why; shown in the log and in the report.
     """
 
     def __init__(self, reason: str = "") -> None:
@@ -46,8 +50,8 @@ class Interruption(BaseException):
 
 
 class JobInterrupted(Interruption):
-    """Raised inside a running job when the grace period leaves it no more time."""
+    """Raised inside a running job at its soft limit."""
 
 
 class HookTimedOut(Interruption):
-    """Raised inside an exit hook when its time is up."""
+    """Raised inside an exit hook at its timeout."""

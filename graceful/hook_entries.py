@@ -15,7 +15,7 @@ from typing import Any
 from graceful.core.records import HookSpec
 
 LONGEST_SECONDS = 7 * 24 * 3600
-"""A week: more than any platform's grace period, and what every clock and timer takes."""
+"""A week: more than any platform's grace period, and within the range of every clock and timer."""
 LONGEST_NAME = 200
 ENTRY_KEYS = ("call", "name", "timeout", "optional", "when")
 
@@ -47,14 +47,14 @@ def valid_seconds(value: object) -> bool:
 
 
 def timeout_rule(key: str, value: object) -> str:
-    """What a wrong number of seconds is answered with."""
+    """The message for an invalid number of seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > LONGEST_SECONDS:
         return f"{key} must be at most {LONGEST_SECONDS} seconds, got: {shown(value)}"
     return f"{key} must be a positive number of seconds, got: {shown(value)}"
 
 
 def shown(value: object) -> str:
-    """``repr(value)``, short."""
+    """``repr(value)``, at most 200 characters."""
     text = repr(value)
     return text if len(text) <= 200 else text[:197] + "..."
 
@@ -71,7 +71,7 @@ def default_name(call: str | Callable[..., object]) -> str:
 
 
 def read_hooks(key: str, entries: object, found: list[Problem]) -> tuple[HookSpec, ...]:
-    """The hooks in one setting; what is wrong with it is appended to ``found`` and left out.
+    """The hooks in one setting; problems are appended to ``found``, and invalid entries left out.
 
     Args:
         key: the name of the setting.

@@ -1,7 +1,7 @@
-"""Shutdowns as Prometheus metrics, read from the archive when they are asked for.
+"""Shutdowns as Prometheus metrics, read from the archive at each scrape.
 
-A worker that is coming to its end is never scraped again, so nothing is counted in the worker; whatever serves the
-metrics of the project (as a web process does for ``django_rq.contrib.prometheus``) registers the collector::
+A worker that shuts down is never scraped again, so nothing is counted in the worker; the process that serves the
+project's metrics (for ``django_rq.contrib.prometheus`` a web process) registers the collector::
 
     from prometheus_client import REGISTRY
     from graceful.metrics import ShutdownCollector
@@ -25,7 +25,7 @@ DAY = timedelta(days=1)
 
 
 class ShutdownCollector:
-    """Collector for ``prometheus_client``: the shutdowns of the last period, their failed hooks and stopped jobs.
+    """Collector for ``prometheus_client``: shutdowns of the last period, failed hooks, and jobs in flight.
 
     Args:
         period: how far back to look.
@@ -35,11 +35,15 @@ class ShutdownCollector:
         self.period = period
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Names without values, so that registering asks no database."""
+        """Names without values, so that registering does not query the database."""
         return self._families()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The metrics as they are now; lets ``django.db.DatabaseError`` through."""
+        """The current metrics.
+
+        Raises:
+            django.db.DatabaseError: the database is unreachable.
+        """
         since = timezone.now() - self.period
         shutdowns, slowest, hooks, jobs = self._families()
         reports = ShutdownReport.objects.filter(happened_at__gte=since).order_by()
@@ -53,8 +57,8 @@ class ShutdownCollector:
         ).order_by()
         for hook in failed.values("name", "outcome").annotate(number=Count("pk")):
             hooks.add_metric([hook["name"], hook["outcome"]], hook["number"])
-        met = ReportedJob.objects.filter(report__happened_at__gte=since).order_by()
-        for job in met.values("outcome").annotate(number=Count("pk")):
+        in_flight = ReportedJob.objects.filter(report__happened_at__gte=since).order_by()
+        for job in in_flight.values("outcome").annotate(number=Count("pk")):
             jobs.add_metric([job["outcome"]], job["number"])
         return shutdowns, slowest, hooks, jobs
 
@@ -65,5 +69,5 @@ class ShutdownCollector:
             GaugeMetricFamily("graceful_shutdowns", f"Worker shutdowns {past}", labels=labels),
             GaugeMetricFamily("graceful_shutdown_seconds_max", f"The longest shutdown {past}", labels=labels),
             GaugeMetricFamily("graceful_hooks_failed", f"Exit hooks that failed {past}", labels=["hook", "outcome"]),
-            GaugeMetricFamily("graceful_jobs_met", f"Jobs in hand at a shutdown {past}", labels=["outcome"]),
+            GaugeMetricFamily("graceful_jobs_met", f"Jobs in flight at a shutdown {past}", labels=["outcome"]),
         )

@@ -1,7 +1,7 @@
 """The archive of shutdown reports: every field of a record (:mod:`graceful.core.records`) has a column of its own.
 
-The way between the two is in :mod:`graceful.reports.rows`. Names that an index covers are cut at ``NAME_LENGTH``
-characters, which no name reaches that RQ or an operating system gives; everything else comes back as it went in.
+Conversion is in :mod:`graceful.reports.rows`. Indexed names are cut at ``NAME_LENGTH`` characters, which no name of
+RQ or an operating system reaches; everything else is stored unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
     return [(word.value, word.value.replace("_", " ")) for word in words]
 
 
-# Fields name these functions, not the words: a migration then stays as it is when a word joins the others.
+# Fields refer to these functions, not to the values: then a new value needs no migration.
 def reason_choices() -> list[tuple[str, str]]:
     return _choices(Reason)
 
@@ -57,7 +57,7 @@ def _name_index(field: str, name: str) -> models.Index:
 
 
 class ShutdownReport(models.Model):
-    """How one worker came to its end. Rows are written by the archive, and by nobody else."""
+    """How one worker ended. Rows are written by the archive only."""
 
     id = models.CharField(_("id"), primary_key=True, max_length=ID_LENGTH)
     happened_at = models.DateTimeField(
@@ -139,7 +139,7 @@ class ReportedHook(models.Model):
 
 
 class ReportedJob(models.Model):
-    """A job that a reported shutdown met in the worker's hands."""
+    """A job that was in flight at a reported shutdown."""
 
     id = models.BigAutoField(primary_key=True)
     report = models.ForeignKey(ShutdownReport, on_delete=models.CASCADE, related_name="jobs", db_index=False)

@@ -1,4 +1,4 @@
-"""Django signals that a shutdown sends; all are sent with ``send_robust``, so no receiver can stop it.
+"""Django signals of a shutdown, sent with ``send_robust``: a failing receiver does not affect it.
 
 ==================  ===============================  ==========================================
 signal              sent                             arguments

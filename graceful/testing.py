@@ -1,6 +1,6 @@
-"""For the tests of a project's own jobs: make a piece of code see a shutdown, and see it go on afterwards.
+"""For the tests of a project's own jobs: run code into a shutdown, and run it again afterwards.
 
-The pytest fixture ``graceful_worker`` is a :func:`worker`; it is there wherever the package is installed.
+The pytest fixture ``graceful_worker`` is a :func:`worker`; it is available wherever the package is installed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ TIME_LEFT = 20.0
 
 @dataclass
 class Run:
-    """One run of the code under test; said when its ``with`` block is over.
+    """One run of the code under test; set when its ``with`` block has ended.
 
     Args:
         interrupted: the shutdown interrupted it.
-        finished: it came to its end.
+        finished: it ran to its end.
     """
 
     interrupted: bool = False
@@ -36,7 +36,7 @@ class Run:
 
 
 class Worker:
-    """Runs code as a worker would run one job: what an interrupted run has saved, the next one finds."""
+    """Runs code as a worker runs one job: the next run finds what an interrupted run has saved."""
 
     def __init__(self) -> None:
         self._store = MemoryStore()
@@ -45,30 +45,30 @@ class Worker:
     def shutdown_after(
         self, items: int | None = None, *, seconds: float | None = None, time_left: float = TIME_LEFT
     ) -> Iterator[Run]:
-        """The block is a run of the job in which the worker is asked to stop.
+        """The block is a run of the job during which a shutdown is requested.
 
-        ``JobInterrupted`` ends the block and not the test. If the block comes to its end, the job has succeeded and
-        its cursors are gone; after an error they are kept, as in a worker.
+        ``JobInterrupted`` ends the block and not the test. If the block runs to its end, the job has succeeded and
+        its cursors are removed; after an error they are kept, as in a worker.
 
         Args:
-            items: how many times the code finds no shutdown when it looks for one: ``resumable`` looks once before each
-                item, so it hands out so many.
-            seconds: the shutdown comes that long after the block's beginning instead.
-            time_left: the seconds that ``graceful.time_left()`` then counts down from.
+            items: how many checks of the code find no shutdown: ``resumable`` checks once before each item, so it
+                yields so many.
+            seconds: the shutdown comes so many seconds after the block's start instead.
+            time_left: seconds from which ``graceful.time_left()`` then counts down.
 
         Raises:
-            ValueError: not just one of ``items`` and ``seconds`` was given, or it is negative.
+            ValueError: not exactly one of ``items`` and ``seconds`` was given, or it is negative.
         """
         given = [each for each in (items, seconds) if each is not None]
         if len(given) != 1 or given[0] < 0:
             raise ValueError(f"shutdown_after takes items= or seconds=, not negative; got: {items=}, {seconds=}")
-        with self._run(_StagedChannel(items, seconds, time_left)) as run:
+        with self._run(_StagedMemory(items, seconds, time_left)) as run:
             yield run
 
     @contextmanager
     def run(self) -> Iterator[Run]:
-        """The block is a run of the job that no shutdown disturbs."""
-        with self._run(_StagedChannel(None, None, TIME_LEFT)) as run:
+        """The block is a run of the job without a shutdown."""
+        with self._run(_StagedMemory(None, None, TIME_LEFT)) as run:
             yield run
 
     @property
@@ -77,17 +77,17 @@ class Worker:
         return progress_in(read(self._store.load()))
 
     @contextmanager
-    def _run(self, memory: _StagedChannel) -> Iterator[Run]:
+    def _run(self, memory: _StagedMemory) -> Iterator[Run]:
         run = Run()
         before = interruption.guard
         guard = interruption.install(memory, self._store)
         assert guard is not None
         try:
-            guard.look_every = 0.0  # Between any two items, to be interrupted after the very one.
+            guard.check_every = 0.0  # Check between any two items, to be interrupted after exactly that one.
             guard.begin()
             yield run
             run.finished = True
-            guard.notebook.clear()
+            guard.cursors.clear()
         except JobInterrupted:
             run.interrupted = True
         finally:
@@ -115,12 +115,12 @@ def worker() -> AbstractContextManager[Worker]:
 def shutdown_after(
     items: int | None = None, *, seconds: float | None = None, time_left: float = TIME_LEFT
 ) -> AbstractContextManager[Run]:
-    """:meth:`Worker.shutdown_after` of a job whose next run is of no interest."""
+    """:meth:`Worker.shutdown_after`, for a job that is not run again."""
     return Worker().shutdown_after(items, seconds=seconds, time_left=time_left)
 
 
-class _StagedChannel(SharedMemory):
-    """Says by itself that a shutdown was asked for, when its time has come."""
+class _StagedMemory(SharedMemory):
+    """Announces the shutdown by itself, at the given check or time."""
 
     def __init__(self, items: int | None, seconds: float | None, time_left: float) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class _StagedChannel(SharedMemory):
 
     @property
     def limits(self) -> Limits | None:
-        # Not one of the code's looks for a shutdown, and so not counted.
+        # Not one of the code's checks for a shutdown, and so not counted.
         if self._at is not None and time.monotonic() >= self._at:
             return super().limits if self.announced else None
         return super().limits if super().announced else None

@@ -1,4 +1,4 @@
-"""Shutdown reports in the admin, to be read and nothing else. Nothing here unpickles, or asks RQ for a job."""
+"""Shutdown reports in the admin, read-only. Nothing here unpickles a job or asks RQ for one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.page import report_page
 from graceful.reports.rows import local_time, record_of
-from graceful.reports.sources import visits
+from graceful.reports.sources import page_archiver
 from graceful.reports.text import seconds_text
-from graceful.worker.cluster.reaping import reap
+from graceful.worker.cluster.reaper import reap
 
-VISIT_SECONDS = 0.5
-"""A page waits so long for reports that are not in the database yet."""
+PAGE_SECONDS = 0.5
+"""How long a page waits for reports that are not archived yet."""
 SHOWN_QUEUES = 60
 """Characters of the queues' names in the list."""
 
@@ -47,7 +47,7 @@ else:
 
 
 class ReadOnlyAdmin(ReadOnlyBase):
-    """Nobody may add, change or delete a report, a superuser no more than others: what is read was so."""
+    """Nobody may add, change or delete a report, not even a superuser: it is evidence."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -62,10 +62,10 @@ class ReadOnlyAdmin(ReadOnlyBase):
         return request.user.has_perm("graceful.view_shutdownreport")
 
     def redirect_to_last(self, request: HttpRequest) -> HttpResponse:
-        """To the newest report, one that still waits in Redis included; to the list when there is none."""
+        """To the newest report, even if it still waits in Redis; to the list if there is none."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        visits.pay(VISIT_SECONDS, _reap)
+        page_archiver.run(PAGE_SECONDS, _reap)
         newest = ShutdownReport.objects.order_by(f"-{TIME}", "-id").values_list("pk", flat=True).first()
         site = self.admin_site.name
         if newest is None:
@@ -80,7 +80,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     """The list, the page of one report, its JSON, and the way to the newest."""
 
     list_display = (
-        # How it went comes first: the right end of the list may be out of a small window.
+        # The outcome comes first: a small window may cut off the right end of the list.
         "time",
         "outcome_badge",
         "total",
@@ -92,7 +92,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         "reason_word",
     )
     list_display_links = ("time", "worker_name")
-    # By their choices: for any other field the filter would read all its values from the table.
+    # Fields with choices: for any other one the filter would read all its values from the table.
     list_filter = ("outcome", "reason", "signal")
     search_fields = ("worker", "hostname", "release", "id")
     search_help_text = _("The beginning of a worker, host or release; or the whole id of a job or report")
@@ -103,7 +103,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
     actions = None
-    # What a query string may ask for; each is in an index.
+    # Lookups allowed in a query string; each uses an index.
     lookups = frozenset(
         {
             *(f"{TIME}__{unit}" for unit in ("year", "month", "day", "gte", "lt")),
@@ -137,11 +137,11 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[ShutdownReport], bool]:
         return search(queryset, search_term), False
 
-    # Not in a request's transaction: SQLite could not store what is brought home while that one reads.
+    # Not in a request's transaction: while that one reads, SQLite could not store reports.
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if self.has_view_permission(request):
-            visits.pay(VISIT_SECONDS, _reap)
+            page_archiver.run(PAGE_SECONDS, _reap)
         return super().changelist_view(request, extra_context)
 
     @transaction.non_atomic_requests
@@ -184,7 +184,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, "admin/graceful/shutdownreport/change_form.html", context)
 
     def export_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """The report as JSON, in the one form that it has everywhere."""
+        """The report as JSON."""
         row = self._row(request, object_id)
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
@@ -195,7 +195,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         return response
 
     def _row(self, request: HttpRequest, object_id: str) -> ShutdownReport | None:
-        """The report of that id; where it is not there yet, it may still wait in Redis."""
+        """The report with this id, even if it still waits in Redis."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         reports = self.get_queryset(request).prefetch_related("hooks", "jobs")
@@ -203,7 +203,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         if "\x00" in report_id:
             return None
         row = reports.filter(pk=report_id).first()
-        if row is None and visits.pay(VISIT_SECONDS, _reap):
+        if row is None and page_archiver.run(PAGE_SECONDS, _reap):
             row = reports.filter(pk=report_id).first()
         return row
 

@@ -1,4 +1,4 @@
-"""The admin's list of reports, made for a table of a million rows: nothing in it reads more than it shows.
+"""The admin's list of reports, made for a table of a million rows: it reads no more rows than it shows.
 
 Django's own change list counts all rows, and its date hierarchy groups them all. Ours counts up to a limit, and
 offers every year, month or day between the first report and the last.
@@ -28,7 +28,7 @@ from graceful.reports.rows import local_time
 
 TIME = "happened_at"
 COUNT_LIMIT = 10_000
-"""So many reports are counted and paged; further back one goes by filter, search or date."""
+"""How many reports are counted and paged; older ones are reached by filter, search or date."""
 MOST_WORDS = 5
 MOST_REPORTS_OF_A_JOB = 1000
 LAST_CHARACTER = "\U0010ffff"
@@ -45,7 +45,7 @@ class CappedPaginator(ReportPaginator):
     @cached_property
     def counted(self) -> int:
         """How many there are, at most ``COUNT_LIMIT`` + 1."""
-        # Without the order, so that any index will do.
+        # Unordered, so that any index will do.
         rows: Any = self.object_list
         return int(rows.order_by()[: COUNT_LIMIT + 1].count())
 
@@ -60,14 +60,14 @@ class CappedPaginator(ReportPaginator):
 
 @dataclass(frozen=True, slots=True)
 class DateLink:
-    """One step to take in time; the one that was taken has no link."""
+    """One date to choose; the chosen one has no link."""
 
     title: str
     link: str = ""
 
 
 class ReportChangeList(ChangeList):
-    """The change list, with dates that cost two look-ups in an index."""
+    """The change list, with a date hierarchy that costs two index lookups."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[ShutdownReport]:
         return super().get_queryset(request, exclude_parameters).defer("notes", "worker_class")
@@ -113,7 +113,7 @@ class ReportChangeList(ChangeList):
         return None if first is None or last is None else (local_time(first).date(), local_time(last).date())
 
     def _chosen(self, unit: str) -> int | None:
-        # Nothing but whole numbers gets here: get_filters() has refused the rest.
+        # Only whole numbers get here: get_filters() has refused the rest.
         value = self.params.get(f"{TIME}__{unit}")
         return None if value is None else int(value)
 
@@ -129,7 +129,7 @@ class ReportChangeList(ChangeList):
 def search(queryset: QuerySet[ShutdownReport], text: str) -> QuerySet[ShutdownReport]:
     """Reports for which each word of ``text`` begins worker, host or release, or is the id of a job or the report."""
     for word in text.split()[:MOST_WORDS]:
-        # Looked up first: a subquery under OR would keep PostgreSQL from using any index.
+        # Queried first: a subquery under OR would keep PostgreSQL from using any index.
         of_job = ReportedJob.objects.filter(job_id=word).order_by("-id").values_list("report_id", flat=True)
         found = Q(pk=word) | Q(pk__in=list(of_job[:MOST_REPORTS_OF_A_JOB]))
         for field in ("worker", "hostname", "release"):
@@ -140,7 +140,7 @@ def search(queryset: QuerySet[ShutdownReport], text: str) -> QuerySet[ShutdownRe
 
 def _begins(queryset: QuerySet[ShutdownReport], field: str, word: str) -> Q:
     if connections[queryset.db].vendor == "sqlite":
-        # SQLite's LIKE ignores case, and so cannot use the index; it compares text by code points.
+        # SQLite's LIKE ignores case and so cannot use the index; comparisons are by code point.
         return Q(**{f"{field}__gte": word, f"{field}__lt": word + LAST_CHARACTER})
     return Q(**{f"{field}__startswith": word})
 

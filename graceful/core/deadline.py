@@ -1,4 +1,4 @@
-"""One instant on the monotonic clock, handed down instead of being computed anew."""
+"""One instant on the monotonic clock, handed down instead of recomputed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Deadline:
     """An instant by which something must be over.
 
     The clock is ``time.monotonic()``: CLOCK_MONOTONIC on Linux and mach_absolute_time on macOS. Both
-    count for the whole machine, so an instant may be handed to another process of the same boot.
+    are per machine, so an instant is valid in other processes of the same boot.
 
     Args:
         at: the instant, in seconds of ``time.monotonic()``.

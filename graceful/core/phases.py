@@ -6,16 +6,16 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """How far a worker's end has come; each phase is reached once, in this order."""
+    """How far a worker's shutdown has got; each phase is reached once, in this order."""
 
     RUNNING = "running"
-    """No shutdown was asked for yet."""
+    """No shutdown was requested yet."""
     REQUESTED = "requested"
-    """The shutdown was asked for; no new job is taken from here on."""
+    """The shutdown was requested; no new job is taken from here on."""
     DRAINING = "draining"
-    """The job in hand is being finished."""
+    """Waiting for the job in flight."""
     DRAINED = "drained"
-    """No job is in hand, and RQ's own teardown is over."""
+    """No job is in flight, and RQ's own teardown is done."""
     HOOKS = "hooks"
     """Exit hooks run."""
     SEALED = "sealed"
@@ -27,7 +27,7 @@ class Phase(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a worker, or another process that runs exit hooks, came to its end."""
+    """Why a worker, or another process that runs exit hooks, ended."""
 
     SIGNAL = "signal"
     BURST = "burst"
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a shutdown went, the worst thing that happened to it."""
+    """How a shutdown went: the worst that happened."""
 
     CLEAN = "clean"
     INTERRUPTED = "interrupted"
@@ -66,24 +66,24 @@ class HookOutcome(StrEnum):
 
 
 class JobOutcome(StrEnum):
-    """What became of a job that was in hand when the shutdown was asked for."""
+    """What became of a job that was in flight when the shutdown was requested."""
 
     RUNNING = "running"
-    """Not known yet: the shutdown is still under way."""
+    """Not known yet: the shutdown is in progress."""
     FINISHED = "finished"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """Interrupted, and back at the front of its queue."""
+    """Interrupted, and requeued at the front of its queue."""
     INTERRUPTION_FAILED = "interruption_failed"
-    """Interrupted, and failed for it, as the settings or the job asked for."""
+    """Interrupted, and failed for it: by policy, or because it was interrupted too often."""
     KILLED = "killed"
-    """Killed at the hard limit, and back at the front of its queue."""
+    """Killed at the hard limit, and requeued at the front of its queue."""
     RETURNED = "returned"
     """Taken from its queue, not started, and back at the front of it."""
     CANCELED = "canceled"
     """Interrupted or killed after it had been cancelled or deleted, so in no queue any more."""
     UNKNOWN = "unknown"
-    """Redis could not be asked, or the job was still in the worker's hands when that ended."""
+    """Redis was unreachable, or the job was still in flight when the worker ended."""
 
 
 def later(phase: Phase, reached: Phase) -> Phase:

@@ -54,16 +54,16 @@ class HookResult:
 
 @dataclass(frozen=True, slots=True)
 class InFlightJob:
-    """A job that was in hand when the shutdown was asked for. It never carries the job's arguments.
+    """A job that was in flight when the shutdown was requested. It never contains the job's arguments.
 
     Args:
         id: the job's id.
         function: dotted name of the job's function.
-        queue: the queue that it came from.
+        queue: its queue.
         outcome: what became of it.
-        seconds: how long it went on after the shutdown was asked for, or None where that is not known.
+        seconds: how long it ran after the shutdown was requested, or None if unknown.
         interruptions: how often shutdowns have interrupted this job so far.
-        stack: where it stood when it was interrupted or killed.
+        stack: its stack when it was interrupted or killed.
     """
 
     id: str
@@ -77,7 +77,7 @@ class InFlightJob:
 
 @dataclass(frozen=True, slots=True)
 class JobTally:
-    """What the worker did with jobs in its life: numbers, and the jobs that the shutdown met."""
+    """The worker's jobs since its start: counts, and those in flight at the shutdown."""
 
     finished: int = 0
     failed: int = 0
@@ -86,7 +86,7 @@ class JobTally:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """How long each part of the shutdown took, in seconds; None where it was not reached."""
+    """How long each part of the shutdown took, in seconds; None if it was not reached."""
 
     drain: float | None = None
     hooks: float | None = None
@@ -120,13 +120,13 @@ class ShutdownReport:
 
     @property
     def sealed(self) -> bool:
-        """Whether the report is complete: by its worker, or by a reaper, which leaves the phase as it was."""
+        """Whether the report is complete: by its worker, or by a reaper, which does not change the phase."""
         return self.outcome is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """What an exit hook may know of the shutdown that it is part of.
+    """The argument of an exit hook: the shutdown that it is part of.
 
     Args:
         reason: why the process ends.

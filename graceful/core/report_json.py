@@ -1,6 +1,6 @@
-"""The one JSON form of a shutdown report: how it is made and how it is read.
+"""The JSON form of a shutdown report: written and read here only.
 
-What is read comes from outside: every field is checked, and texts come back as every database takes them.
+Input is untrusted: every field is validated, and texts are returned in a form that every database accepts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENTRY_LIMIT = 256 * 1024
 NAME_LIMIT = 8 * 1024
 """Characters that a name of a worker, queue or machine may have."""
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
-"""Times beyond are no clock's, and those at the ends of the calendar have no local time."""
+"""Times outside are invalid: no clock shows them, and those at the ends of the calendar have no local time."""
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -61,7 +61,7 @@ def load(text: str | bytes) -> ShutdownReport:
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """A JSON object from outside, whose fields :class:`Fields` reads.
+    """An untrusted JSON object, whose fields :class:`Fields` reads.
 
     Raises:
         UnreadableReport: no JSON object, or too large.
@@ -142,19 +142,19 @@ def _dump(report: ShutdownReport, limit: int) -> str:
 
 
 def _storable(text: str) -> str:
-    """Text as every database takes it: PostgreSQL stores no NUL, and a lone surrogate is no UTF-8."""
+    """Text that every database accepts: PostgreSQL stores no NUL, and a lone surrogate is not UTF-8."""
     return cut(text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8"))
 
 
 def _name(where: str, value: object) -> str:
-    # A lone surrogate is no UTF-8, so no key of Redis has it.
+    # A lone surrogate is not UTF-8, so no Redis key contains it.
     if not isinstance(value, str) or not 0 < len(value) <= NAME_LIMIT or _storable(value) != value:
         raise UnreadableReport(f"{where} must be a name of 1 to {NAME_LIMIT} characters, got: {value!r}"[:300])
     return value
 
 
 class Fields:
-    """Reads one JSON object field by field, and says which field is wrong."""
+    """Reads one JSON object field by field; its errors name the invalid field."""
 
     def __init__(self, parsed: object, where: str) -> None:
         if not isinstance(parsed, Mapping):
@@ -172,7 +172,7 @@ class Fields:
         return _storable(self._get(key, (str,), "a string"))
 
     def name(self, key: str) -> str:
-        """A text that names something in Redis, so that it must be as it is, or nothing."""
+        """A name of something in Redis, which is rejected rather than altered."""
         value = self._get(key, (str,), "a string")
         return _name(f"{self.where}{key}", value)
 

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a line of a log, a page or a report."""
+"""Foreign text, escaped and shortened for a log line, a page or a report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ CUT_MARK = "\n[... {} characters cut ...]\n"
 
 
 def one_line(text: str) -> str:
-    """``text`` as it is safe in a terminal or a line of a log.
+    """``text``, safe for a terminal or a log line.
 
-    Every character that is not printable is escaped: control and format characters, line breaks and direction marks
-    among them, and what is no valid Unicode. For every text that comes from Redis or the database.
+    Every character that is not printable is escaped: control and format characters including line breaks and direction
+    marks, and invalid Unicode. For every text that comes from Redis or the database.
     """
     return "".join(char if char.isprintable() else escaped(char) for char in text)
 
@@ -22,7 +22,7 @@ def escaped(char: str) -> str:
 
 
 def cut(text: str, limit: int = TEXT_LIMIT) -> str:
-    """``text`` of at most ``limit`` characters: where it is longer its middle gives way to a mark."""
+    """``text`` of at most ``limit`` characters: the middle of a longer one is replaced by a mark."""
     if len(text) <= limit:
         return text
     mark = CUT_MARK.format(len(text) - limit)

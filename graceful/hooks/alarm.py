@@ -1,4 +1,4 @@
-"""The alarm that gets the main thread out of a hook whose time is up: SIGALRM, repeated while the hook ignores it."""
+"""The alarm that interrupts a hook in the main thread at its timeout: SIGALRM, repeated while the hook swallows it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from graceful.hooks.calls import INVOKE_CODE, inside_invoke
 from graceful.hooks.stacks import Stack, frame_stack
 
 REPEAT_SECONDS = 0.1
-"""A hook that swallows :class:`HookTimedOut` is given it again after so many seconds."""
+"""Interval at which :class:`HookTimedOut` is raised again in a hook that swallows it."""
 
 
 class Alarm:
-    """SIGALRM and its timer, borrowed for a while; handler, timer and signal mask come back at the end.
+    """SIGALRM and its timer, within a ``with`` block; handler, timer and signal mask are restored at its end.
 
-    Outside the main thread, where Python lets nobody set a signal handler, it does nothing.
+    Outside the main thread, where Python does not allow signal handlers to be set, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Alarm:
         if not self.works or os.getpid() != self._pid:
             return
         self.off()
-        # None stands for a handler that was not set from Python, and that Python cannot set again.
+        # None means a handler that was not set from Python, and that Python cannot restore.
         signal.signal(signal.SIGALRM, signal.SIG_DFL if self._old_handler is None else self._old_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         seconds, interval = self._old_timer
@@ -51,14 +51,14 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds - passed), interval)
 
     def set(self, seconds: float, reason: str, on_ring: Callable[[Stack], None]) -> None:
-        """Ring in so many seconds, and again and again from then on.
+        """Ring in so many seconds, and repeatedly from then on.
 
-        A hook before may have set another handler or blocked the signal; both are put right.
+        An earlier hook may have replaced the handler or blocked the signal; both are corrected.
 
         Args:
             seconds: until it rings.
-            reason: the text of the :class:`HookTimedOut` that it raises.
-            on_ring: is given the stack that it rang at, each time, in the signal handler.
+            reason: the text of the :class:`HookTimedOut` that is raised.
+            on_ring: called with the interrupted stack, each time, in the signal handler.
         """
         if not self.works:
             return
@@ -69,13 +69,13 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, max(0.000_001, seconds), REPEAT_SECONDS)
 
     def off(self) -> None:
-        """Ring no more; may be called from any thread."""
+        """Stop ringing; may be called from any thread."""
         if self.works:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _ring(self, signum: int, frame: FrameType | None) -> None:
-        # Raised only while the hook is being called: one that returned at the last instant is left alone, and
-        # no exception can come up in the runner's own code, whenever the signal arrives.
+        # Raised only while the hook is being called: one that has just returned is not interrupted, and no exception
+        # is raised in the runner's own code, whenever the signal arrives.
         if os.getpid() == self._pid and inside_invoke(frame):
             self._on_ring(frame_stack(frame, below=INVOKE_CODE))
             raise HookTimedOut(self._reason)

@@ -1,4 +1,4 @@
-"""One call of one exit hook, and how it went in the words of the report."""
+"""One call of one exit hook, and its result for the report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from types import TracebackType
 from graceful.core.phases import HookOutcome
 from graceful.core.records import HookResult, HookSpec, Shutdown
 from graceful.core.text import cut
-from graceful.exceptions import HookTimedOut
+from graceful.exceptions import HookSkipped, HookTimedOut
 from graceful.hooks.calls import INVOKE_CODE, invoke
 from graceful.hooks.registry import load, names_missing_module
-from graceful.hooks.skipping import HookSkipped
 from graceful.hooks.stacks import Stack, as_text
 
 DETAIL_LIMIT = 500
@@ -19,7 +18,7 @@ DETAIL_LIMIT = 500
 
 
 class Attempt:
-    """One call of one hook, and how it went."""
+    """One call of one hook."""
 
     def __init__(self, spec: HookSpec, seconds: float) -> None:
         self.spec = spec
@@ -28,19 +27,19 @@ class Attempt:
         self.detail = ""
         self.error: BaseException | None = None
         self.stack: Stack | None = None
-        self.given_up = False
+        self.abandoned = False
 
     def note_stack(self, stack: Stack) -> None:
-        """The hook's time is up; where it stood the first time is where it hung."""
+        """The hook timed out; the first stack is the one where it hung."""
         if self.stack is None:
             self.stack = stack
 
-    def give_up(self, stack: Stack) -> None:
-        """The thread does not come out of the hook."""
+    def abandon(self, stack: Stack) -> None:
+        """The hook's thread cannot be interrupted."""
         self.note_stack(stack)
-        self.given_up = True
+        self.abandoned = True
 
-    def make(self, shutdown: Shutdown) -> None:
+    def run(self, shutdown: Shutdown) -> None:
         """Import the hook, ask its ``when`` and call it."""
         try:
             invoke(self._call, shutdown, self.note_stack)
@@ -64,18 +63,18 @@ class Attempt:
             self.detail = cut(returned, DETAIL_LIMIT)
 
     def result(self, took: float) -> HookResult:
-        """How it went, once it is over or given up; ``took`` in seconds."""
+        """The result, once it has ended or was abandoned; ``took`` in seconds."""
         outcome, error, text = self.outcome, "", ""
         if self.stack is not None or isinstance(self.error, HookTimedOut):
             outcome = HookOutcome.TIMED_OUT
-            error = f"took longer than {self.seconds:.3g} s" + (" and could not be interrupted" * self.given_up)
+            error = f"took longer than {self.seconds:.3g} s" + (" and could not be interrupted" * self.abandoned)
             text = as_text(self.stack or [])
         elif self.error is not None:
             error, text = cut(_last_line(self.error), DETAIL_LIMIT), _traceback(self.error)
         return HookResult(self.spec.name, outcome, took, self.seconds, self.detail, error, cut(text))
 
 
-_OWN_CODE = {INVOKE_CODE, Attempt.make.__code__, Attempt._call.__code__}
+_OWN_CODE = {INVOKE_CODE, Attempt.run.__code__, Attempt._call.__code__}
 
 
 def _without_runner(tb: TracebackType | None) -> TracebackType | None:
@@ -89,12 +88,12 @@ def _last_line(error: BaseException) -> str:
         if isinstance(error, HookSkipped):
             return str(error)
         return "".join(traceback.format_exception_only(error)).strip()
-    except BaseException:  # its own __str__ may be broken
+    except BaseException:  # its __str__ may be broken
         return type(error).__name__
 
 
 def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except BaseException:  # so may be that of its cause
+    except BaseException:  # or that of its cause
         return "".join(traceback.format_tb(error.__traceback__))

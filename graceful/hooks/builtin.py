@@ -1,6 +1,6 @@
-"""Exit hooks that are there already; name one by its dotted path, ``"graceful.hooks.builtin.close_caches"``.
+"""Exit hooks for common libraries; named by dotted path, ``"graceful.hooks.builtin.close_caches"``.
 
-All may run twice, and each says in a few words what it did. One whose library is not installed is reported as skipped.
+Each may run twice, and returns a short summary. A hook whose library is not installed is reported as skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.db import connections
 
 from graceful.core.deadline import Deadline
 from graceful.core.records import Shutdown
-from graceful.hooks.skipping import HookSkipped
+from graceful.exceptions import HookSkipped
 from graceful.hooks.threads import MARGIN_SECONDS, stop_registered
 
 _shut_down_before: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -30,7 +30,7 @@ statistics_logger = logging.getLogger("graceful.statistics")
 
 
 class SomeFailed(RuntimeError):
-    """A hook has done all that it could, but not everything; the message says what went wrong."""
+    """A hook did what it could, and some of it failed; the message says what."""
 
 
 def close_database_connections() -> str:
@@ -46,7 +46,7 @@ def close_database_connections() -> str:
     opened: Iterable[Any] = connections.all(initialized_only=True)
     for connection in opened:
         was_open = connection.connection is not None
-        # A connection to an SQLite database in memory stays open, Django sees to that.
+        # Django keeps a connection to an in-memory SQLite database open.
         closed += _try(connection.alias, connection.close, failed) and was_open and connection.connection is None
         if has_pool(connection):
             pools += _try(f"pool of {connection.alias}", connection.close_pool, failed)
@@ -54,7 +54,7 @@ def close_database_connections() -> str:
 
 
 def close_caches() -> str:
-    """Close the caches that this thread has used (memcached connections, and whatever ``close()`` of a backend does).
+    """Close the caches that this thread has used (memcached connections, or whatever a backend's ``close()`` does).
 
     Raises:
         SomeFailed: one could not be closed; the others are closed.
@@ -65,7 +65,7 @@ def close_caches() -> str:
 
 
 def stop_threads(shutdown: Shutdown) -> str:
-    """Tell all threads of ``graceful.register_thread`` to stop, then wait for each.
+    """Ask all threads of ``graceful.register_thread`` to stop, then join each.
 
     Raises:
         ThreadsStillRunning: some have not stopped in the time that this hook has.
@@ -78,10 +78,10 @@ def stop_threads(shutdown: Shutdown) -> str:
 
 
 def save_worker_statistics(shutdown: Shutdown) -> str:
-    """Write what the worker did in its life as one line of JSON to the logger ``graceful.statistics``, level INFO.
+    """Write the worker's statistics as one line of JSON to the logger ``graceful.statistics``, level INFO.
 
     RQ forgets a worker's counts when it ends. The line holds worker, queues, reason, signal, jobs finished and failed,
-    jobs that the shutdown met, CPU seconds of the worker and of its work horses, the largest memory of either in
+    jobs in flight at the shutdown, CPU seconds of the worker and of its work horses, the largest memory of either in
     bytes (``getrusage(2)``), and the time. The same facts are in the record's ``statistics`` attribute.
     """
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -107,8 +107,8 @@ def save_worker_statistics(shutdown: Shutdown) -> str:
 def close_redis_pools() -> str:
     """Close the idle connections of every redis-py pool in this process, whoever made it.
 
-    django-rq makes a pool for each queue object and keeps no list of them, so they are found among the objects that
-    Python's garbage collector knows. Connections in use elsewhere are left alone, and a pool connects again on demand.
+    django-rq creates a pool for each queue object and keeps no list of them, so they are found through Python's garbage
+    collector. Connections in use are left alone, and a pool reconnects on demand.
 
     Raises:
         SomeFailed: one could not be closed; the others are closed.
@@ -116,14 +116,14 @@ def close_redis_pools() -> str:
     failed: list[str] = []
     closed = 0
     for candidate in gc.get_objects():
-        # Not isinstance(): it would ask lazy objects for their class, and so wake them.
+        # Not isinstance(): that would evaluate lazy objects.
         if issubclass(type(candidate), redis.ConnectionPool):
             closed += _try("pool", functools.partial(candidate.disconnect, inuse_connections=False), failed)
     return _done({"Redis pool": closed}, failed, nothing="there is no Redis pool")
 
 
 def flush_sentry(shutdown: Shutdown) -> str:
-    """Send what Sentry's client has in its buffer.
+    """Send the events in the buffer of Sentry's client.
 
     Raises:
         HookSkipped: ``sentry_sdk`` is not installed.
@@ -171,7 +171,7 @@ def flush_logging() -> str:
 
 
 def has_pool(connection: Any) -> bool:
-    """Whether the alias has a pool already; asking the connection for it would make one, and so would ``close_pool``.
+    """Whether the alias already has a pool; ``connection.pool`` and ``close_pool`` would create one.
 
     Read in Django 5.2 to 6.1: a dict of the class, keyed by alias (PostgreSQL) or (alias, user) (Oracle).
     """
@@ -180,7 +180,7 @@ def has_pool(connection: Any) -> bool:
 
 
 def _opentelemetry_providers() -> list[tuple[str, Any]]:
-    """The providers that are set up, and not OpenTelemetry's own stand-ins, which have nothing to shut down."""
+    """The configured providers, without OpenTelemetry's placeholder ones, which have nothing to shut down."""
     try:
         from opentelemetry import metrics, trace
     except ImportError:
@@ -203,7 +203,7 @@ def _shut_down(provider: Any, milliseconds: int) -> None:
 
 
 def _try(what: str, call: Callable[[], object], failed: list[str]) -> bool:
-    """Whether the call worked; what it raised is appended to ``failed``, so that the others have their turn."""
+    """Whether the call succeeded; its error is appended to ``failed``, so that the other calls still run."""
     try:
         call()
     except Exception as error:

@@ -19,15 +19,15 @@ so that its ``finally`` blocks run."""
 def wants_shutdown(call: Callable[..., object]) -> bool:
     """Whether the hook is called with the :class:`Shutdown`.
 
-    It is where it needs one argument, or has a parameter named ``shutdown``. Other parameters that have a default
-    are left alone: ``pool.close(timeout=5)`` is a hook without arguments.
+    It is if it requires one argument, or has a parameter named ``shutdown``. Other parameters with defaults are left
+    alone: ``pool.close(timeout=5)`` is a hook without arguments.
 
     Raises:
-        TypeError: it can be called neither with none nor with one argument, or not at all.
+        TypeError: it can be called neither without arguments nor with one, or not at all.
     """
     try:
         signature = inspect.signature(call)
-    except ValueError:  # some functions written in C tell no signature
+    except ValueError:  # some C functions have no signature
         return False
     if not _binds(signature):
         if _binds(signature, None) or _binds(signature, shutdown=None):
@@ -38,14 +38,14 @@ def wants_shutdown(call: Callable[..., object]) -> bool:
 
 
 def invoke(call: Callable[..., object], shutdown: Shutdown, on_async_timeout: Callable[[Stack], None]) -> object:
-    """Call a hook and wait for it if it is ``async``; whatever it raises comes through.
+    """Call a hook and wait for it if it is ``async``; its exceptions propagate.
 
-    The alarm raises only where this very frame is on the stack: everything in here lies within the caller's ``try``.
+    The alarm raises only while this frame is on the stack: everything in here is within the caller's ``try``.
 
     Args:
         call: the hook.
-        shutdown: what it may know; its deadline is the hook's.
-        on_async_timeout: is given the stack of an ``async`` hook that has to be cancelled.
+        shutdown: passed to the hook; its deadline is the hook's.
+        on_async_timeout: called with the stack of an ``async`` hook that has to be cancelled.
 
     Raises:
         HookTimedOut: an ``async`` hook took longer than it may.
@@ -65,7 +65,7 @@ INVOKE_CODE: CodeType = invoke.__code__
 
 
 def inside_invoke(frame: FrameType | None) -> bool:
-    """Whether a hook is being called where this frame stands."""
+    """Whether a hook is being called at this frame."""
     while frame is not None:
         if frame.f_code is INVOKE_CODE:
             return True

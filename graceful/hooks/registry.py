@@ -1,6 +1,6 @@
 """The exit hooks of this process: those registered in code, then those in the settings.
 
-Registering says nothing about when a hook runs; the worker, its horse and ``run_at_exit`` see to that.
+Registering does not run anything; the worker, its horse and ``run_at_exit`` do.
 A child that is forked inherits the list, but ends without running its parent's exit hooks.
 """
 
@@ -21,7 +21,7 @@ Hook = TypeVar("Hook", bound=Callable[..., object])
 
 
 class NotCallable(TypeError):
-    """What stands at a hook's dotted path cannot be called."""
+    """The object at a hook's dotted path is not callable."""
 
 
 _exit_hooks: list[HookSpec] = []
@@ -108,18 +108,18 @@ def registered_horse_exit_hooks() -> tuple[HookSpec, ...]:
 
 
 def unregister(call: Callable[..., object]) -> None:
-    """Take a function off both lists; nothing happens if it is on none."""
+    """Remove a function from both lists; nothing happens if it is on neither."""
     for hooks in (_exit_hooks, _horse_exit_hooks):
         hooks[:] = [spec for spec in hooks if spec.call != call]
 
 
 def load(target: HookSpec | str | Callable[..., object]) -> Callable[..., object]:
-    """The callable of a hook, or behind a dotted path.
+    """The callable of a hook or of a dotted path.
 
     Raises:
-        ModuleNotFoundError: a module on the way is not installed.
+        ModuleNotFoundError: a module of the path is not installed.
         ImportError: the module has no such name.
-        NotCallable: what is there cannot be called.
+        NotCallable: the object is not callable.
     """
     path = target.call if isinstance(target, HookSpec) else target
     call = import_string(path) if isinstance(path, str) else path
@@ -129,7 +129,7 @@ def load(target: HookSpec | str | Callable[..., object]) -> Callable[..., object
 
 
 def names_missing_module(spec: HookSpec, error: ModuleNotFoundError) -> bool:
-    """Whether the module that is missing stands in one of the hook's own paths, and not in an import of its module."""
+    """Whether the missing module is part of the hook's own paths, and not an import within its module."""
     paths = [path for path in (spec.call, spec.when) if isinstance(path, str)]
     return any(path.startswith(f"{error.name}.") for path in paths)
 
@@ -154,7 +154,7 @@ def _in_order(registered: Iterable[HookSpec], from_settings: Iterable[HookSpec])
 
 
 def _with_own_name(spec: HookSpec, others: Iterable[HookSpec]) -> HookSpec:
-    """The hook, numbered if another has its name: two pools' ``close`` are two hooks."""
+    """The hook, numbered if another one has its name: the ``close`` methods of two pools are two hooks."""
     taken = {other.name for other in others}
     name, number = spec.name, 1
     while name in taken:

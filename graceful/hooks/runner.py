@@ -1,11 +1,11 @@
-"""Runs exit hooks one after the other, so that none harms another and all are over by one deadline.
+"""Runs exit hooks one after the other: no hook affects another, and all end by one deadline.
 
-A hook is ended in three steps, each for what the one before cannot reach:
+A hook that exceeds its timeout is ended in three steps, each for what the one before cannot interrupt:
 
-1. the alarm raises ``HookTimedOut`` in it, again and again (Python code, and calls that a signal interrupts);
-2. a deputy thread takes over from a main thread that does not come out of a hook, runs the remaining hooks itself
-   and then hands over to ``take_over``, which ends the process;
-3. the watchdog (:mod:`graceful.hooks.watchdog`) ends the process when the GIL is held and no Python runs at all.
+1. the alarm raises ``HookTimedOut`` in it, repeatedly (Python code, and system calls that a signal interrupts);
+2. a standby thread takes over from a main thread that is stuck in a hook, runs the remaining hooks itself and then
+   calls ``take_over``, which ends the process;
+3. the watchdog (:mod:`graceful.hooks.watchdog`) ends the process if the GIL is held and no Python code can run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome
 from graceful.core.records import HookResult, HookSpec, Shutdown
 from graceful.core.text import one_line
+from graceful.hooks import log
 from graceful.hooks.alarm import Alarm
 from graceful.hooks.attempt import Attempt
 from graceful.hooks.calls import INVOKE_CODE
@@ -36,7 +37,25 @@ logger = logging.getLogger("graceful.hooks")
 
 PATIENCE = 0.5
 SHORTEST_PATIENCE = 0.05
-"""Seconds that a hook is given to come out of it after its alarm, before the deputy acts: a tenth of all, within."""
+"""Bounds of the seconds from a hook's alarm until the standby thread takes over: a tenth of the time of all hooks."""
+
+_claims: dict[int, object] = {}
+
+
+def claim() -> bool:
+    """Claim this process's exit hooks, which run once per process; False if they are claimed already.
+
+    A forked child has its own.
+    """
+    token = object()
+    # setdefault is atomic: two threads cannot both claim, and there is no lock that a fork could leave locked.
+    return _claims.setdefault(os.getpid(), token) is token
+
+
+def release() -> None:
+    """Release the claim, in a process that lives on and may run its exit hooks again, such as a test runner."""
+    _claims.pop(os.getpid(), None)
+
 
 TakeOver = Callable[[tuple[HookResult, ...]], NoReturn]
 
@@ -51,30 +70,29 @@ def run_hooks(
     take_over: TakeOver | None = None,
     of_horse: bool = False,
 ) -> tuple[HookResult, ...]:
-    """Run exit hooks in their order and say how each went; nothing that a hook raises comes out of here.
+    """Run exit hooks in order and return their results; nothing that a hook raises propagates.
 
-    Call it in the main thread: the alarm works nowhere else. A child that a hook forked never returns from here.
+    Call it in the main thread: the alarm works only there. A child that a hook forked never returns from here.
 
     Args:
         specs: the hooks.
-        shutdown: makes what a hook may know of the shutdown, given the instant by which the hook must be over.
-        deadline: when all hooks must be over.
-        on_start: told before each hook, with the seconds that it may take.
-        on_end: told after each hook, also of one that was skipped.
-        take_over: ends the process, given all results, after the main thread had to be given up. Without it there
-            is no deputy, and a hook that no signal gets out of holds up the caller.
-        of_horse: these run after each job: the log calls them horse exit hooks, and is short when all is well.
+        shutdown: builds the hook's argument from the hook's own deadline.
+        deadline: of all hooks together.
+        on_start: called before each hook, with the seconds that it may take.
+        on_end: called after each hook, skipped ones included.
+        take_over: ends the process, given all results, after the main thread had to be abandoned. Without it there is
+            no standby thread, and a hook that no signal interrupts blocks the caller.
+        of_horse: these run after each job: they are logged as horse exit hooks, at level DEBUG if they succeed.
 
     Returns:
-        one result a hook, in their order.
+        one result per hook, in order.
     """
-    course = _Course(specs, shutdown, deadline, on_start, on_end, take_over, of_horse)
-    return course.run()
+    return _Run(specs, shutdown, deadline, on_start, on_end, take_over, of_horse).run()
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """What the thread in charge does just now, and until when; ``spec`` is None between two hooks."""
+    """What the thread in charge is doing, and until when; ``spec`` is None between two hooks."""
 
     limit: Deadline
     spec: HookSpec | None = None
@@ -82,8 +100,8 @@ class _Stage:
     began: float = 0.0
 
 
-class _Course:
-    """One run through the hooks, and which thread is in charge of it."""
+class _Run:
+    """One run of all hooks, and which thread is in charge of it."""
 
     def __init__(
         self,
@@ -103,7 +121,7 @@ class _Course:
         self.take_over = take_over
         self.of_horse = of_horse
         self.patience = min(PATIENCE, max(SHORTEST_PATIENCE, deadline.left() / 10)) if take_over else 0.0
-        # The deputy needs its patience before the deadline, not behind it.
+        # The standby thread waits for its patience before the deadline, not after it.
         self.deadline = deadline.earlier(self.patience)
         self.pid = os.getpid()
         self.alarm = Alarm()
@@ -114,11 +132,11 @@ class _Course:
 
     def run(self) -> tuple[HookResult, ...]:
         with self.alarm:
-            deputy = self._appoint_deputy()
+            standby = self._start_standby()
             self._run_all()
             self._close()
-        if deputy is not None:
-            deputy.join(timeout=1)
+        if standby is not None:
+            standby.join(timeout=1)
         return tuple(self.results)
 
     def _run_all(self) -> None:
@@ -136,22 +154,22 @@ class _Course:
         self._enter(_Stage(limit, spec, seconds, began))
         attempt = Attempt(spec, seconds)
         reason = f"the exit hook {spec.name} took longer than {seconds:.3g} s"
-        # A deputy's own thread has no alarm; the next deputy watches it.
+        # A standby thread has no alarm; the next standby thread watches it.
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread:
             self.alarm.set(limit.left(), reason, attempt.note_stack)
-        attempt.make(self.shutdown(limit))
+        attempt.run(self.shutdown(limit))
         if os.getpid() != self.pid:
-            # A child that the hook forked and let return: it must not run its parent's end.
+            # A child that the hook forked and that returned: it must not go on with its parent's shutdown.
             os._exit(os.EX_SOFTWARE)
         if in_main_thread:
             self.alarm.off()
         self._finish(attempt.result(time.monotonic() - began), attempt.error)
 
     def _finish(self, result: HookResult, error: BaseException | None = None) -> None:
-        """Keep a result and tell everybody; a thread that is not in charge any more ends here."""
+        """Record and publish a result; a thread that is no longer in charge stops here."""
         self._enter(self._between_hooks(), result)
-        # The log comes after the report: where nobody reads it any more it holds whoever writes.
+        # The log comes after the report: a log pipe that nobody reads blocks its writer.
         _quietly(self.on_end, result)
         _quietly(_log, result, error, self.of_horse)
         _quietly(_send, result)
@@ -178,20 +196,20 @@ class _Course:
                 return
         _park()
 
-    def _appoint_deputy(self) -> threading.Thread | None:
+    def _start_standby(self) -> threading.Thread | None:
         if self.take_over is None:
             return None
-        deputy = threading.Thread(target=self._watch, name="graceful-hooks-deputy", daemon=True)
+        standby = threading.Thread(target=self._watch, name="graceful-hooks-standby", daemon=True)
         try:
-            deputy.start()
+            standby.start()
         except RuntimeError:  # no thread can be started any more
-            logger.warning("No deputy for the exit hooks: a hook that cannot be interrupted ends with the watchdog")
+            logger.warning(log.NO_STANDBY)
             return None
-        return deputy
+        return standby
 
     def _watch(self) -> None:
-        """Wait until all hooks have run, or take charge when the thread that runs them does not come out of one."""
-        # The alarm is for the main thread; the kernel may hand it to any thread that does not block it.
+        """Wait until all hooks have run, or take charge if the thread that runs them is stuck in one."""
+        # The alarm is for the main thread; the kernel may deliver it to any thread that does not block it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
         with self.changed:
             while not self.over:
@@ -207,17 +225,17 @@ class _Course:
         try:
             self._take_charge(stuck, stage)
         finally:
-            # take_over does not return; if it does, or raises, there is still nobody who could go on.
+            # take_over does not return; if it does, or raises, no thread could go on.
             os._exit(os.EX_SOFTWARE)
 
     def _take_charge(self, stuck: int, stage: _Stage) -> None:
         stack = frame_stack(sys._current_frames().get(stuck), below=INVOKE_CODE)
         with self.changed:
             self.stage = self._between_hooks()
-        self._appoint_deputy()
+        self._start_standby()
         if stage.spec is not None:
             attempt = Attempt(stage.spec, stage.seconds)
-            attempt.give_up(stack)
+            attempt.abandon(stack)
             self._finish(attempt.result(time.monotonic() - stage.began))
         self._run_all()
         self._close()
@@ -230,14 +248,14 @@ def _log(result: HookResult, error: BaseException | None, of_horse: bool) -> Non
     hook = f"{'Horse exit' if of_horse else 'Exit'} hook {result.name}"
     level = logging.DEBUG if of_horse else logging.INFO
     if result.outcome is HookOutcome.FAILED:
-        logger.error("%s failed: %s", hook, one_line(result.error), exc_info=error, extra=facts)
+        logger.error(log.FAILED, hook, one_line(result.error), exc_info=error, extra=facts)
     elif result.outcome is HookOutcome.TIMED_OUT:
-        logger.error("%s %s\n%s", hook, result.error, result.traceback, extra=facts)
+        logger.error(log.TIMED_OUT, hook, result.error, result.traceback, extra=facts)
     elif result.outcome is HookOutcome.SKIPPED:
-        logger.log(level, "%s skipped: %s", hook, one_line(result.detail), extra=facts)
+        logger.log(level, log.SKIPPED, hook, one_line(result.detail), extra=facts)
     else:
         said = f": {one_line(result.detail)}" if result.detail else ""
-        logger.log(level, "%s ok in %.1f ms%s", hook, result.seconds * 1000, said, extra=facts)
+        logger.log(level, log.OK, hook, result.seconds * 1000, said, extra=facts)
 
 
 def _send(result: HookResult) -> None:
@@ -245,17 +263,17 @@ def _send(result: HookResult) -> None:
 
 
 def _quietly(call: Callable[..., object], *args: object) -> None:
-    """Call it, and let nothing come out: after a hook that closed the log's stream even logging may raise."""
+    """Call it and swallow every error: after a hook that closed the log's stream even logging may raise."""
     try:
         call(*args)
     except BaseException:
         try:
-            logger.warning("%r failed beside the exit hooks", call, exc_info=True)
+            logger.warning(log.LISTENER_FAILED, call, exc_info=True)
         except BaseException:
             pass
 
 
 def _park() -> NoReturn:
-    """Wait for the end of the process, which another thread brings about."""
+    """Block until another thread ends the process."""
     while True:
         time.sleep(3600)

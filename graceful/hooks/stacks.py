@@ -1,4 +1,4 @@
-"""Where code stands: stacks noted cheaply, even in a signal handler, and turned to text later."""
+"""Stacks, recorded cheaply, even in a signal handler, and formatted later."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def frame_stack(frame: FrameType | None, below: CodeType | None = None) -> Stack
 
     Args:
         frame: the innermost frame.
-        below: end at the frame of this code and leave it out, since it is of no interest to the reader; unless
-            nothing is above it, because it is a function written in C that hangs.
+        below: stop before the frame of this code, which is not the hook's; unless no frame is above it, because a
+            C function hangs.
     """
     stack: Stack = []
     while frame is not None and (frame.f_code is not below or not stack):
@@ -25,7 +25,7 @@ def frame_stack(frame: FrameType | None, below: CodeType | None = None) -> Stack
 
 
 def coroutine_stack(coroutine: object) -> Stack:
-    """The stack of a coroutine that waits, down to what it waits for."""
+    """The stack of a coroutine that waits, down to the one that it awaits."""
     stack: Stack = []
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
@@ -38,7 +38,7 @@ def coroutine_stack(coroutine: object) -> Stack:
 
 
 def as_text(stack: Stack) -> str:
-    """The stack as a traceback shows it, most recent call last."""
+    """The stack formatted as a traceback, most recent call last."""
     lines = [
         traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
         for code, line in reversed(stack)

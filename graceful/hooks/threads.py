@@ -1,4 +1,4 @@
-"""Background threads that have to be told before the process ends."""
+"""Background threads that have to be stopped before the process ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from graceful.core.deadline import Deadline
 
 MARGIN_SECONDS = 0.1
-"""Kept of the hook's time, so that it can still say which threads did not stop."""
+"""Reserved of the hook's time, so that it can still report which threads did not stop."""
 
 
 class ThreadsStillRunning(RuntimeError):
-    """Registered threads did not stop in time, or could not be told to; the message names them."""
+    """Registered threads did not stop in time, or their ``stop`` failed; the message names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ def register_thread(
 ) -> None:
     """Have a thread stopped by the exit hook ``graceful.hooks.builtin.stop_threads``.
 
-    Registering it again replaces what was registered before. A forked child has none of its parent's threads.
+    Registering it again replaces the earlier registration. A forked child has none of its parent's threads.
 
     Args:
         thread: the thread, started or not.
-        stop: tells the thread to stop: an event that is set, or a function that is called. It must not wait.
+        stop: asks the thread to stop: an event that is set, or a function that is called. It must not block.
         timeout: seconds at most to wait for this thread, or None for as long as the hook may take.
 
     Raises:
@@ -47,16 +47,16 @@ def register_thread(
         raise TypeError(f"register_thread takes a threading.Thread, got: {thread!r}")
     if not isinstance(stop, threading.Event) and not callable(stop):
         raise TypeError(f"register_thread takes a threading.Event or a callable as stop, got: {stop!r}")
-    tell = stop.set if isinstance(stop, threading.Event) else stop
+    ask = stop.set if isinstance(stop, threading.Event) else stop
     own = os.getpid()
     _registered[:] = [
         entry for entry in _registered if entry.pid == own and entry.thread is not thread and _may_run(entry.thread)
     ]
-    _registered.append(_Registered(thread, tell, timeout, own))
+    _registered.append(_Registered(thread, ask, timeout, own))
 
 
 def stop_registered(deadline: Deadline) -> list[str]:
-    """Tell all registered threads to stop, then wait for each.
+    """Ask all registered threads to stop, then join each.
 
     Args:
         deadline: until when to wait.
@@ -65,10 +65,10 @@ def stop_registered(deadline: Deadline) -> list[str]:
         names of the threads that were running and have stopped.
 
     Raises:
-        ThreadsStillRunning: some have not stopped, or their ``stop`` failed; the others have been stopped all the same.
+        ThreadsStillRunning: some have not stopped, or their ``stop`` failed; the others have been stopped.
     """
     entries = [entry for entry in _registered if entry.pid == os.getpid() and _may_run(entry.thread)]
-    troubles = [*_tell(entries)]
+    troubles = [*_ask_to_stop(entries)]
     stopped = []
     for entry in entries:
         if entry.thread.ident is None or entry.thread is threading.current_thread():
@@ -85,12 +85,12 @@ def stop_registered(deadline: Deadline) -> list[str]:
     return stopped
 
 
-def _tell(entries: Iterable[_Registered]) -> Iterable[str]:
+def _ask_to_stop(entries: Iterable[_Registered]) -> Iterable[str]:
     for entry in entries:
         try:
             entry.stop()
         except Exception as error:
-            yield f"{entry.thread.name} could not be told: {type(error).__name__}: {error}"
+            yield f"{entry.thread.name} could not be asked to stop: {type(error).__name__}: {error}"
 
 
 def _may_run(thread: threading.Thread) -> bool:

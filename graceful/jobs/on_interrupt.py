@@ -1,4 +1,4 @@
-"""What becomes of a job that a shutdown interrupted, said by the job itself."""
+"""A job's own policy: whether an interruption requeues it or fails it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Policy = Literal["requeue", "fail"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 ATTRIBUTE = "graceful_on_interrupt"
 META_KEY = "graceful_on_interrupt"
-"""Key in ``job.meta`` that says it for one job alone, above the decorator and the setting."""
+"""Key in ``job.meta`` for the policy of one job; overrides the decorator and the setting."""
 
 MOST_LAYERS = 100
-"""Wrappers that are looked through; nobody has so many, but two that wrap each other never end."""
+"""Wrappers that are unwrapped at most: two that wrap each other would never end."""
 INNER = ("func", "__wrapped__", "__func__")
-"""What lies below: of a ``functools.partial`` and of a Django Task (``django.tasks.base.Task``, ``django_tasks.Task``),
-of ``functools.wraps``, and of a bound method."""
+"""Attributes that lead to the wrapped function: of a ``functools.partial`` and of a Django Task
+(``django.tasks.base.Task``, ``django_tasks.Task``), of ``functools.wraps``, and of a bound method."""
 
 # Not bound to Callable: a Django Task is decorated too, and cannot be called.
 F = TypeVar("F")
@@ -26,7 +26,7 @@ F = TypeVar("F")
 def on_interrupt(policy: Policy) -> Callable[[F], F]:
     """Decorator of a job function, or of a Django Task: what to do when a shutdown interrupts it.
 
-    It goes before ``GRACEFUL_INTERRUPTED_JOBS``; ``job.meta["graceful_on_interrupt"]`` goes before it.
+    It overrides ``GRACEFUL_INTERRUPTED_JOBS``; ``job.meta["graceful_on_interrupt"]`` overrides it.
 
     Args:
         policy: ``"requeue"`` puts the job back at the front of its queue; ``"fail"`` fails it for good, with its
@@ -40,10 +40,10 @@ def on_interrupt(policy: Policy) -> Callable[[F], F]:
         raise ValueError(f'on_interrupt takes "requeue" or "fail", got: {policy!r}{hint}')
 
     def decorate(function: F) -> F:
-        # A Task is frozen and a bound method takes no attribute: it is said of the function below.
+        # A Task is frozen and a bound method takes no attributes: the wrapped function gets it.
         target: Any = function
         for _ in range(MOST_LAYERS):
-            # What is set on a staticmethod or classmethod object is not seen on what it gives out.
+            # An attribute of a staticmethod or classmethod object is not visible on the function that it returns.
             target = getattr(target, "__func__", target)
             try:
                 setattr(target, ATTRIBUTE, policy)
@@ -56,12 +56,12 @@ def on_interrupt(policy: Policy) -> Callable[[F], F]:
 
 
 def policy_of(function: object, meta: Mapping[str, Any] | None) -> Policy | None:
-    """What a job says of its interruption, or None where it says nothing.
+    """A job's own policy, or None if it has none.
 
-    Never raises: it is asked while a worker is coming to its end, and a wrong word in ``meta`` counts as none.
+    Never raises: it is read during a shutdown, and an invalid value in ``meta`` counts as none.
 
     Args:
-        function: the job's function, None where it could not be imported. The outermost word counts. It is also found
+        function: the job's function, None if it could not be imported. The outermost policy counts. It is also found
             below decorators that use ``functools.wraps``, a ``functools.partial``, a bound method, and a Django Task.
         meta: the job's ``meta``.
     """
@@ -87,7 +87,7 @@ def _inner(layer: object) -> Any:
 
 
 def _attribute(layer: object, name: str) -> Any:
-    """An attribute, or None where there is none: a job's function may be any object."""
+    """An attribute, or None: a job's function may be any object."""
     try:
         return getattr(layer, name, None)
     except Exception:

@@ -1,4 +1,4 @@
-"""How far a job is, read from outside, without unpickling anything of it."""
+"""A job's progress, read from outside without unpickling anything."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class JobInRedis(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one ``resumable`` loop of a job is, as it was saved last.
+    """Progress of one ``resumable`` loop of a job, as last saved.
 
     Args:
         name: the loop's name.
         done: finished items.
-        total: how many there are in all, None where that is not known.
-        finished: whether it came to its end.
+        total: how many there are in all, None if unknown.
+        finished: whether the loop has ended.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def share(self) -> float | None:
-        """The finished share, between 0 and 1; None where the total is not known."""
+        """The finished share, between 0 and 1; None if the total is unknown."""
         if self.finished:
             return 1.0
         return None if not self.total else min(1.0, self.done / self.total)
@@ -47,12 +47,12 @@ class Progress:
 def progress(job: JobInRedis) -> tuple[Progress, ...]:
     """The loops of a job, in the order in which they began; empty once the job has succeeded.
 
-    Saved every few seconds (``save_every`` of ``resumable``), and as current as that.
+    It is saved every few seconds (``save_every`` of ``resumable``).
     """
     try:
         return progress_in(read(job.connection.hget(job.key, FIELD)))
     except (CursorMismatch, KeyError, TypeError, AttributeError):
-        return ()  # Of another version, or not ours: nothing that a page should break at.
+        return ()  # Of another version, or not ours: no reason for a page to fail.
 
 
 def progress_in(saved: Mapping[str, Any]) -> tuple[Progress, ...]:

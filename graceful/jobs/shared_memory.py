@@ -1,8 +1,7 @@
-"""The memory that a worker and its horse share: how the job is told of a shutdown, and how it went.
+"""The memory that a worker and its horse share: the request for a shutdown one way, the result of the job the other.
 
-Shared memory rather than a pipe or a signal, because it holds from the first instant of the horse's life to its last:
-what the worker writes before the horse is born, the horse reads; what the horse wrote before it was killed, the
-worker reads.
+Shared memory rather than a pipe or a signal, because it works from the horse's start to its end: the horse reads what
+the worker wrote before the fork, and the worker reads what the horse wrote before it was killed.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ _SIZE = mmap.PAGESIZE
 
 
 class Verdict(IntEnum):
-    """What the horse says of its job."""
+    """The result of the job, written by the horse."""
 
     NONE = 0
     FINISHED = 1
     FAILED = 2
     INTERRUPTED = 3
     UNSTARTED = 4
-    """It could not be started, because Redis was away; nothing of it was done."""
+    """It could not be started, because Redis was unreachable."""
     TAKEN = 5
-    """It was not started, because it was not this worker's any more."""
+    """It was not started, because this worker no longer held it."""
     UNSETTLED = 6
-    """``perform_job`` returned, and RQ was told of no end: the worker's class has a way of its own to run jobs."""
+    """``perform_job`` returned, and RQ recorded no result: the worker class runs jobs in its own way."""
 
 
 class Stage(IntEnum):
-    """Where the horse is in the life of its job."""
+    """What the horse is doing."""
 
     STARTING = 0
     RUNNING = 1
@@ -70,7 +69,7 @@ class SharedMemory:
         self._page = mmap.mmap(self.memory, _SIZE)
 
     def reset(self) -> None:
-        """Make it ready for the next job; what was said of the shutdown stays."""
+        """Prepare for the next job; the shutdown request stays."""
         self._page[_INTERRUPT] = 0
         self._page[_VERDICT] = Verdict.NONE
         self._page[_STAGE] = Stage.STARTING
@@ -80,12 +79,12 @@ class SharedMemory:
         os.lseek(self.stacks, 0, os.SEEK_SET)
 
     def announce(self, limits: Limits) -> None:
-        """Tell the job that a shutdown was asked for, and until when it may run."""
+        """Tell the job that a shutdown was requested, and its limits."""
         _TIMES.pack_into(self._page, 0, limits.soft.at, limits.hard.at, limits.end.at)
         self._page[_REQUESTED] = 1
 
     def withdraw(self) -> None:
-        """Unsay a shutdown."""
+        """Withdraw the shutdown request."""
         self._page[_REQUESTED] = 0
 
     @property
@@ -94,7 +93,7 @@ class SharedMemory:
 
     @property
     def limits(self) -> Limits | None:
-        """The limits of the shutdown, or None where none was asked for."""
+        """The limits of the shutdown, or None if none was requested."""
         if not self.announced:
             return None
         soft, hard, end = _TIMES.unpack_from(self._page, 0)
@@ -127,7 +126,7 @@ class SharedMemory:
 
     @property
     def policy(self) -> str | None:
-        """What the job itself says of its interruption: ``"requeue"``, ``"fail"``, or None."""
+        """The job's own policy: ``"requeue"``, ``"fail"``, or None."""
         return (None, "requeue", "fail")[self._page[_POLICY]]
 
     @policy.setter
@@ -155,19 +154,19 @@ class SharedMemory:
         _WORKER.pack_into(self._page, _WORKER_AT, pid)
 
     def write_stack(self, text: str) -> None:
-        """Keep where the job stood; replaces what was kept before."""
+        """Store the job's stack; replaces the previous one."""
         os.ftruncate(self.stacks, 0)
         os.pwrite(self.stacks, text.encode("utf-8", "replace"), 0)
         os.lseek(self.stacks, 0, os.SEEK_END)
 
     def read_stack(self) -> str:
-        """Where the job stood when it was interrupted, or what faulthandler wrote for it."""
+        """The stack of the job when it was interrupted, or what faulthandler wrote."""
         return os.pread(self.stacks, 4 * TEXT_LIMIT, 0).decode("utf-8", "replace").strip("\n")
 
     def close(self) -> None:
         self._page.close()
         for descriptor in (self.memory, self.stacks):
-            with contextlib.suppress(OSError):  # An exit hook may have closed every descriptor there is.
+            with contextlib.suppress(OSError):  # An exit hook may have closed all descriptors.
                 os.close(descriptor)
 
 

@@ -1,8 +1,8 @@
-"""The archive: shutdown reports in the database, each stored once, whoever brings it and however often.
+"""The archive: shutdown reports in the database, each stored once, however many processes try.
 
 Reports are stored over a connection of their own in a thread of its own. Of its own, because Django's connections
 belong to a thread, exit hooks may have closed the worker's, pool included, and a request's may be in a transaction
-that is rolled back; in a thread, because nothing else bounds the time that a hanging database takes.
+that is rolled back; in a thread, because nothing else bounds the time that a hung database takes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
 from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
+from graceful.reports import log
 from graceful.reports.rows import ReportRows, record_of, rows_of, stored_time
 
 RETRY_SECONDS = 0.02
@@ -33,8 +34,8 @@ RETRY_SECONDS = 0.02
 logger = logging.getLogger("graceful.reports")
 
 
-class Holder(Protocol):
-    """Where reports wait for the archive: :class:`Journal` or :class:`Spool`."""
+class ReportSource(Protocol):
+    """Where reports wait to be archived: :class:`Journal` or :class:`Spool`."""
 
     def entries(self) -> list[ShutdownReport]: ...
 
@@ -44,63 +45,63 @@ class Holder(Protocol):
 
 
 def store(report: ShutdownReport, *, seconds: float) -> bool:
-    """Store a report; one that is stored already stays, unless this one knows what became of a job and that one not.
+    """Store a report. A stored one is replaced only by one that knows the outcome of more of the same jobs.
 
-    Never raises. A database that hangs is left behind after ``seconds``, with the thread that waits for it.
+    Never raises. A database that hangs is abandoned after ``seconds``, with the thread that waits for it.
 
     Args:
-        report: sealed or not; what is stored is what it says now.
+        report: sealed or not; it is stored as it is now.
         seconds: the longest that the caller can wait.
 
     Returns:
-        True when the report is in the database, whoever put it there.
+        True if the report is in the database, whichever process stored it.
     """
-    errand = _Errand([report], Deadline.after(seconds))
-    errand.run_for(seconds)
-    return report.id in errand.stored
+    thread = _StoreThread([report], Deadline.after(seconds))
+    thread.run_for(seconds)
+    return report.id in thread.stored
 
 
-def archive_pending(holder: Holder, seconds: float) -> int:
+def archive_pending(source: ReportSource, seconds: float) -> int:
     """Store the reports that wait in a journal or a spool, and remove them there.
 
-    Never raises. What is not done within ``seconds`` is left for the next time, except that a server behind
-    ``holder`` that does not answer holds the caller for as long as its connection's own timeouts say.
+    Never raises. What is not done within ``seconds`` is left for the next run. An unreachable server behind
+    ``source`` blocks the caller for as long as its connection's own timeouts allow.
 
     Returns:
-        How many reports were brought home.
+        How many reports were archived.
     """
     try:
-        return archive_pending_or_raise(holder, seconds)
+        return archive_pending_or_raise(source, seconds)
     except (RedisError, OSError) as error:
-        logger.warning("Shutdown reports in %s could not be brought home: %s", holder, error)
+        logger.warning(log.NOT_ARCHIVED, source, error)
         return 0
 
 
-def archive_pending_or_raise(holder: Holder, seconds: float) -> int:
+def archive_pending_or_raise(source: ReportSource, seconds: float) -> int:
     """As :func:`archive_pending`.
 
     Raises:
-        redis.RedisError, OSError: what ``holder`` raises when it cannot be reached.
+        redis.RedisError, OSError: ``source`` is unreachable.
     """
     deadline = Deadline.after(seconds)
-    reports = holder.entries()
+    reports = source.entries()
     if not reports:
         return 0
-    errand = _Errand(reports, deadline)
-    errand.run_for(deadline.left())
-    # Left behind, the errand may still go on: what counts is what it had done by now.
-    stored, refused = list(errand.stored), dict(errand.refused)
-    holder.remove(*stored)
+    thread = _StoreThread(reports, deadline)
+    thread.run_for(deadline.left())
+    # An abandoned thread may still run: what counts is what it has stored by now.
+    stored, refused = list(thread.stored), dict(thread.refused)
+    source.remove(*stored)
     for report_id, why in refused.items():
-        holder.set_aside(report_id, why)
+        source.set_aside(report_id, why)
     return len(stored)
 
 
 def read(report_id: str) -> ShutdownReport | None:
-    """A stored report, or None when there is none.
+    """A stored report, or None if there is none.
 
     Raises:
-        django.db.DatabaseError: the database does not answer.
+        django.db.DatabaseError: the database is unreachable.
     """
     found = ArchivedReport.objects.filter(pk=report_id).first()
     return record_of(found) if found else None
@@ -122,7 +123,7 @@ def remove_old(keep: timedelta, batch: int = 500) -> int:
             with transaction.atomic(using=alias):
                 removed += _delete(ids, alias)
     except (DatabaseError, OverflowError) as error:
-        logger.warning("Old shutdown reports could not be removed: %s", error)
+        logger.warning(log.OLD_NOT_REMOVED, error)
     return removed
 
 
@@ -133,8 +134,8 @@ def _delete(ids: Sequence[str], alias: str) -> int:
     return ArchivedReport.objects.using(alias).filter(pk__in=ids).delete()[1].get(ArchivedReport._meta.label, 0)
 
 
-class _Errand(Thread):
-    """Stores some reports over a connection that is closed again; ends when it is done, fails, or is late."""
+class _StoreThread(Thread):
+    """Stores reports over a connection of its own; ends when it is done, fails, or runs out of time."""
 
     def __init__(self, reports: Sequence[ShutdownReport], deadline: Deadline) -> None:
         super().__init__(name="graceful-archive", daemon=True)
@@ -146,12 +147,12 @@ class _Errand(Thread):
     def run_for(self, seconds: float) -> None:
         try:
             self.start()
-        except RuntimeError as error:  # no thread to be had
-            logger.warning("Shutdown reports could not be stored: %s", error)
+        except RuntimeError as error:  # no thread can be started
+            logger.warning(log.NOT_STORED, error)
             return
         self.join(max(0.0, seconds))
         if self.is_alive():
-            logger.warning("The database took longer than %.2f s to store shutdown reports", seconds)
+            logger.warning(log.DATABASE_SLOW, seconds)
 
     def run(self) -> None:
         try:
@@ -165,11 +166,11 @@ class _Errand(Thread):
             finally:
                 connection.close()
         except Exception as error:
-            # Whatever it is, a driver's own error included, it must not end in a traceback of a nameless thread.
-            logger.warning("Shutdown reports could not be stored: %s: %s", type(error).__name__, error)
+            # Any error, a driver's own included, becomes a log line and not a background thread's traceback.
+            logger.warning(log.NOT_STORED, f"{type(error).__name__}: {error}")
 
     def _store(self, report: ShutdownReport, alias: str) -> None:
-        """Store one report, or note that the database does not take it; lets errors of the connection through."""
+        """Store one report, or record that the database refuses it; connection errors pass through."""
         try:
             rows = rows_of(report)
             while not _insert(rows, alias, self.deadline):
@@ -178,12 +179,12 @@ class _Errand(Thread):
         except (InterfaceError, OperationalError):
             raise
         except (DatabaseError, UnreadableReport, ValueError, OverflowError) as error:
-            logger.warning("Shutdown report %s cannot be stored: %s", report.id, error)
+            logger.warning(log.REFUSED, report.id, error)
             self.refused[report.id] = f"the archive refused it: {error}"
 
 
 def _insert(rows: ReportRows, alias: str, deadline: Deadline) -> bool:
-    """Insert a report with its rows unless it is there already; False: the database is locked, try again."""
+    """Insert a report with its rows unless it is there already; False if the database is locked: retry."""
     try:
         try:
             _write(rows, alias)
@@ -192,7 +193,7 @@ def _insert(rows: ReportRows, alias: str, deadline: Deadline) -> bool:
             if there is None:
                 raise
             if knows_more(rows.record, record_of(there)):
-                with suppress(IntegrityError):  # Somebody else was quicker.
+                with suppress(IntegrityError):  # Another process was faster.
                     _write(rows, alias, instead=True)
     except OperationalError as error:
         if "locked" in str(error) and not deadline.expired:
@@ -202,7 +203,7 @@ def _insert(rows: ReportRows, alias: str, deadline: Deadline) -> bool:
 
 
 def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
-    # A write comes first: in SQLite a transaction that has read cannot always go on to write.
+    # The write comes first: in SQLite a transaction that has read cannot always be upgraded to a write.
     with transaction.atomic(using=alias):
         if instead:
             _delete([rows.report.pk], alias)

@@ -1,7 +1,7 @@
 """The journal: shutdown reports in Redis, while they are written and until the archive has them.
 
-One hash, ``graceful:journal``: the field is the report's id, the value its JSON (never pickle). What cannot be read is
-moved into a second hash, so that it neither gets lost nor comes up again.
+One hash, ``graceful:journal``: the field is the report's id, the value its JSON (never pickle). Unreadable
+entries are moved to a second hash, so that they are kept and not read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNREADABLE_KEY = "graceful:journal:unreadable"
 READ_LIMIT = 4 * report_json.ENTRY_LIMIT
 """Bytes of an entry that are read; a longer one is unreadable without being fetched."""
 BATCH = 50
-"""Entries fetched with one command, so that one answer stays below some 50 MiB."""
+"""Entries fetched with one command, so that one reply stays below some 50 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class JournalContent:
 
     Args:
         sealed: reports that are complete and wait for the archive.
-        open: reports of workers that are on their way, or that died on it.
-        set_aside: how many unreadable entries were moved away by this reading.
+        open: reports of workers whose shutdown is in progress, or that died during it.
+        set_aside: how many unreadable entries this read moved away.
     """
 
     sealed: tuple[ShutdownReport, ...]
@@ -54,12 +54,12 @@ class Journal:
         return "the journal in Redis"
 
     def write(self, report: ShutdownReport) -> None:
-        """Write a report, or write it anew: one command."""
+        """Write or overwrite a report: one command."""
         text = report_json.dump(report)
         self._retrying(lambda: self.connection.hset(JOURNAL_KEY, report.id, text))
 
     def remove(self, *report_ids: str) -> None:
-        """Remove entries; those that are not there do no harm."""
+        """Remove entries; missing ones are ignored."""
         if report_ids:
             self._retrying(lambda: self.connection.hdel(JOURNAL_KEY, *report_ids))
 
@@ -104,7 +104,7 @@ class Journal:
         return set_aside.retrying(self.connection, (JOURNAL_KEY,), command)
 
     def _measured(self, fields: list[Any]) -> tuple[list[Any], list[tuple[Any, str]]]:
-        """The fields whose values may be fetched, and those whose values are too long, with the reason."""
+        """The fields whose values may be fetched, and those whose values are too long, each with the reason."""
         pipeline = self.connection.pipeline(transaction=False)
         for field in fields:
             pipeline.hstrlen(JOURNAL_KEY, field)

@@ -11,7 +11,7 @@ from graceful.core.text import one_line
 from graceful.reports.text import seconds_text
 
 STOPPED = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED)
-"""What the shutdown did to a job that it did not let finish."""
+"""Outcomes of jobs that the shutdown ended."""
 
 logger = logging.getLogger("graceful.shutdown")
 
@@ -20,7 +20,7 @@ def log_line(report: ShutdownReport) -> str:
     """The shutdown in one line.
 
     For instance ``Shutdown of worker web-1.4242: clean after 2.31 s (SIGTERM; 3 jobs finished, 0 failed; hooks 4/4 ok;
-    exit code 0)``. What comes from outside has its control characters escaped, so that it stays one line.
+    exit code 0)``. Control characters in foreign text are escaped, so that it stays one line.
     """
     outcome = (report.outcome or report.phase).replace("_", " ")
     after = "" if report.seconds.total is None else f" after {seconds_text(report.seconds.total)}"
@@ -38,13 +38,13 @@ def log_line(report: ShutdownReport) -> str:
 
 
 def log_shutdown(report: ShutdownReport) -> None:
-    """Log the line to ``graceful.shutdown``, with its facts as ``extra``: INFO if all was clean, WARNING otherwise."""
+    """Log the line to ``graceful.shutdown``, its facts as ``extra``: INFO if it was clean, WARNING otherwise."""
     level = logging.INFO if report.outcome is Outcome.CLEAN else logging.WARNING
     logger.log(level, "%s", log_line(report), extra=log_extra(report))
 
 
 def log_extra(report: ShutdownReport) -> dict[str, Any]:
-    """The facts of the line for structured logs; by their prefix they meet no attribute of a ``LogRecord``."""
+    """The facts of the line for structured logs; the prefix avoids clashes with attributes of a ``LogRecord``."""
     ok, of_all = hooks_count(report)
     return {
         "shutdown_id": report.id,

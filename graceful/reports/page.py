@@ -1,4 +1,4 @@
-"""A shutdown report as a web page shows it: words and lengths of time ready to be put into a template.
+"""A shutdown report as a web page shows it: words and durations ready for the template.
 
 Every text from outside has its control and direction characters escaped, so that it cannot disguise itself; the
 template does the escaping of HTML.
@@ -20,7 +20,7 @@ from graceful.reports.timeline import Bar, timeline
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A label, what it says, and perhaps a few words in addition."""
+    """A label, its value, and an optional note."""
 
     label: str
     value: str
@@ -29,7 +29,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One job that the shutdown met."""
+    """One job that was in flight."""
 
     id: str
     function: str

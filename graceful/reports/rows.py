@@ -1,4 +1,4 @@
-"""The way between a report's record and its rows in the database."""
+"""Conversion between a report's record and its rows in the database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rows_of(record: records.ShutdownReport) -> ReportRows:
     Raises:
         UnreadableReport: the record holds what its own JSON form cannot hold.
     """
-    # The way over JSON takes out what a database refuses: NUL, lone surrogates, numbers that are too large.
+    # The round trip through JSON removes what a database refuses: NUL, lone surrogates, numbers that are too large.
     clean = report_json.load(report_json.dump(record))
     report = ShutdownReport(
         id=clean.id,
@@ -106,7 +106,7 @@ def stored_time(moment: datetime) -> datetime:
 
 
 def local_time(moment: datetime) -> datetime:
-    """A time in the zone of the page; one at an end of the calendar, where that has none, stays as it is."""
+    """A time in the current time zone; at the ends of the calendar, where that overflows, the time as it is."""
     try:
         return timezone.localtime(moment) if timezone.is_aware(moment) else moment
     except (OverflowError, ValueError):

@@ -1,7 +1,7 @@
-"""What stands under our keys in Redis and is not ours: it is moved away, so that it is kept and stops nobody.
+"""Foreign or unreadable data under our Redis keys is moved aside: it is kept, and no worker fails because of it.
 
-Everybody who may write to the server may write to these keys. A key of another Redis type than ours is renamed, with
-an end to its life; an entry of a hash that cannot be read goes into a second hash, which has a bound.
+Every client of the server can write to these keys. A key of the wrong type is renamed and expires after a week; an
+unreadable entry of a hash is moved to a second hash of bounded size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from redis import Redis, ResponseError
 
 from graceful.core.text import one_line
+from graceful.reports import log
 
 TYPES = {
     "graceful:workers": "hash",
@@ -24,13 +25,13 @@ TYPES = {
     "graceful:journal:unreadable": "hash",
 }
 FAMILIES = {"graceful:on:": "set", "graceful:held:": "hash"}
-"""Redis types of our keys, and of those that begin so."""
+"""Redis types of our keys, and of keys with these prefixes."""
 WRONG_TYPE_SUFFIX = ":wrong-type"
 KEPT_SECONDS = 7 * 24 * 3600
-"""A key of a wrong type is kept for so long under its new name."""
+"""How long a key of the wrong type is kept under its new name."""
 UNREADABLE_SUFFIX = ":unreadable"
 MOST_UNREADABLE = 1000
-"""Unreadable entries that are kept, of each hash; what comes after them is logged and dropped."""
+"""Unreadable entries kept for each hash; further ones are logged and dropped."""
 
 RENAME_SCRIPT = """
 -- KEYS: in turn a key, and its new name. ARGV: seconds to keep it, then the right type of each key.
@@ -62,27 +63,27 @@ logger = logging.getLogger("graceful.reports")
 
 
 def retrying(connection: Redis, keys: Iterable[str], command: Callable[[], T]) -> T:
-    """What a command answers; where one of our keys is of a wrong type that is set aside, and it is sent once more.
+    """The reply to a command; if one of our keys has the wrong type, it is set aside and the command is retried.
 
     Args:
         connection: a client of the server.
-        keys: the keys that the command uses; those that are not ours are left alone.
-        command: sends it; it must have changed nothing where it was refused.
+        keys: the keys that the command uses; keys that are not ours are left alone.
+        command: sends it; a refused command must have changed nothing.
 
     Raises:
-        redis.RedisError: Redis did not answer, or refused.
+        redis.RedisError: Redis is unreachable, or refused.
     """
     try:
         return command()
     except ResponseError as error:
-        # Within a script Redis 6.2 puts the word behind others.
+        # From within a script Redis 6.2 does not put the word first.
         if "WRONGTYPE" not in str(error) or not wrong_types(connection, keys):
             raise
         return command()
 
 
 class Script:
-    """A Lua script that is sent once more after a key of a wrong type was set aside; see :func:`retrying`.
+    """A Lua script that is retried after a key of the wrong type was set aside; see :func:`retrying`.
 
     Args:
         connection: a client of the server.
@@ -97,19 +98,19 @@ class Script:
         """Its reply.
 
         Raises:
-            redis.RedisError: Redis did not answer, or refused.
+            redis.RedisError: Redis is unreachable, or refused.
         """
         return retrying(self._connection, keys, lambda: self._script(keys=keys, args=args))
 
 
 def wrong_types(connection: Redis, keys: Iterable[str]) -> bool:
-    """Rename those of our keys that are of a wrong type, in one step.
+    """Rename those of our keys that have the wrong type, atomically.
 
     Returns:
         whether there were any.
 
     Raises:
-        redis.RedisError: Redis did not answer.
+        redis.RedisError: Redis is unreachable.
     """
     right = {key: kind for key in map(str, keys) if (kind := type_of(key))}
     if not right:
@@ -119,7 +120,7 @@ def wrong_types(connection: Redis, keys: Iterable[str]) -> bool:
     found = [part.decode() if isinstance(part, bytes) else part for part in reply]
     for key, kind in zip(found[::2], found[1::2], strict=True):
         name = one_line(key)
-        logger.error("Key %s was a %s, not a %s: renamed to %s%s", name, kind, right[key], name, WRONG_TYPE_SUFFIX)
+        logger.error(log.WRONG_TYPE, name, kind, right[key], name + WRONG_TYPE_SUFFIX)
     return bool(found)
 
 
@@ -129,17 +130,17 @@ def type_of(key: str) -> str | None:
 
 
 def entry(connection: Redis, key: str, field: str | bytes, why: str) -> bool:
-    """Move one entry of a hash to its unreadable ones, in one step, within the server.
+    """Move one entry of a hash to its unreadable ones, atomically.
 
     Returns:
-        False if there is no such entry: somebody else was quicker.
+        False if there is no such entry: another process was faster.
 
     Raises:
-        redis.RedisError: Redis did not answer.
+        redis.RedisError: Redis is unreachable.
     """
     keys = (key, key + UNREADABLE_SUFFIX)
     moved = retrying(connection, keys, lambda: connection.eval(SET_ASIDE, 2, *keys, field, MOST_UNREADABLE))
     if moved:
         text = field.decode("utf-8", "backslashreplace") if isinstance(field, bytes) else field
-        logger.warning("Entry %s of %s cannot be read, it is now in %s: %s", one_line(text)[:100], *keys, one_line(why))
+        logger.warning(log.UNREADABLE_ENTRY, one_line(text)[:100], *keys, one_line(why))
     return bool(moved)

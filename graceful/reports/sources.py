@@ -1,4 +1,4 @@
-"""Everywhere that reports wait for the archive: the journals of all queues' servers, and this machine's spool."""
+"""Where reports wait to be archived: the journals on the servers of all queues, and this machine's spool."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from redis.retry import Retry
 
 from graceful.conf import settings
 from graceful.core.deadline import Deadline
-from graceful.reports.archive import Holder, archive_pending_or_raise
+from graceful.reports import log
+from graceful.reports.archive import ReportSource, archive_pending_or_raise
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
 
-REST_SECONDS = 30.0
-"""A page does not try again for so long after a visit that found a server away or took too long."""
+PAUSE_SECONDS = 30.0
+"""After an attempt that found a server unreachable or took too long, pages do not try again for so long."""
 
 NO_PART_OF_A_CONNECTION = frozenset(
     {"DEFAULT_TIMEOUT", "DEFAULT_RESULT_TTL", "ASYNC", "AUTOCOMMIT", "COMMIT_MODE", "QUEUE_CLASS", "SERIALIZER"}
 )
-"""Keys of django-rq's queue settings that say nothing of the server (django-rq 4.0 to 4.2)."""
+"""Keys of django-rq's queue settings that do not describe the server (django-rq 4.0 to 4.2)."""
 
 logger = logging.getLogger("graceful.reports")
 
@@ -36,7 +37,7 @@ def journals(seconds: float) -> list[Journal]:
     """The journal of each server that ``RQ_QUEUES`` names, once per server.
 
     Args:
-        seconds: for all servers; connecting and each command may take an equal share, and there is no second try.
+        seconds: for all servers; connecting and each command may take an equal share, and there is no retry.
     """
     queue_of: list[str] = []
     seen: list[dict[str, Any]] = []
@@ -46,89 +47,89 @@ def journals(seconds: float) -> list[Journal]:
             seen.append(server)
             queue_of.append(name)
     share = max(0.01, seconds / (len(queue_of) + 1))
-    return [Journal(_impatient(get_connection(name), share)) for name in queue_of]
+    return [Journal(_with_timeout(get_connection(name), share)) for name in queue_of]
 
 
 @dataclass(frozen=True, slots=True)
-class Homecoming:
-    """What came of bringing reports home.
+class ArchiveRun:
+    """What one run over all sources did.
 
     Args:
-        brought: how many reports are in the archive now.
-        failures: in words, each place that could not be reached and why.
+        archived: how many reports were archived.
+        failures: each source that was unreachable, and why.
         closed: how many reports of dead workers were closed.
     """
 
-    brought: int
+    archived: int
     failures: tuple[str, ...]
     closed: int = 0
 
 
-def bring_all_home(seconds: float, reap: Callable[[Redis], int] | None = None) -> Homecoming:
+def archive_everything(seconds: float, reap: Callable[[Redis], int] | None = None) -> ArchiveRun:
     """Archive what waits in all journals and in the spool. Never raises.
 
     Args:
-        seconds: for all of them; a server that does not answer takes at most an equal share.
-        reap: closes the reports of dead workers on a server, and says how many there were
-            (:func:`graceful.worker.cluster.reaping.reap`, which this room does not know).
+        seconds: for all of them; an unreachable server takes at most an equal share.
+        reap: closes the reports of dead workers on a server, and returns how many there were
+            (:func:`graceful.worker.cluster.reaper.reap`; reports must not import the worker).
     """
     deadline = Deadline.after(seconds)
-    brought = closed = 0
+    archived = closed = 0
     failures: list[str] = []
     try:
-        holders: list[Holder] = [Spool(settings().spool_dir), *journals(seconds)]
-    except Exception as error:  # wrong settings of queues or of ours raise anything
-        return Homecoming(0, (f"the settings: {error}",))
-    for place, holder in enumerate(holders):
+        sources: list[ReportSource] = [Spool(settings().spool_dir), *journals(seconds)]
+    except Exception as error:  # wrong queue settings can raise anything
+        return ArchiveRun(0, (f"the settings: {error}",))
+    for place, source in enumerate(sources):
         try:
-            if reap is not None and isinstance(holder, Journal):
-                closed += reap(holder.connection)
-            brought += archive_pending_or_raise(holder, deadline.left() / (len(holders) - place))
+            if reap is not None and isinstance(source, Journal):
+                closed += reap(source.connection)
+            archived += archive_pending_or_raise(source, deadline.left() / (len(sources) - place))
         except (RedisError, OSError) as error:
-            failures.append(f"{holder}: {error}")
+            failures.append(f"{source}: {error}")
         finally:
-            if isinstance(holder, Journal):
-                holder.connection.close()
-    return Homecoming(brought, tuple(failures), closed)
+            if isinstance(source, Journal):
+                source.connection.close()
+    return ArchiveRun(archived, tuple(failures), closed)
 
 
-class Visits:
-    """Bringing reports home while somebody waits for a page: one at a time, and none for a while after a bad one."""
+class PageArchiver:
+    """Archives reports while a page waits: one run at a time, and a pause after one that failed."""
 
     def __init__(self) -> None:
-        self.rest_until = 0.0
-        self._under_way = Lock()
+        self.paused_until = 0.0
+        self._running = Lock()
 
-    def pay(self, seconds: float, reap: Callable[[Redis], int] | None = None) -> bool:
-        """As :func:`bring_all_home`, for at most ``seconds``; returns whether all was reached in time. Never raises."""
-        if time.monotonic() < self.rest_until or not self._under_way.acquire(blocking=False):
+    def run(self, seconds: float, reap: Callable[[Redis], int] | None = None) -> bool:
+        """As :func:`archive_everything`, for at most ``seconds``; whether all was done in time. Never raises."""
+        if time.monotonic() < self.paused_until or not self._running.acquire(blocking=False):
             return False
-        visit = Thread(target=self._visit, args=(seconds, reap), name="graceful-visit", daemon=True)
+        thread = Thread(target=self._archive, args=(seconds, reap), name="graceful-page-archiver", daemon=True)
         try:
-            visit.start()
-        except RuntimeError:  # no thread to be had
-            self._under_way.release()
+            thread.start()
+        except RuntimeError:  # no thread can be started
+            self._running.release()
             return False
-        visit.join(seconds)
-        return not visit.is_alive() and time.monotonic() >= self.rest_until
+        thread.join(seconds)
+        return not thread.is_alive() and time.monotonic() >= self.paused_until
 
-    def _visit(self, seconds: float, reap: Callable[[Redis], int] | None) -> None:
+    def _archive(self, seconds: float, reap: Callable[[Redis], int] | None) -> None:
         started = time.monotonic()
         try:
-            failures = bring_all_home(seconds, reap).failures
+            failures = archive_everything(seconds, reap).failures
             if failures or time.monotonic() - started > seconds:
-                self.rest_until = time.monotonic() + REST_SECONDS
-                # Not a warning: whoever depends on what is away says so, and says it louder.
-                logger.info("Waiting shutdown reports were not reached: %s", "; ".join(failures) or "too slow")
+                self.paused_until = time.monotonic() + PAUSE_SECONDS
+                # Not a warning: whatever depends on the server reports that itself.
+                logger.info(log.PAGE_NOT_ARCHIVED, "; ".join(failures) or "too slow")
         finally:
-            self._under_way.release()
+            self._running.release()
 
 
-visits = Visits()
+page_archiver = PageArchiver()
 
 
-def _impatient(connection: Redis, timeout: float) -> Redis:
-    """A client of the same server that gives up early; a pool that is not of the plain kind is used as it is."""
+def _with_timeout(connection: Redis, timeout: float) -> Redis:
+    """A client of the same server with short timeouts and no retry; a pool of another class is used as it is."""
     pool: Any = connection.connection_pool
     if type(pool) is not ConnectionPool:
         return connection

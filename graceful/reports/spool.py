@@ -1,7 +1,7 @@
-"""The spool: a directory on this machine for reports that neither Redis nor the database took.
+"""The spool: a directory on this machine for reports that could be stored neither in Redis nor in the database.
 
-The directory lies in a place where anyone may write (``/tmp`` unless it is set), so nothing in it is trusted that is
-not ours: the directory must belong to this user and be no symbolic link, and everything goes through its descriptor.
+By default the directory is in ``/tmp``, where anyone may write. So it must belong to this user and must not be a
+symbolic link, and every access goes through its descriptor.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from graceful.core import report_json
 from graceful.core.records import ShutdownReport
 from graceful.core.text import one_line
 from graceful.exceptions import UnreadableReport
+from graceful.reports import log
 
 READ_LIMIT = 4 * report_json.ENTRY_LIMIT
 """Bytes of a file that are read; a longer one is unreadable without being read."""
@@ -33,7 +34,7 @@ class Spool:
     """Reports as JSON files in one directory.
 
     Args:
-        directory: made when the first report is written, for this user alone.
+        directory: created when the first report is written, accessible to this user only.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,9 +44,9 @@ class Spool:
         return f"the spool {self.directory}"
 
     def write(self, report: ShutdownReport) -> bool:
-        """Write a report whole or not at all, and say on stderr, in one line, where it is or why it is nowhere.
+        """Write a report atomically; one line on stderr says where it is, or why it is lost.
 
-        Never raises: this is the last place that a report can go to.
+        Never raises: there is no further fallback.
         """
         name = file_name(report.id)
         try:
@@ -55,13 +56,13 @@ class Spool:
             with self._opened() as folder:
                 _write_file(folder, name, report_json.dump(report).encode())
         except (OSError, ValueError) as error:
-            _say(f"The shutdown report of worker {report.worker} is lost: {self.directory} did not take it: {error}")
+            _say(f"The shutdown report of worker {report.worker} is lost: {self.directory} is not writable: {error}")
             return False
-        _say(f"The shutdown report of worker {report.worker} waits in {self.directory / name}")
+        _say(f"The shutdown report of worker {report.worker} was spooled to {self.directory / name}")
         return True
 
     def remove(self, *report_ids: str) -> None:
-        """Remove reports; those that are not there do no harm.
+        """Remove reports; missing ones are ignored.
 
         Raises:
             OSError: the directory is not ours, or cannot be written.
@@ -89,7 +90,7 @@ class Spool:
                 try:
                     reports.append(_read_file(folder, name))
                 except FileNotFoundError:
-                    continue  # another process brought it home
+                    continue  # another process archived it
                 except (UnreadableReport, OSError) as error:
                     _set_aside(folder, name, str(error))
         return sorted(reports, key=lambda report: (report.started_at, report.id))
@@ -126,7 +127,7 @@ class Spool:
 
 
 def file_name(report_id: str) -> str:
-    """A name that is safe in every file system; ids that we make stand in it as they are."""
+    """A name that is safe in every file system; ids of our own form are used as they are."""
     safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", report_id)
     return (report_id if safe else hashlib.sha256(report_id.encode("utf-8", "replace")).hexdigest()) + SUFFIX
 
@@ -149,7 +150,7 @@ def _write_file(folder: int, name: str, content: bytes) -> None:
 
 
 def _read_file(folder: int, name: str) -> ShutdownReport:
-    # Without O_NONBLOCK a named pipe of that name would hold us for ever.
+    # Without O_NONBLOCK opening a named pipe would block for ever.
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
@@ -166,11 +167,11 @@ def _read_file(folder: int, name: str) -> ShutdownReport:
 def _set_aside(folder: int, name: str, why: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.replace(name, name + UNREADABLE_SUFFIX, src_dir_fd=folder, dst_dir_fd=folder)
-        logger.warning("File %.100r of the spool is no report that this version reads, it was renamed: %s", name, why)
+        logger.warning(log.UNREADABLE_FILE, name, why)
 
 
 def _say(line: str) -> None:
-    """One line on stderr, past the logging that may be shut down by now; a stderr that is gone is no error."""
+    """One line on stderr, since logging may be shut down by now; a closed stderr is ignored."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(one_line(" ".join(line.split())) + "\n")
         sys.stderr.flush()

@@ -14,9 +14,9 @@ LABEL = 10
 
 
 def report_text(report: ShutdownReport) -> str:
-    """The whole report, to be read from top to bottom by somebody in a hurry.
+    """The whole report, the outcome first.
 
-    Every character that is not printable ASCII stands escaped, so that a name cannot move the cursor of a terminal.
+    Every character that is not printable ASCII is escaped, so that a name cannot move the cursor of a terminal.
     """
     parts = [_head(report), _timeline(report), _jobs(report), _hooks(report)]
     if report.notes:
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """A length of time as people say it: ``0.04 s``, ``2.31 s``, ``3 min 5 s``, or ``-``."""
+    """A duration for people to read: ``0.04 s``, ``2.31 s``, ``3 min 5 s``, or ``-``."""
     if seconds is None:
         return "-"
     if seconds < 0.0095:
@@ -79,7 +79,7 @@ def _timeline(report: ShutdownReport) -> list[str]:
 
 def _jobs(report: ShutdownReport) -> list[str]:
     jobs = report.jobs
-    lines = [f"Jobs: {jobs.finished} finished, {jobs.failed} failed, {len(jobs.in_flight)} in hand at the shutdown"]
+    lines = [f"Jobs: {jobs.finished} finished, {jobs.failed} failed, {len(jobs.in_flight)} in flight at the shutdown"]
     table = [
         (job.outcome.replace("_", " "), seconds_text(job.seconds), job.id, _job_words(job)) for job in jobs.in_flight
     ]

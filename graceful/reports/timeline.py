@@ -1,4 +1,4 @@
-"""The timeline of a shutdown: which part of it took how long, as bars to be drawn."""
+"""The timeline of a shutdown: which part of it took how long, as bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from graceful.core.text import one_line
 from graceful.reports.text import seconds_text
 
 NARROWEST = 0.4
-"""Percent of the whole that the shortest part is drawn with, so that it is seen."""
+"""Narrowest bar in percent of the whole, so that it stays visible."""
 MOST_HOOKS = 40
 
 
@@ -36,7 +36,7 @@ class Bar:
 def timeline(report: ShutdownReport) -> tuple[Bar, ...]:
     """The parts of a shutdown in their order: the drain, the hooks one by one, and what came after.
 
-    Empty where the report does not tell how long anything took.
+    Empty if the report has no durations.
     """
     drain, hooks = report.seconds.drain or 0.0, report.seconds.hooks or 0.0
     whole = max(report.seconds.total or 0.0, drain + hooks)

@@ -1,4 +1,4 @@
-"""What job code may ask: is the worker about to stop, and how long have I got?"""
+"""What job code may ask: was a shutdown requested, and how much time is left?"""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def time_left() -> float | None:
 
 @contextmanager
 def uninterruptible() -> Iterator[None]:
-    """Hold an interruption back until the end of the block, at most until the hard limit.
+    """Defer an interruption until the end of the block, at most until the hard limit.
 
     A context manager and a decorator. Nests; holds for all threads of the job. Does nothing outside a worker.
 
     Raises:
-        JobInterrupted: at the end of the outermost block, if the interruption came meanwhile.
+        JobInterrupted: at the end of the outermost block, if the interruption came within it.
     """
     guard = interruption.guard
     if guard is None:

@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Field
 
 _PLAIN = (bool, int, float, str)
-# Most special first: a datetime is a date too.
+# Subclasses first: a datetime is a date too.
 _WRITERS: tuple[tuple[type, str, Callable[[Any], str]], ...] = (
     (uuid.UUID, "uuid", str),
     (decimal.Decimal, "decimal", str),
@@ -48,10 +48,10 @@ def encode(field: Field[Any, Any], value: Any) -> Any:
 
 
 def decode(field: Field[Any, Any], saved: Any) -> Any:
-    """The value that :func:`encode` made ``saved`` of, as the column's field has it in Python.
+    """The inverse of :func:`encode`: the Python value of the field.
 
     Raises:
-        ValueError, TypeError, KeyError, django.core.exceptions.ValidationError: it is no such value.
+        ValueError, TypeError, KeyError, django.core.exceptions.ValidationError: not such a value.
     """
     if isinstance(saved, dict):
         ((name, text),) = saved.items()

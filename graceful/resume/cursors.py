@@ -1,4 +1,4 @@
-"""What a job notes down so that its next run can go on: how far its loops are, and states of its own."""
+"""What a job saves so that its next run can continue: the cursors of its loops, and states of its own."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from graceful.exceptions import CursorMismatch
 
 VERSION = 1
 FIELD = "graceful_resume"
-"""Field of the job's hash in Redis. RQ leaves fields alone that it does not know: ``Job.save`` is an HSET."""
+"""Field of the job's hash in Redis. RQ keeps fields that it does not know: ``Job.save`` is an HSET."""
 
 
 class Store(Protocol):
-    """Where the notes of one job are kept from one run to the next."""
+    """Where the cursors of one job are kept between its runs."""
 
     def load(self) -> str | None:
         """What was saved last, or None."""
 
     def save(self, text: str) -> bool:
-        """Keep ``text`` in place of what was saved before: the job got on. Nothing happens if it was deleted.
+        """Replace what was saved by ``text``: the job has made progress. Nothing happens if the job was deleted.
 
         Returns:
-            False if that was not possible just now; it is tried again later.
+            False if that is not possible now; it is retried later.
         """
 
     def clear(self) -> None:
@@ -57,21 +57,21 @@ def _as_it_is(position: Any) -> Any:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """How far one loop is.
+    """How far one loop has got.
 
     Args:
         name: its name.
-        kind: what it goes over: ``"queryset"``, ``"sequence"``, ``"file"`` or ``"iterable"``.
-        about: what a cursor must agree on besides, for instance model and ordering.
-        saved: behind the last item that an earlier run finished, as JSON; None at the beginning.
-        position: behind the last item that this run finished; None where it has finished none.
-        done: finished items, those of earlier runs included.
-        total: how many there are in all, if that is known.
-        finished: it came to its end.
-        parent: name of the loop in whose item it runs, or empty.
-        running: it has begun in this run, and is not over.
-        done_saved: finished items when it was saved last.
-        encode: makes JSON of ``position``.
+        kind: what it iterates over: ``"queryset"``, ``"sequence"``, ``"file"`` or ``"iterable"``.
+        about: what else a cursor must match, for instance model and ordering.
+        saved: position after the last item that an earlier run finished, as JSON; None at the beginning.
+        position: position after the last item that this run finished; None if it has finished none.
+        done: finished items, including those of earlier runs.
+        total: how many items there are in all, if known.
+        finished: it ran to its end.
+        parent: name of the loop within whose item it runs, or empty.
+        running: it has begun in this run, and has not ended.
+        done_saved: finished items when it was last saved.
+        encode: turns ``position`` into JSON.
     """
 
     name: str
@@ -100,11 +100,11 @@ class Entry:
 
 
 _around: ContextVar[tuple[str, ...]] = ContextVar("graceful_loops", default=())
-"""Names of the loops in whose items this code runs, the innermost last; each thread and each task has its own."""
+"""Names of the loops within whose items this code runs, the innermost last; one per thread and per task."""
 
 
 class Cursors:
-    """The notes of the job in hand. Read when they are first needed; a job that notes nothing costs nothing.
+    """The cursors of the running job. Loaded when first needed; a job that saves nothing costs nothing.
 
     Args:
         store: where they are kept.
@@ -114,7 +114,7 @@ class Cursors:
         self.store = store
         self.used = False
         self.pending = False
-        """Whether there is something that changes when an item is finished."""
+        """Whether something changes when an item is finished."""
         self.saved_at = time.monotonic()
         self._dirty = False
         self._lock = threading.RLock()
@@ -124,11 +124,11 @@ class Cursors:
         self._staged: dict[str, str] = {}
 
     def begin(self, name: str, kind: str, about: str, encode: Callable[[Any], Any] = _as_it_is) -> Entry:
-        """A loop begins: where does it go on?
+        """A loop begins, where its saved cursor points.
 
         Raises:
             ValueError: another loop of this run has the same name.
-            CursorMismatch: what was saved under this name is of another kind of loop.
+            CursorMismatch: the cursor saved under this name belongs to another kind of loop.
         """
         with self._lock:
             self._read()
@@ -138,19 +138,19 @@ class Cursors:
             entry = Entry(name, kind, about, parent=around[-1] if around else "", encode=encode)
             old = self._old.get(name)
             if old is not None:
-                there, here = (
+                old_loop, new_loop = (
                     _described(old["kind"], old["about"], old["parent"]),
                     _described(kind, about, entry.parent),
                 )
-                if there != here:
+                if old_loop != new_loop:
                     raise CursorMismatch(
-                        f"loop {name!r} is now over {here}, but its saved cursor is of {there}; "
-                        "to begin anew give the loop another name="
+                        f"loop {name!r} is now over {new_loop}, but its saved cursor is of {old_loop}; "
+                        "give the loop another name= to start over"
                     )
                 entry.saved, entry.done, entry.done_saved = old["position"], old["done"], old["done"]
                 entry.total, entry.finished = old["total"], old["finished"]
-            # A cursor within an item holds for that item only, also one that was saved by an earlier run and is of a
-            # loop that does not begin in the item this time.
+            # A cursor within an item is valid for that item only, including one that an earlier run saved for a loop
+            # that does not begin in the item this time.
             self.pending |= bool(around) or any(each["parent"] == name for each in self._old.values())
             entry.running = True
             self._entries[name] = entry
@@ -158,7 +158,7 @@ class Cursors:
             return entry
 
     def end(self, name: str, *, finished: bool) -> None:
-        """A loop is over: it came to its end, or was left before it."""
+        """A loop has ended: it is finished, or was left early."""
         with self._lock:
             entry = self._entries[name]
             self._dirty |= finished and not entry.finished
@@ -166,9 +166,9 @@ class Cursors:
         _around.set(tuple(each for each in _around.get() if each != name))
 
     def item_finished(self, entry: Entry) -> None:
-        """To be called when an item is finished and something is ``pending``.
+        """Called when an item is finished and something is ``pending``.
 
-        What ran within the item belongs to the past: the next item begins it anew.
+        The cursors of loops within the item are dropped: they start over in the next item.
         """
         with self._lock:
             self._states.update(self._staged)
@@ -182,7 +182,7 @@ class Cursors:
 
     def _drop_within(self, name: str) -> None:
         for child, entry in list(self._entries.items()):
-            # One that still runs does so side by side with this one, as in zip().
+            # One that is still running runs in parallel with this one, as in zip().
             if entry.parent == name and not entry.running:
                 self._drop_within(child)
                 del self._entries[child]
@@ -192,8 +192,8 @@ class Cursors:
                 del self._old[child]
                 self._drop_within(child)
 
-    def note(self, name: str, state: Any) -> None:
-        """Note a state of the job's own.
+    def set_state(self, name: str, state: Any) -> None:
+        """Set a state of the job's own.
 
         Raises:
             TypeError, ValueError: JSON cannot hold it.
@@ -202,7 +202,7 @@ class Cursors:
         with self._lock:
             self._read()
             if self.in_loop:
-                # It goes with the item in hand: saved before that is finished, it would count the item twice.
+                # It belongs to the current item: saved before that is finished, it would count the item twice.
                 self._staged[name] = text
                 self.pending = True
             else:
@@ -210,8 +210,8 @@ class Cursors:
                 self._states[name] = text
                 self._staged.pop(name, None)
 
-    def noted(self, name: str, default: Any) -> Any:
-        """The state that was noted last under ``name``, in this run or in one before."""
+    def state(self, name: str, default: Any) -> Any:
+        """The state that was last set under ``name``, in this run or an earlier one."""
         with self._lock:
             self._read()
             text = self._staged.get(name, self._states.get(name))
@@ -219,18 +219,18 @@ class Cursors:
 
     @property
     def in_loop(self) -> bool:
-        """Whether this code runs in an item of a loop."""
+        """Whether this code runs within an item of a loop."""
         return any(name in self._entries and self._entries[name].running for name in _around.get())
 
     def save(self) -> None:
-        """Save what has changed; nothing if nothing has, since a saving says that the job got on."""
+        """Save changes. Without a change nothing is saved, since saving means progress."""
         with self._lock:
             self.saved_at = time.monotonic()
             if not self._dirty and all(entry.done == entry.done_saved for entry in self._entries.values()):
                 return
             loops = {name: entry.as_json() for name, entry in self._entries.items()}
             counts = {name: loop["done"] for name, loop in loops.items()}
-            # What the run before had noted, and this one has not come to yet, may come yet.
+            # Loops of the previous run that this one has not reached yet are kept.
             loops = {**{name: old for name, old in self._old.items() if name not in loops}, **loops}
             states = {name: json.loads(text) for name, text in self._states.items()}
             text = json.dumps({"version": VERSION, "loops": loops, "states": states})
@@ -240,7 +240,7 @@ class Cursors:
                     self._entries[name].done_saved = done
 
     def clear(self) -> None:
-        """The job has succeeded: nothing is kept, so that a job that repeats starts over."""
+        """The job has succeeded: everything is removed, so that a repeating job starts over."""
         if self.used:
             self.store.clear()
 
@@ -262,7 +262,7 @@ def read(text: str | bytes | None) -> Mapping[str, Any]:
     """The loops and states in a saved text.
 
     Raises:
-        CursorMismatch: it is not of a form that this version reads.
+        CursorMismatch: not in the format that this version reads.
     """
     if text is None:
         return {"loops": {}, "states": {}}
@@ -272,4 +272,4 @@ def read(text: str | bytes | None) -> Mapping[str, Any]:
             return {"loops": saved["loops"], "states": saved["states"]}
     except (ValueError, KeyError, TypeError):
         pass
-    raise CursorMismatch(f"the saved cursors are not of a form that this version reads: {text[:100]!r}")
+    raise CursorMismatch(f"the saved cursors are not in the format that this version reads: {text[:100]!r}")

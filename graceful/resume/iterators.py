@@ -1,4 +1,4 @@
-"""Ways of going over things so that one can stop behind any item and go on there in another process."""
+"""Traversals: iteration that can stop after any item and continue there in another process."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ T_co = TypeVar("T_co", covariant=True)
 LINES_BETWEEN_TELLS = 1000
 
 
-class Walk(Protocol[T_co]):
-    """A way over something."""
+class Traversal(Protocol[T_co]):
+    """Iteration with positions."""
 
     kind: str
     about: str
-    """What must be the same in the next run, besides the kind; or empty."""
+    """What else must be the same in the next run, besides the kind; or empty."""
     slow: bool
-    """Whether a shutdown is looked for before the next item is fetched, because that may take its time."""
+    """Whether to check for a shutdown before the next item is fetched, because fetching may take long."""
 
     def items(self, position: Any) -> Iterator[tuple[T_co, Any]]:
-        """Each item, and the position behind it.
+        """Each item, and the position after it.
 
         Args:
-            position: where to begin: behind an item, as it came out of JSON; None for the beginning.
+            position: where to begin: after an item, as read from JSON; None for the beginning.
 
         Raises:
-            CursorMismatch: there is no such position.
+            CursorMismatch: the position no longer exists.
         """
 
     def encode(self, position: Any) -> Any:
-        """Make JSON of a position."""
+        """Turn a position into JSON."""
 
     def count(self) -> int | None:
-        """How many items there are in all; None where that is not known."""
+        """How many items there are in all; None if unknown."""
 
 
-class SequenceWalk(Generic[T]):
-    """Over a sequence, by index; with ``key``, behind the item that has the key of the last finished one."""
+class SequenceTraversal(Generic[T]):
+    """Over a sequence, by index; with ``key``, from after the item with the key of the last finished one."""
 
     kind = "sequence"
     about = ""
@@ -74,7 +74,7 @@ class SequenceWalk(Generic[T]):
         for at, item in enumerate(self.sequence, start=1):
             if _same(self.key(item), key):
                 return at
-        raise CursorMismatch(f"the last finished item, of key {key!r}, is not there any more")
+        raise CursorMismatch(f"the last finished item, of key {key!r}, no longer exists")
 
     def encode(self, position: Any) -> Any:
         return position
@@ -83,8 +83,8 @@ class SequenceWalk(Generic[T]):
         return len(self.sequence)
 
 
-class CountedWalk(Generic[T]):
-    """Over any iterable, by count: to go on, finished items are fetched once more and dropped."""
+class CountedTraversal(Generic[T]):
+    """Over any iterable, by count: to continue, finished items are fetched again and dropped."""
 
     kind = "iterable"
     about = ""
@@ -109,7 +109,7 @@ class CountedWalk(Generic[T]):
         for count, item in enumerate(rest, start=1):
             if count == position if self.key is None else _same(self.key(item), position[1]):
                 return count
-        raise CursorMismatch(f"the position {position!r} is not there any more, only {count} items are")
+        raise CursorMismatch(f"the position {position!r} no longer exists, there are only {count} items")
 
     def encode(self, position: Any) -> Any:
         return position
@@ -118,11 +118,11 @@ class CountedWalk(Generic[T]):
         return None
 
 
-class FileWalk(Generic[T]):
+class FileTraversal(Generic[T]):
     """Over the lines of a file, by offset.
 
-    A text file's offset is known only through ``tell``, which is slow: it is asked for now and then, and lines are
-    counted from there.
+    A text file's offset is known only through ``tell``, which is slow: it is called every
+    ``LINES_BETWEEN_TELLS`` lines, and lines are counted from there.
     """
 
     kind = "file"
@@ -136,7 +136,7 @@ class FileWalk(Generic[T]):
         file = self.file
         if position is not None:
             self._go_to(*position)
-        # A position is the place where tell() was asked last, and the lines read since.
+        # A position is the result of the last tell(), and the number of lines read since.
         place, lines = file.tell(), 0
         readline = file.readline
         while line := readline():
@@ -149,7 +149,7 @@ class FileWalk(Generic[T]):
         self.file.seek(place)
         for _ in range(lines):
             if not self.file.readline():
-                raise CursorMismatch("the file is shorter than what was read of it before")
+                raise CursorMismatch("the file is shorter than the part that was read before")
 
     def encode(self, position: Any) -> Any:
         return position
@@ -159,41 +159,41 @@ class FileWalk(Generic[T]):
 
 
 def _same(key: Any, saved: Any) -> bool:
-    """Whether a key is the one that was saved; JSON makes lists of tuples."""
+    """Whether a key equals the saved one; JSON turns tuples into lists."""
     return bool(key == saved) or (isinstance(key, tuple) and json.loads(json.dumps(key)) == saved)
 
 
 def file_in(iterable: Any) -> Any:
-    """The file that ``iterable`` is or wraps, as Django's ``File`` and ``tempfile``'s do; None if it is none.
+    """The file that ``iterable`` is or wraps, as Django's ``File`` and ``tempfile``'s do; None if there is none.
 
     Raises:
-        TypeError: it is a file that cannot be positioned.
+        TypeError: it is a file that is not seekable.
     """
     file = iterable if isinstance(iterable, io.IOBase) else getattr(iterable, "file", None)
     if not isinstance(file, io.IOBase) or not hasattr(iterable, "readline"):
         return None
     if not file.seekable():
-        raise TypeError(f"{iterable!r} cannot be positioned; resumable(iter(...)) goes on by counting its lines")
+        raise TypeError(f"{iterable!r} is not seekable; resumable(iter(...)) continues by counting its lines")
     return file
 
 
-def walk_over(iterable: Iterable[T], key: Callable[[T], Any] | None) -> Walk[T]:
-    """The way over anything that is no QuerySet.
+def traversal_of(iterable: Iterable[T], key: Callable[[T], Any] | None) -> Traversal[T]:
+    """The traversal of anything but a QuerySet.
 
     Raises:
-        TypeError: it cannot be gone over again in the same order.
+        TypeError: it cannot be iterated over again in the same order.
     """
     if isinstance(iterable, (set, frozenset)):
         raise TypeError("a set has another order in each process; pass resumable(sorted(...)) instead")
     if not isinstance(iterable, Iterable):
         hint = "; pass .all() of it" if hasattr(iterable, "get_queryset") else ""
-        raise TypeError(f"resumable goes over an iterable, got: {iterable!r}{hint}")
+        raise TypeError(f"resumable takes an iterable, got: {iterable!r}{hint}")
     file = file_in(iterable)
     if file is not None:
         if key is not None:
-            raise TypeError("a file is gone over by offset; key= is for sequences and other iterables")
-        return FileWalk(file)
-    # An index in the middle of a deque takes as long as the deque is.
+            raise TypeError("a file is traversed by offset; key= is for sequences and other iterables")
+        return FileTraversal(file)
+    # Indexing into the middle of a deque is O(n).
     if isinstance(iterable, Sequence) and not isinstance(iterable, deque):
-        return SequenceWalk(iterable, key)
-    return CountedWalk(iterable, key)
+        return SequenceTraversal(iterable, key)
+    return CountedTraversal(iterable, key)

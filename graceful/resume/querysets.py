@@ -1,7 +1,7 @@
-"""Over a QuerySet in the order of unique columns, in chunks, each asked for by the last row of the one before.
+"""Traversal of a QuerySet in the order of unique columns, in chunks (keyset pagination).
 
-Constant memory, each chunk costs the same however far it is (unlike OFFSET), and rows that come to be meanwhile are
-met if they stand further on.
+Memory is constant, each chunk costs the same however far it is (unlike OFFSET), and rows inserted meanwhile are
+included if they sort after the current position.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graceful.resume import column_values
 
 Row = TypeVar("Row")
 CHUNK_SIZE = 2000
-"""Rows a query; the size that ``QuerySet.iterator`` has."""
+"""Rows per query, as ``QuerySet.iterator``."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,24 @@ class Column:
 
     @property
     def name(self) -> str:
-        """For foreign keys the column (``customer_id``): by its name Django would follow the other model's ordering."""
+        """For foreign keys the column (``customer_id``): by the field's name Django uses the other model's ordering."""
         return self.field.attname
 
     def __str__(self) -> str:
         return f"-{self.name}" if self.descending else self.name
 
 
-class QuerySetWalk(Generic[Row]):
+class QuerySetTraversal(Generic[Row]):
     """Over a QuerySet.
 
     Args:
-        queryset: with its filters, annotations, related objects as they are; not evaluated, nor changed.
+        queryset: with its filters, annotations and related objects; neither evaluated nor changed.
         order_by: names of the columns, ``"created_at,id"`` or a sequence, each with ``-`` for the other direction;
             None for the QuerySet's own ``order_by``, or the primary key where it has none.
-        chunk_size: rows a query.
+        chunk_size: rows per query.
 
     Raises:
-        ValueError: it cannot be gone over in that way; the message says why and what to do.
+        ValueError: it cannot be traversed in this way; the message says why and what to do.
     """
 
     kind = "queryset"
@@ -76,9 +76,9 @@ class QuerySetWalk(Generic[Row]):
             for row in _fetched(rows[: self.chunk_size]):
                 if last is begun:
                     self._check_first(row)
-                # Read before the job has the row: it may change it.
+                # Read before the job gets the row: it may change it.
                 values = values_of(row)
-                # A filter over a relation can double a row; each is handed out once, in one chunk as in two.
+                # A filter across a relation can duplicate a row; each is yielded once, also across chunks.
                 if values != last:
                     last = values
                     yield row, values
@@ -86,10 +86,10 @@ class QuerySetWalk(Generic[Row]):
                 return
 
     def _behind(self, values: Any) -> Q:
-        """The condition for rows that come after the one with these values."""
+        """The condition for rows after the one with these values."""
         if len(self.columns) == 1:
             return Q((_beyond(self.columns[0]), values))
-        # Databases use an index for the first column's range, which they do not see in the alternatives.
+        # Databases use an index for the first column's range, but not for the alternatives alone.
         first = self.columns[0]
         alternatives = Q()
         equal: dict[str, Any] = {}
@@ -121,10 +121,10 @@ class QuerySetWalk(Generic[Row]):
 
 
 def _fetched(rows: Any) -> Iterable[Any]:
-    """The rows, read from the database now, and made objects of one by one as they are asked for.
+    """The rows, read from the database now, and turned into objects one by one.
 
-    As ``QuerySet._fetch_all`` does (Django 5.2 to 6.1), but for the list: a chunk of objects in memory costs a fifth of
-    the time, in garbage collections.
+    As ``QuerySet._fetch_all`` (Django 5.2 to 6.1), but without its list: a chunk of objects in memory costs a fifth of
+    the time, in garbage collection.
     """
     fetched: Iterable[Any] = rows if rows._prefetch_related_lookups else rows._iterable_class(rows)
     return fetched
@@ -155,7 +155,7 @@ def _columns(queryset: QuerySet[Any, Any], order_by: str | Sequence[str] | None)
     if order_by is None:
         if queryset.query.extra_order_by:
             raise ValueError("extra(order_by=...) cannot be resumed; use order_by()")
-        # Meta.ordering is for people to read; a job that asks for no order wants the quick one.
+        # Meta.ordering is for display; a job without order_by gets the fastest order.
         names = queryset.query.order_by
     else:
         names = order_by.split(",") if isinstance(order_by, str) else order_by
@@ -165,10 +165,10 @@ def _columns(queryset: QuerySet[Any, Any], order_by: str | Sequence[str] | None)
     label = queryset.model._meta.label
     for column in columns:
         if column.field.null:
-            raise ValueError(f"{label} cannot be ordered by {column.name} here: it may be NULL, which has no place")
+            raise ValueError(f"{label} cannot be ordered by {column.name} here: it may be NULL, which has no position")
     if not _unique(queryset.model, {column.name for column in columns}):
         order = ",".join(map(str, columns))
-        raise ValueError(f'{label} by {order} is no unique order, rows could be skipped; use order_by="{order},pk"')
+        raise ValueError(f'{label} by {order} is not a unique order, rows could be skipped; use order_by="{order},pk"')
     return tuple(columns)
 
 
@@ -188,7 +188,7 @@ def _columns_named(model: type[Model], name: Any) -> list[Column]:
 
 
 def _unique(model: type[Model], names: set[str]) -> bool:
-    """Whether no two rows agree in all of these columns."""
+    """Whether no two rows have equal values in all of these columns."""
     meta = model._meta
     sets: list[Sequence[str]] = [[field.name for field in meta.pk_fields], *meta.unique_together]
     sets += [constraint.fields for constraint in meta.total_unique_constraints]
@@ -202,13 +202,13 @@ def _column_of(model: type[Model], name: str) -> str:
 
 
 def _values_getter(queryset: QuerySet[Any, Any], columns: Sequence[Column]) -> Callable[[Any], Any]:
-    """What reads the ordering columns from a row: one value, or a tuple of several."""
+    """A function that reads the ordering columns of a row: one value, or a tuple of several."""
     names = [column.name for column in columns]
     rows: Any = queryset
     row_type = rows._iterable_class
     if issubclass(row_type, ModelIterable):
         return attrgetter(*names)
-    # For values() and values_list(): each column under the name that the QuerySet has it by.
+    # For values() and values_list(): each column under its name in the QuerySet.
     asked = list(rows._fields or [field.attname for field in queryset.model._meta.concrete_fields])
     found = []
     for column in columns:

@@ -22,7 +22,7 @@ from graceful.core.shutdown import JobEnded, JobReleased, JobTaken, LoopEnded, S
 from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.reports.builder import WorkerIdentity
 from graceful.worker.cluster import rq_scheduler
-from graceful.worker.cluster.deregister import forget
+from graceful.worker.cluster.deregister import deregister_from_rq
 from graceful.worker.cluster.heartbeat import Heartbeat, Registration
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.cluster.reaper import Reaper
@@ -123,7 +123,7 @@ class Session:
         self._torn_down = False
         register()
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
-        reaper.look(heard)
+        reaper.reap(heard)
 
     # The loop.
 
@@ -279,5 +279,5 @@ class Session:
         worker = self.worker
         # What ended the start may have been another worker of this name: then the entry is that one's.
         if not self._torn_down and worker.connection.hget(worker.key, "pid") in (None, str(os.getpid()).encode()):
-            forget(worker.connection, self.membership.heartbeat.registration)
+            deregister_from_rq(worker.connection, self.membership.heartbeat.registration)
         return True

@@ -266,7 +266,7 @@ class GracefulMixin(HorseSide):
             with self._lasting_entries():
                 super().maintain_heartbeats(*args, **kwargs)
             if current is not None and current.execution is not None:
-                rq_private.remove_revenant(current.job, current.execution)
+                rq_private.remove_stray_execution(current.job, current.execution)
         except RedisError as error:
             log.warning(NO_HEARTBEAT, self.name, error)
 

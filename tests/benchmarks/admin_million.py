@@ -95,7 +95,7 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     if not ShutdownReport.objects.exists():
         fill(count)
-    sources.visits.rest_until = float("inf")
+    sources.page_archiver.paused_until = float("inf")
     user, _ = User.objects.get_or_create(username="admin", is_staff=True, is_superuser=True)
     client = Client()
     client.force_login(user)

@@ -38,7 +38,7 @@ LAST = "/admin/graceful/shutdownreport/last/"
 @pytest.fixture(autouse=True)
 def no_visits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bringing reports home commits, and has tests of its own."""
-    monkeypatch.setattr(sources.visits, "pay", lambda seconds, reap: False)
+    monkeypatch.setattr(sources.page_archiver, "run", lambda seconds, reap: False)
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ class Tags(HTMLParser):
 
 
 def test_only_the_view_permission_exists() -> None:
-    """A permission to add or change would let its holder forge reports."""
+    """The models define no permission but ``view``."""
     names = Permission.objects.filter(content_type__app_label="graceful").values_list("codename", flat=True)
     assert list(names) == ["view_shutdownreport"]
 
 
 @pytest.mark.parametrize("path", ["", "last/", "{id}/change/", "{id}/export/", "{id}/history/"])
 def test_nothing_without_the_permission(client: Client, path: str) -> None:
-    """Tracebacks would be open to every user of the admin."""
+    """A user without the view permission gets 403 on every page."""
     report = a_report()
     save(report)
     client.force_login(User.objects.create_user("other", is_staff=True))
@@ -111,7 +111,7 @@ def test_nothing_without_the_permission(client: Client, path: str) -> None:
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("path", ["add/", "{id}/delete/"])
 def test_not_even_a_superuser_can_add_or_delete(admin_client: Client, method: str, path: str) -> None:
-    """A report that could be forged or made to vanish proves nothing."""
+    """A superuser can neither add nor change nor delete a report."""
     report = a_report()
     save(report)
     assert getattr(admin_client, method)(LIST + path.format(id=report.id)).status_code == 403
@@ -120,7 +120,7 @@ def test_not_even_a_superuser_can_add_or_delete(admin_client: Client, method: st
 
 @pytest.mark.parametrize("path", ["", "{id}/change/", "{id}/export/"])
 def test_a_post_changes_nothing(admin_client: Client, path: str) -> None:
-    """A forged form would rewrite a report."""
+    """POST requests are refused and change nothing."""
     report = a_report()
     save(report)
     form = {"worker": "forged", "action": "delete_selected", "_selected_action": report.id, "post": "yes"}
@@ -129,7 +129,7 @@ def test_a_post_changes_nothing(admin_client: Client, path: str) -> None:
 
 
 def test_last_is_one_click_from_the_index(as_reader: Client) -> None:
-    """The question that everybody comes with would take three clicks and a search."""
+    """The admin's index links to the newest report."""
     old, newest = a_report(), a_report(requested_at=MIDNIGHT + timedelta(days=2))
     save(newest, old)
     index = as_reader.get("/admin/").content.decode()
@@ -140,7 +140,7 @@ def test_last_is_one_click_from_the_index(as_reader: Client) -> None:
 
 
 def test_last_without_any_report(as_reader: Client) -> None:
-    """The link in the index would lead to an error page on the first day."""
+    """Without any report the link leads to the list, with a message."""
     response = as_reader.get(LAST, follow=True)
     assert response.redirect_chain == [(LIST, 302)]
     assert "There is no shutdown report yet." in response.content.decode()
@@ -150,10 +150,10 @@ def test_last_without_any_report(as_reader: Client) -> None:
 def test_pages_bring_waiting_reports_home(
     as_reader: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, settings: Any
 ) -> None:
-    """The report of the deploy that took the database down is the one that is looked for."""
+    """Opening a page archives the reports that still wait in Redis."""
     settings.GRACEFUL_SPOOL_DIR = str(tmp_path)
     settings.RQ_QUEUES = {}
-    monkeypatch.setattr(sources.visits, "pay", lambda seconds, reap: sources.bring_all_home(5).brought > 0)
+    monkeypatch.setattr(sources.page_archiver, "run", lambda seconds, reap: sources.archive_everything(5).archived > 0)
     first, second, third = (a_report(worker=name) for name in ("first", "second", "third"))
     Spool(tmp_path).write(first)
     assert rows_shown(as_reader) == ["first"]
@@ -168,7 +168,7 @@ def test_pages_bring_waiting_reports_home(
 
 
 def test_the_page_of_a_report(as_reader: Client) -> None:
-    """A fact that is stored but not shown has to be looked up in the database."""
+    """The page shows every fact of the report."""
     report = a_report()
     save(report)
     page = as_reader.get(url_of(report)).content.decode()
@@ -195,7 +195,7 @@ def test_the_page_of_a_report(as_reader: Client) -> None:
 
 
 def test_the_page_of_a_report_with_gaps(as_reader: Client) -> None:
-    """The report of a worker that was killed is the one that matters most, and the one with the least in it."""
+    """The page of a killed worker's report shows its gaps as unknown."""
     report = a_report(
         reason=None,
         signal=None,
@@ -219,7 +219,7 @@ def test_the_page_of_a_report_with_gaps(as_reader: Client) -> None:
 
 
 def test_the_export_is_the_one_json_form(as_reader: Client) -> None:
-    """A program would need a reader of its own for the admin's file."""
+    """The export is the report's one JSON form."""
     report = a_report(id='a/b"c?d e')
     save(report)
     response = as_reader.get(url_of(report, "export"))
@@ -233,7 +233,7 @@ def test_the_export_is_the_one_json_form(as_reader: Client) -> None:
 @pytest.mark.parametrize("view", ["change", "export"])
 @pytest.mark.parametrize("report_id", ["nothing", "x" * 2000, "a\x00b"])
 def test_a_report_that_is_not_there(as_reader: Client, view: str, report_id: str) -> None:
-    """A link in an old mail would end in an error page."""
+    """An unknown id redirects to the index with a message."""
     response = as_reader.get(reverse(f"admin:graceful_shutdownreport_{view}", args=(quote(report_id),)))
     assert response.status_code == 302
 
@@ -268,7 +268,7 @@ def hostile_report(text: str) -> ShutdownReport:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_nothing_from_outside_gets_into_the_markup(as_reader: Client, text: str) -> None:
-    """A job named by a user of the site would run as script in the session of an administrator."""
+    """Names and texts of jobs and hooks are escaped on every page."""
     harmless, hostile = a_report(), hostile_report(text)
     save(harmless)
     expected = {page: Tags(as_reader.get(page).content.decode()).found for page in (LIST, url_of(harmless))}
@@ -289,7 +289,7 @@ def test_nothing_from_outside_gets_into_the_markup(as_reader: Client, text: str)
 
 
 def test_pages_have_no_script_or_style_of_their_own(as_reader: Client) -> None:
-    """Under a strict Content-Security-Policy an inline style or handler is dropped, and the page is broken."""
+    """Pages contain no inline script or style, so a strict Content-Security-Policy holds."""
     report = a_report()
     save(report)
     tags = Tags(as_reader.get(url_of(report)).content.decode()).found
@@ -301,7 +301,7 @@ def test_pages_have_no_script_or_style_of_their_own(as_reader: Client) -> None:
 
 
 def test_numbers_in_attributes_are_no_matter_of_language(as_reader: Client) -> None:
-    """In German 12.5 is 12,5: the bars of the timeline would be gone."""
+    """Numbers in attributes have a decimal point in every language."""
     report = a_report()
     save(report)
     with override_settings(LANGUAGE_CODE="de", USE_THOUSAND_SEPARATOR=True):
@@ -357,7 +357,7 @@ def many() -> None:
     ],
 )
 def test_filters_search_and_order(as_reader: Client, many: None, query: str, expected: list[str]) -> None:
-    """One report among a million is found by these, or not at all."""
+    """Filters, search and order find a report."""
     assert rows_shown(as_reader, query) == expected
 
 
@@ -377,12 +377,12 @@ def test_filters_search_and_order(as_reader: Client, many: None, query: str, exp
     ],
 )
 def test_odd_queries_are_refused(as_reader: Client, many: None, query: str) -> None:
-    """A query string could break the page, or have the database read the whole table for minutes."""
+    """Query strings outside the allowed lookups are refused."""
     assert as_reader.get(LIST + query, follow=True).status_code in (200, 400)
 
 
 def test_a_report_is_found_by_its_id(as_reader: Client) -> None:
-    """An id from a log line leads nowhere otherwise."""
+    """Searching for a report's id finds it."""
     report = a_report()
     save(report, a_report())
     response = as_reader.get(LIST, {"q": report.id})
@@ -400,7 +400,7 @@ def test_a_report_is_found_by_its_id(as_reader: Client) -> None:
     ],
 )
 def test_dates(as_reader: Client, many: None, query: str, titles: list[str], back: str | None) -> None:
-    """The way back in time would offer days that never were, or leave out those that were."""
+    """The date hierarchy offers each year, month and day between the first report and the last."""
     dates = as_reader.get(LIST + query).context["cl"].dates
     shown = [link.title for link in dates["choices"]]
     assert shown[: len(titles)] == titles
@@ -411,7 +411,7 @@ def test_dates(as_reader: Client, many: None, query: str, titles: list[str], bac
 
 
 def test_dates_of_a_single_month(as_reader: Client) -> None:
-    """With one month of reports the first click on its year and its month would tell nothing."""
+    """With reports of one month only, the date hierarchy offers its days at once."""
     save(a_report(), a_report(requested_at=MIDNIGHT + timedelta(days=2)))
     dates = as_reader.get(LIST).context["cl"].dates
     assert [link.title for link in dates["choices"]] == ["March 1", "March 2", "March 3"]
@@ -428,7 +428,7 @@ def about_reports(queries: CaptureQueriesContext) -> list[str]:
 
 
 def test_the_list_asks_as_often_for_many_as_for_one(as_reader: Client) -> None:
-    """A query for each row makes the list slower the more it shows."""
+    """The list takes the same number of queries for many reports as for one."""
     counts = []
     for _ in range(2):
         save(*(a_report() for _ in range(20)))
@@ -440,7 +440,7 @@ def test_the_list_asks_as_often_for_many_as_for_one(as_reader: Client) -> None:
 
 
 def test_a_page_asks_as_often_for_many_hooks_as_for_one(as_reader: Client) -> None:
-    """A report with a hundred hooks would take a hundred queries."""
+    """A page takes the same number of queries for many hooks as for one."""
     few = a_report(hooks=(), jobs=JobTally())
     hooks = tuple(HookResult(f"h{number}", HookOutcome.OK) for number in range(100))
     much = a_report(hooks=hooks, jobs=JobTally(in_flight=tuple(InFlightJob(f"j{n}", "f", "q") for n in range(100))))
@@ -453,7 +453,7 @@ def test_a_page_asks_as_often_for_many_hooks_as_for_one(as_reader: Client) -> No
 
 @pytest.mark.parametrize("query", ["", "?outcome__exact=clean", "?q=web", "?happened_at__year=2026", "?p=2", "?all="])
 def test_nothing_counts_without_a_limit(as_reader: Client, query: str) -> None:
-    """COUNT(*) over a million rows takes longer than everything else on the page."""
+    """Every COUNT has a limit."""
     save(*(a_clean_report() for _ in range(60)))
     with CaptureQueriesContext(connection) as queries:
         rows_shown(as_reader, query)
@@ -465,7 +465,7 @@ def test_nothing_counts_without_a_limit(as_reader: Client, query: str) -> None:
 
 
 def test_more_than_the_limit_is_said_to_be_more(as_reader: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a silent limit, whoever reads the number believes that it is all."""
+    """Above the limit the page says that there are more reports."""
     monkeypatch.setattr(change_list, "COUNT_LIMIT", 100)
     save(*(a_clean_report(hooks=(), jobs=JobTally()) for _ in range(101)))
     response = as_reader.get(LIST)
@@ -500,7 +500,7 @@ def plan(sql: str) -> str:
     ],
 )
 def test_rows_come_out_of_an_index_in_their_order(as_reader: Client, query: str, index: str) -> None:
-    """Without the index the database would sort a million rows to show fifty."""
+    """The list is read from an index, without a sort."""
     rows = []
     for number in range(600):
         report = a_clean_report(worker=f"w{number % 11}", hostname=f"h{number % 11}", release=f"r{number % 11}")
@@ -524,7 +524,7 @@ def test_rows_come_out_of_an_index_in_their_order(as_reader: Client, query: str,
 )
 @pytest.mark.parametrize("use_tz", [True, False])
 def test_a_report_at_an_end_of_the_calendar(admin_client: Client, moment: datetime, zone: str, use_tz: bool) -> None:
-    """A report with a time that has no local time, stored by an earlier version, leaves list and page as they are."""
+    """A stored report whose time has no local time is shown in the list and on its page."""
     with override_settings(TIME_ZONE=zone, USE_TZ=use_tz):
         rows = rows_of(a_report())
         for field in ("happened_at", "started_at", "requested_at", "drained_at", "ended_at"):

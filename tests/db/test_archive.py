@@ -33,7 +33,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 )
 @given(report=reports())
 def test_any_report_comes_back_as_it_was(report: ShutdownReport) -> None:
-    """A field that has no column, or a column that rounds, cuts or reorders, would change the report."""
+    """A stored report is read back unchanged, whatever it holds."""
     with transaction.atomic():
         archive._insert(rows_of(report), "default", archive.Deadline.after(5))
         found = archive.read(report.id)
@@ -43,7 +43,7 @@ def test_any_report_comes_back_as_it_was(report: ShutdownReport) -> None:
 
 
 def test_times_come_back_where_django_keeps_naive_ones() -> None:
-    """With USE_TZ off Django refuses aware times: no report could be stored."""
+    """With USE_TZ off times are stored naive and read back aware."""
     with override_settings(USE_TZ=False, TIME_ZONE="Europe/Vienna"):
         report = a_report()
         assert archive.store(report, seconds=5)
@@ -60,13 +60,13 @@ def test_times_come_back_where_django_keeps_naive_ones() -> None:
     ],
 )
 def test_every_report_has_a_time(changes: dict[str, Any], expected: datetime) -> None:
-    """A killed worker's report has no end, perhaps no request: it would fall out of every list by time."""
+    """``happened_at`` is the first known of request, end and start."""
     archive.store(a_report(**changes), seconds=5)
     assert ArchivedReport.objects.get().happened_at == expected
 
 
 def test_text_that_no_database_takes_is_stored_without_it() -> None:
-    """A NUL or a lone surrogate in an error message would keep the whole report out of the database."""
+    """NUL and lone surrogates are replaced, and the report is stored."""
     hooks = (HOOKS[0].__class__("a\x00b", HOOKS[0].outcome, error="x\ud800y"),)
     report = a_report(hooks=hooks, queues=("q\x00",), worker="w\x00" * 400)
     assert archive.store(report, seconds=5)
@@ -77,7 +77,7 @@ def test_text_that_no_database_takes_is_stored_without_it() -> None:
 
 
 def test_storing_twice_changes_nothing() -> None:
-    """Worker, next worker and admin page may all bring the same report."""
+    """Storing a report again changes nothing and returns True."""
     report = a_report()
     assert archive.store(report, seconds=5)
     assert archive.store(a_report(id=report.id, worker="another"), seconds=5)
@@ -86,7 +86,7 @@ def test_storing_twice_changes_nothing() -> None:
 
 
 def test_storing_at_once_stores_once() -> None:
-    """Two that bring the same reports at the same instant would store one twice, or lose one to a locked database."""
+    """Concurrent stores of the same reports store each once."""
     several = [a_report() for _ in range(5)]
     answers: list[bool] = []
 
@@ -103,7 +103,7 @@ def test_storing_at_once_stores_once() -> None:
 
 
 def test_the_connection_of_the_caller_does_not_matter() -> None:
-    """A hook that closed the worker's connection, or a request that is rolled back, would take the report with it."""
+    """A closed connection or a rolled back transaction of the caller does not affect the store."""
     report = a_report()
     connection.close()
     assert archive.store(report, seconds=5)
@@ -118,7 +118,7 @@ def test_the_connection_of_the_caller_does_not_matter() -> None:
 def test_a_report_is_stored_whole_or_not_at_all(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Half a report would count as stored, and the rest be gone."""
+    """A failure while storing leaves no part of the report."""
 
     def refuse(*_: object) -> None:
         raise archive.OperationalError("server closed the connection unexpectedly")
@@ -134,7 +134,7 @@ def test_a_report_is_stored_whole_or_not_at_all(
 def test_a_database_that_hangs_does_not_hold_the_caller(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker would be killed at the end of its grace period, with everything that still had to be done."""
+    """A hung database blocks the caller no longer than ``seconds``."""
     go_on = threading.Event()
     monkeypatch.setattr(archive, "_fresh_connection", lambda *_: go_on.wait(30))
     started = time.monotonic()
@@ -148,14 +148,14 @@ def test_a_database_that_hangs_does_not_hold_the_caller(
 
 
 def test_a_database_that_is_away_is_an_answer_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end of a worker nobody is left to catch anything."""
+    """With an unreachable database ``store`` returns False and logs why."""
     broken = {**connection.settings_dict, "ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/at/all.sqlite3"}
     monkeypatch.setitem(archive.connections.settings, "default", broken)
     assert archive.store(a_report(), seconds=5) is False
 
 
 def test_a_closed_pool_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hook that closed the connection pool, as it should, would take away the way to the database."""
+    """Reports are stored even if a hook has closed the connection pool."""
     options = {**connection.settings_dict["OPTIONS"], "pool": {"max_size": 2}}
     pooled = {**connection.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": 60, "AUTOCOMMIT": False}
     monkeypatch.setitem(archive.connections.settings, "default", pooled)
@@ -187,7 +187,7 @@ class Held:
 
 
 def test_what_waits_is_brought_home_and_removed() -> None:
-    """A report that stays in the journal is brought again and again; one that is not brought is never seen."""
+    """Sealed reports are archived and removed from journal and spool."""
     held = Held(a_report(), a_report())
     archive.store(next(iter(held.waiting.values())), seconds=5)
     assert archive.archive_pending(held, 5) == 2
@@ -197,7 +197,7 @@ def test_what_waits_is_brought_home_and_removed() -> None:
 
 
 def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
-    """What became of a job that outlived its worker would be known, and never be read in the admin."""
+    """A report that knows a job's later outcome replaces the stored one."""
     report = a_report(jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),)))
     assert archive.store(report, seconds=5)
     amended = replace(report, jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),)))
@@ -209,7 +209,7 @@ def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
 
 
 def test_report_that_says_something_else_does_not_take_the_place_of_the_stored_one() -> None:
-    """A reaper that saw only what a worker had written ahead would wipe out the worker's own last word."""
+    """Any other difference leaves the stored report as it is."""
     unknown = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),))
     known = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),))
     report = a_report(jobs=unknown)
@@ -219,7 +219,7 @@ def test_report_that_says_something_else_does_not_take_the_place_of_the_stored_o
 
 
 def test_what_cannot_be_stored_does_not_block_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One report that the database refuses would stand at the head of the journal for ever."""
+    """A report that the database refuses is set aside, and the others are stored."""
     poison, good = a_report(started_at=MIDNIGHT), a_report(started_at=MIDNIGHT + timedelta(1))
     insert = archive._insert
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_stored_does_not_block_the_others(monkeypatch: pytest.Mon
 
 
 def test_nothing_leaves_the_journal_without_being_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the database away, the journal is the only place that has the report."""
+    """With an unreachable database the reports stay in the journal."""
 
     def away(*_: object) -> None:
         raise archive.OperationalError("connection refused")
@@ -249,7 +249,7 @@ def test_nothing_leaves_the_journal_without_being_stored(monkeypatch: pytest.Mon
 
 
 def test_old_reports_are_removed_in_batches() -> None:
-    """The table would grow for ever; and one huge DELETE would lock it while workers end."""
+    """Old reports are removed in transactions of at most ``batch`` reports."""
     now = datetime.now(UTC)
     for days in (1, 5, 91, 92, 93, 94, 95):
         archive.store(a_report(requested_at=now - timedelta(days=days)), seconds=5)

@@ -7,7 +7,7 @@ import pytest
 from rq import Queue
 
 from graceful.core.phases import Outcome
-from graceful.hooks import once
+from graceful.hooks import runner
 from graceful.worker import GracefulSimpleWorker
 
 
@@ -21,7 +21,7 @@ def test_a_burst_on_fakeredis() -> None:
     try:
         assert worker.work(burst=True)
     finally:
-        once.release()
+        runner.release()
     assert (good.get_status(refresh=True), bad.get_status(refresh=True)) == ("finished", "failed")
     assert good.return_value() == 3
     report = worker.report

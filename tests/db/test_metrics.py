@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_last_days_shutdowns_are_counted_by_outcome() -> None:
-    """An alert on killed workers would stay silent, or go on for ever about one of last year."""
+    """Metrics count the shutdowns of the last period by outcome and reason, and no older ones."""
     now = utc_now()
     for number, (outcome, age) in enumerate([(Outcome.CLEAN, 1), (Outcome.CLEAN, 2), (Outcome.KILLED, 400)]):
         at = now - timedelta(hours=age)
@@ -34,6 +34,6 @@ def test_last_days_shutdowns_are_counted_by_outcome() -> None:
 
 
 def test_registering_asks_no_database(django_assert_num_queries: object) -> None:
-    """A web process whose database is down could not start."""
+    """Registering the collector does not query the database."""
     with django_assert_num_queries(0):  # type: ignore[operator]
         CollectorRegistry().register(ShutdownCollector())

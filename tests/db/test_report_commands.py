@@ -43,19 +43,19 @@ def stored() -> list[ShutdownReport]:
 
 
 def test_last_as_json_is_the_report_itself(stored: list[ShutdownReport]) -> None:
-    """A program that reads the journal, the command and the admin's export would need three readers."""
+    """``--last --format json`` prints one object, the report's one JSON form."""
     assert json.loads(command("shutdown_report", "--last", "--format", "json")) == report_json.plain(stored[0])
 
 
 def test_several_as_json_are_a_list(stored: list[ShutdownReport]) -> None:
-    """A program would have to look at the number of reports to know what it got."""
+    """Without ``--last`` and ``--id`` the JSON is a list, newest first."""
     everything = json.loads(command("shutdown_report", "--format", "json"))
     assert everything == [report_json.plain(report) for report in stored]
     assert json.loads(command("shutdown_report", "--format=json", "--limit=1")) == [report_json.plain(stored[0])]
 
 
 def test_by_worker_and_by_id(stored: list[ShutdownReport]) -> None:
-    """Somebody who asks for one worker would read about another."""
+    """``--worker`` prefers the exact name to the prefix; ``--id`` shows that report alone."""
     of_worker = json.loads(command("shutdown_report", "--worker", "b.1", "--format", "json"))
     assert [each["id"] for each in of_worker] == [stored[0].id, stored[2].id]
     # The beginning of a name is enough, but a whole name is that worker alone.
@@ -70,14 +70,14 @@ def test_by_worker_and_by_id(stored: list[ShutdownReport]) -> None:
 
 
 def test_text_says_everything(stored: list[ShutdownReport]) -> None:
-    """Somebody at three in the morning would have to go and look elsewhere."""
+    """The text shows every fact of the report."""
     text = command("shutdown_report", "--last")
     for fact in (
         "HOOKS FAILED, exit code 70",
         "signal (SIGTERM)",
         "b.1 (pid 4242)",
         "drain 12.50 s",
-        "41 finished, 1 failed, 2 in hand",
+        "41 finished, 1 failed, 2 in flight",
         "interrupted  12.50 s  job-1  shop.jobs.rebuild_index from default, interrupted 2 times so far",
         "flushed 312 counters",
         "OSError: [Errno 5] Input/output error",
@@ -90,14 +90,14 @@ def test_text_says_everything(stored: list[ShutdownReport]) -> None:
 
 
 def test_text_of_several_ends_with_the_newest(stored: list[ShutdownReport]) -> None:
-    """The newest report would have scrolled out of the terminal."""
+    """The text of several reports ends with the newest."""
     text = command("shutdown_report")
     places = [text.index(report.id) for report in stored]
     assert places == sorted(places, reverse=True)
 
 
 def test_text_cannot_harm_a_terminal(stored: list[ShutdownReport]) -> None:
-    """A job's name could clear the screen, or forge lines of a report."""
+    """Control characters in names are escaped in the text."""
     odd = a_report(worker="w\x1b[2J\r\n\u202e\u00e4", notes="n\x1b]0;title\x07", requested_at=MIDNIGHT + timedelta(9))
     archive.store(odd, seconds=5)
     text = command("shutdown_report", "--last")
@@ -116,7 +116,7 @@ def test_text_cannot_harm_a_terminal(stored: list[ShutdownReport]) -> None:
     ],
 )
 def test_none_is_exit_code_1(arguments: tuple[str, ...], words: str) -> None:
-    """A script could not tell an empty archive from a clean shutdown."""
+    """Without a report the command fails and says so."""
     with pytest.raises(CommandError) as caught:
         command("shutdown_report", *arguments)
     assert words in str(caught.value)
@@ -138,13 +138,13 @@ def test_none_is_exit_code_1(arguments: tuple[str, ...], words: str) -> None:
     ],
 )
 def test_wrong_options_are_refused(arguments: tuple[str, ...]) -> None:
-    """A mistyped option would show something else than was asked for, or a traceback."""
+    """Invalid options are refused with a message."""
     with pytest.raises(CommandError):
         command("shutdown_report", *arguments)
 
 
 def test_waiting_reports_are_shown(tmp_path: Path, settings: Any) -> None:
-    """The report of a worker that ended while the database was away is the one that is asked for."""
+    """Reports that still wait in Redis are archived first, and shown."""
     settings.GRACEFUL_SPOOL_DIR = str(tmp_path / "spool")
     settings.RQ_QUEUES = {"default": {"URL": "redis://127.0.0.1:1/0"}}
     report = a_report()
@@ -155,7 +155,7 @@ def test_waiting_reports_are_shown(tmp_path: Path, settings: Any) -> None:
 
 
 def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings: Any) -> None:
-    """A cron job that did only one of both would fill Redis or the database."""
+    """``archive_reports`` archives what waits, removes old reports, and names unreachable servers."""
     settings.GRACEFUL_SPOOL_DIR = str(tmp_path / "spool")
     settings.GRACEFUL_REPORTS_KEEP = timedelta(days=30)
     settings.RQ_QUEUES = {"default": {"URL": "redis://127.0.0.1:1/0"}}
@@ -165,16 +165,16 @@ def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings:
     archive.store(a_report(requested_at=now - timedelta(days=31)), seconds=5)
     out, err = StringIO(), StringIO()
     # Only its exit code makes cron tell somebody.
-    with pytest.raises(CommandError, match="could be reached"):
+    with pytest.raises(CommandError, match="are unreachable"):
         call_command("archive_reports", stdout=out, stderr=err)
     assert out.getvalue() == "Reports archived: 1, old reports removed: 1\n"
-    assert "Not reached: the journal in Redis" in err.getvalue()
+    assert "Unreachable: the journal in Redis" in err.getvalue()
     assert list(ArchivedReport.objects.values_list("pk", flat=True)) == [fresh.id]
     assert timedelta(days=30) == django_settings.GRACEFUL_REPORTS_KEEP
 
 
 def test_without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who forgot to migrate would read fifty lines of traceback."""
+    """Without the tables both commands name the migrate command instead of a traceback."""
     monkeypatch.setattr(ArchivedReport._meta, "db_table", "no_such_table")
     with pytest.raises(CommandError, match=r"cannot be read: (.|\n)*no_such_table(.|\n)*manage.py migrate graceful"):
         command("shutdown_report")

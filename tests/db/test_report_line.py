@@ -14,7 +14,7 @@ from tests.db.samples import HOOKS, a_clean_report, a_report
 
 
 def test_the_line_of_a_clean_shutdown() -> None:
-    """Whoever reads the log would not see what happened."""
+    """The line names worker, outcome, duration, signal, jobs, hooks and exit code."""
     report = a_clean_report(seconds=Spans(total=2.314), hooks=HOOKS[:1] * 4)
     assert log_line(report) == (
         "Shutdown of worker web-1.4242: clean after 2.31 s "
@@ -23,7 +23,7 @@ def test_the_line_of_a_clean_shutdown() -> None:
 
 
 def test_the_line_names_what_went_wrong() -> None:
-    """Interrupted jobs and failed hooks would be seen in the database only."""
+    """The line counts interrupted jobs and failed hooks."""
     assert log_line(a_report()) == (
         "Shutdown of worker web-1.4242: hooks failed after 14.25 s "
         "(SIGTERM; 41 jobs finished, 1 failed; 1 interrupted; hooks 1/3 ok; exit code 70)"
@@ -31,7 +31,7 @@ def test_the_line_names_what_went_wrong() -> None:
 
 
 def test_the_line_of_a_worker_that_nobody_saw_end() -> None:
-    """The report of a killed worker has gaps; the line must not break on them."""
+    """The line of a killed worker leaves out what is unknown."""
     report = a_report(
         reason=Reason.KILLED,
         signal=None,
@@ -46,7 +46,7 @@ def test_the_line_of_a_worker_that_nobody_saw_end() -> None:
 
 
 def test_a_name_cannot_forge_a_line() -> None:
-    """A worker's name with a line break would put a line of its own into the log."""
+    """A line break in a name is escaped: the line stays one line."""
     line = log_line(a_report(worker="w\nERROR forged\u2028\u202e"))
     assert len(line.splitlines()) == 1
     assert "w\\nERROR forged\\u2028\\u202e" in line
@@ -56,7 +56,7 @@ def test_a_name_cannot_forge_a_line() -> None:
     ("report", "level"), [(a_clean_report(), logging.INFO), (a_report(), logging.WARNING)], ids=["clean", "not clean"]
 )
 def test_level_and_facts(caplog: pytest.LogCaptureFixture, report: object, level: int) -> None:
-    """A structured log would have to take the line apart again; an alert on warnings would never, or always, come."""
+    """A clean shutdown is logged at INFO, any other at WARNING; the facts are attributes of the record."""
     with caplog.at_level(logging.INFO, "graceful.shutdown"):
         log_shutdown(report)  # type: ignore[arg-type]
     (record,) = caplog.records
@@ -82,5 +82,5 @@ def test_level_and_facts(caplog: pytest.LogCaptureFixture, report: object, level
     ],
 )
 def test_lengths_of_time(seconds: float | None, words: str) -> None:
-    """``60.0 s`` and ``0.00 s`` tell a reader nothing."""
+    """Durations are shown in ms, s or min, with sensible precision."""
     assert seconds_text(seconds) == words

@@ -188,14 +188,14 @@ def in_pieces(worker: Worker, make: Callable[[], QuerySet[Any, Any]], *sizes: in
 def test_rows_are_handed_out_once_and_in_order(
     worker: Worker, orders: QuerySet[Order], sizes: tuple[int, ...], order_by: str | None
 ) -> None:
-    """Rows would be lost or done twice, at a chunk's end or at an interruption."""
+    """Each row is yielded once and in order, across chunks and interruptions."""
     names = {None: ["id"], "shop,code": ["shop_id", "code"]}.get(order_by, (order_by or "").split(","))
     out = in_pieces(worker, lambda: orders.all(), *sizes, order_by=order_by)
     assert out == list(orders.order_by(*names))
 
 
 def test_the_order_of_the_queryset_itself_is_followed(worker: Worker, orders: QuerySet[Order]) -> None:
-    """A job that asked for the newest first would get the oldest first."""
+    """Without ``order_by=`` the QuerySet's own ``order_by`` is used."""
     rows = orders.order_by("-created_at", "id")
     assert in_pieces(worker, lambda: rows, 7) == list(rows)
 
@@ -217,7 +217,7 @@ def test_the_order_of_the_queryset_itself_is_followed(worker: Worker, orders: Qu
 )
 @pytest.mark.parametrize("sizes", [(), (1, 1, 1), (4,)])
 def test_primary_keys_of_any_type_survive(worker: Worker, values: list[models.Model], sizes: tuple[int, ...]) -> None:
-    """JSON has no UUIDs, dates or decimals: the next run would stop with an error, or begin at another row."""
+    """Primary keys of any type survive the way through JSON."""
     model = type(values[0])
     model._default_manager.bulk_create(values)
     assert in_pieces(worker, lambda: model._default_manager.all(), *sizes) == list(
@@ -226,14 +226,14 @@ def test_primary_keys_of_any_type_survive(worker: Worker, values: list[models.Mo
 
 
 def test_a_primary_key_that_is_a_relation(worker: Worker) -> None:
-    """Its value is that of the other model's key."""
+    """A primary key that is a relation is resumed by the other model's key."""
     for number in range(5):
         WithOneToOne.objects.create(item=WithUuid.objects.create(id=uuid.UUID(int=number)))
     assert [row.item_id.int for row in in_pieces(worker, WithOneToOne.objects.all, 2)] == [0, 1, 2, 3, 4]
 
 
 def test_rows_of_a_model_that_inherits(worker: Worker, orders: QuerySet[Order]) -> None:
-    """Its key and its columns are partly in another table."""
+    """Rows of a multi-table child model are resumed by the parent's key."""
     for number in range(6):
         Special.objects.create(
             shop=orders[0].shop, code=f"s{number}", rank=number, created_at=datetime.datetime(2026, 1, 1, tzinfo=UTC)
@@ -253,7 +253,7 @@ def permissions() -> QuerySet[Permission]:
 
 
 def test_filters_annotations_and_related_rows_are_kept(worker: Worker, permissions: QuerySet[Permission]) -> None:
-    """The job would see other rows than it asked for, or ask the database for each of them."""
+    """Filters, annotations and prefetched rows of the QuerySet are kept."""
     ones = Prefetch("content_type__permission_set", permissions.filter(codename__contains="1"), to_attr="ones")
     rows = permissions.select_related("content_type").prefetch_related(ones)
     rows = rows.annotate(times=Count("content_type__permission"))
@@ -266,7 +266,7 @@ def test_filters_annotations_and_related_rows_are_kept(worker: Worker, permissio
 
 
 def test_a_row_that_a_filter_doubles_is_handed_out_once(worker: Worker, permissions: QuerySet[Permission]) -> None:
-    """Whether it came twice would depend on where the chunks end."""
+    """A row that a join duplicates is yielded once."""
     doubled = ContentType.objects.filter(permission__in=permissions)
     assert doubled.count() == 14
     assert [row.model for row in in_pieces(worker, doubled.all, 1)] == ["m1", "m2"]
@@ -289,7 +289,7 @@ def test_a_row_that_a_filter_doubles_is_handed_out_once(worker: Worker, permissi
     ],
 )
 def test_rows_that_are_no_models(worker: Worker, orders: QuerySet[Order], make: Callable[[], QuerySet[Any]]) -> None:
-    """Large tables are gone over by values_list() as often as by rows."""
+    """Rows of values() and values_list() are resumed as model rows are."""
     sizes = (3, 6) if make().exists() else ()
     assert in_pieces(worker, make, *sizes) == list(make().order_by("pk"))
 
@@ -298,10 +298,10 @@ def test_rows_that_are_no_models(worker: Worker, orders: QuerySet[Order], make: 
     ("make", "words"),
     [
         (lambda: resumable(Order.objects.all()[:5]), "sliced"),
-        (lambda: resumable(Order.objects.order_by("created_at")), 'no unique order.*order_by="created_at,pk"'),
+        (lambda: resumable(Order.objects.order_by("created_at")), 'not a unique order.*order_by="created_at,pk"'),
         (
             lambda: resumable(Order.objects.all(), order_by=["rank", "-created_at"]),
-            "rank,-created_at is no unique order",
+            "rank,-created_at is not a unique order",
         ),
         (lambda: resumable(Order.objects.all(), order_by="note"), "may be NULL"),
         (lambda: resumable(Order.objects.all(), order_by="shop__name,id"), "no column 'shop__name' of its own"),
@@ -319,25 +319,25 @@ def test_rows_that_are_no_models(worker: Worker, orders: QuerySet[Order], make: 
     ],
 )
 def test_what_cannot_be_resumed_is_refused_at_the_call(make: Callable[[], Any], words: str) -> None:
-    """Rows would be skipped, silently."""
+    """QuerySets that cannot be resumed are refused at the call, with a reason."""
     with pytest.raises((ValueError, TypeError), match=words):
         make()
 
 
 def test_distinct_on_is_refused() -> None:
-    """Which row stands for the others would depend on the chunk."""
+    """DISTINCT ON is refused."""
     with pytest.raises(ValueError, match=r"distinct\(\)"):
         resumable(Order.objects.order_by("code").distinct("code"))
 
 
 def test_a_deferred_column_of_the_order_is_an_error(worker: Worker, orders: QuerySet[Order]) -> None:
-    """Each row would cost a query."""
+    """A deferred column of the order is an error."""
     with pytest.raises(ValueError, match="needs code"):
         list(resumable(Order.objects.defer("code"), order_by="code"))
 
 
 def test_new_rows_are_included(worker: Worker, orders: QuerySet[Order]) -> None:
-    """What came in while the job was waiting in its queue would be left out."""
+    """Rows inserted between two runs are included if they sort after the cursor."""
     out = []
     with worker.shutdown_after(items=20):
         for order in resumable(orders.all(), chunk_size=5):
@@ -357,7 +357,7 @@ def test_new_rows_are_included(worker: Worker, orders: QuerySet[Order]) -> None:
 
 
 def test_rows_may_be_changed_and_deleted_by_the_job(worker: Worker, orders: QuerySet[Order]) -> None:
-    """The cursor would be that of the changed row, or be lost with it."""
+    """The cursor stays valid if the job changes or deletes the row."""
     keys = list(orders.order_by("pk").values_list("pk", flat=True))
     out = []
 
@@ -380,7 +380,7 @@ def test_rows_may_be_changed_and_deleted_by_the_job(worker: Worker, orders: Quer
 
 
 def test_a_cursor_of_another_queryset_is_an_error(worker: Worker, orders: QuerySet[Order]) -> None:
-    """A release that changed the order would make the job skip rows."""
+    """A cursor of another model or order raises CursorMismatch."""
     with worker.shutdown_after(items=3):
         for _ in resumable(orders.all()):
             pass
@@ -393,7 +393,7 @@ def test_a_cursor_of_another_queryset_is_an_error(worker: Worker, orders: QueryS
 
 
 def test_memory_is_that_of_a_chunk(orders: QuerySet[Order]) -> None:
-    """A large table would not fit: each query has a limit, and goes on by key rather than by offset."""
+    """Each query has a limit and continues by key, not by offset."""
     with CaptureQueriesContext(connection) as queries:
         list(resumable(orders.filter(Q(rank=0) | Q(rank=1)), chunk_size=6))
     statements = [query["sql"] for query in queries]
@@ -402,7 +402,7 @@ def test_memory_is_that_of_a_chunk(orders: QuerySet[Order]) -> None:
 
 
 def test_rows_are_counted_once_a_job(worker: Worker, orders: QuerySet[Order]) -> None:
-    """Each run would count a large table anew, also where nobody wants it."""
+    """Rows are counted once per job, and not at all with ``count=False`` or ``total=``."""
 
     def counts(**options: Any) -> int:
         with CaptureQueriesContext(connection) as queries:

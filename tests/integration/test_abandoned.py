@@ -10,7 +10,7 @@ from rq.registry import StartedJobRegistry
 
 from graceful import conf
 from graceful.worker.cluster.abandoned import undo
-from graceful.worker.cluster.heartbeat import WORKERS_KEY, forget_holders
+from graceful.worker.cluster.heartbeat import WORKERS_KEY, remove_stale_holders
 from graceful.worker.compat.rq_private import latest_execution
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
 from graceful.worker.queue.requeue import HeldJob, Requeued, Why, requeue
@@ -73,14 +73,14 @@ def test_the_failure_is_undone_once(abandoned: Abandoned) -> None:
 
 
 def test_a_job_that_was_requeued_meanwhile_stays_where_it_is(abandoned: Abandoned) -> None:
-    """A user was quicker: the job would be in its queue twice."""
+    """A job that a user requeued meanwhile is left alone."""
     abandoned.job.requeue()
     assert not abandoned.undo()
     assert (abandoned.status, abandoned.queue.job_ids) == (JobStatus.QUEUED, [abandoned.job.id])
 
 
 def test_a_job_that_another_worker_runs_meanwhile_is_its_own(abandoned: Abandoned) -> None:
-    """A stock worker writes no holder: the dead one still stands there, and the job would run twice at once."""
+    """A job that a stock worker runs by now is no longer held by the dead worker."""
     abandoned.job.requeue()
     abandoned.start("stock")
     assert not abandoned.undo()
@@ -91,7 +91,7 @@ def test_a_job_that_another_worker_runs_meanwhile_is_its_own(abandoned: Abandone
 
 
 def test_a_failure_of_the_jobs_own_stays(abandoned: Abandoned) -> None:
-    """It was requeued and failed by its own doing since then."""
+    """A later failure of the job's own is not undone."""
     abandoned.job.requeue()
     worker = abandoned.start("stock")
     worker.handle_job_failure(abandoned.job, abandoned.queue, exc_string="ValueError: own")
@@ -100,7 +100,7 @@ def test_a_failure_of_the_jobs_own_stays(abandoned: Abandoned) -> None:
 
 
 def test_a_reason_that_only_quotes_the_clean_up_is_the_jobs_own(connection: redis.Redis, queue: Queue) -> None:
-    """A traceback may hold any text."""
+    """A traceback that merely contains the clean-up's text is not undone."""
     abandoned = Abandoned(connection, queue)
     connection.delete(f"rq:results:{abandoned.job.id}")
     worker = Worker([queue], connection=connection, name=NAME)
@@ -112,7 +112,7 @@ def test_a_reason_that_only_quotes_the_clean_up_is_the_jobs_own(connection: redi
 
 
 def test_the_latest_execution_is_known_whatever_has_expired(connection: redis.Redis, queue: Queue) -> None:
-    """RQ raises ValueError where the hash has expired and its place in the index has not."""
+    """The latest execution is found although its hash has expired and its index entry has not."""
     job = queue.enqueue(jobs.quick)
     execution = Worker([queue], connection=connection, name=NAME).prepare_execution(job)
     for key in (None, execution.key, f"rq:executions:{job.id}"):
@@ -126,9 +126,9 @@ def test_the_latest_execution_is_known_whatever_has_expired(connection: redis.Re
 
 
 def test_holders_that_hold_nothing_are_forgotten(connection: redis.Redis) -> None:
-    """``graceful:holders`` would grow for ever by what workers of the version before left behind."""
+    """Stale entries of ``graceful:holders`` are removed, entries of registered workers are kept."""
     connection.hset(HOLDERS_KEY, mapping={"lost": "gone", "kept": "unseen", "running": "living"})
     connection.hset(HELD_KEY.format("unseen"), "job", "kept")
     connection.hset(WORKERS_KEY, "living", "{}")
-    forget_holders(connection)
+    remove_stale_holders(connection)
     assert connection.hkeys(HOLDERS_KEY) == [b"kept", b"running"]

@@ -15,7 +15,7 @@ SAVED = '{"version": 1, "loops": {}, "states": {"default": 3}}'
 
 
 def test_cursors_outlive_a_saving_of_the_job_by_rq(connection: redis.Redis, queue: Queue) -> None:
-    """A requeue, which saves the job, would cost the cursor."""
+    """Cursors survive ``Job.save``."""
     job = queue.enqueue(jobs.quick)
     store = CursorStore(connection, job.key)
     assert store.load() is None
@@ -30,7 +30,7 @@ def test_cursors_outlive_a_saving_of_the_job_by_rq(connection: redis.Redis, queu
 
 
 def test_a_deleted_job_stays_deleted(connection: redis.Redis, queue: Queue) -> None:
-    """A hash with nothing but cursors would stay for ever."""
+    """Saving cursors does not recreate a deleted job."""
     job = queue.enqueue(jobs.quick)
     job.delete()
     assert CursorStore(connection, job.key).save(SAVED)
@@ -38,20 +38,20 @@ def test_a_deleted_job_stays_deleted(connection: redis.Redis, queue: Queue) -> N
 
 
 def test_a_server_that_is_away_is_tried_again_later(own_valkey: Server) -> None:
-    """A job would fail because its cursor could not be saved just now; or would never save it."""
+    """With an unreachable server saving returns False and is retried later."""
     client = own_valkey.client(socket_timeout=0.2, retry=None)
     client.hset("rq:job:a", "status", "started")
-    notebook = Cursors(CursorStore(client, "rq:job:a"))
-    notebook.note("default", 3)
+    cursors = Cursors(CursorStore(client, "rq:job:a"))
+    cursors.set_state("default", 3)
     own_valkey.pause()
-    notebook.save()
+    cursors.save()
     own_valkey.resume()
-    notebook.save()
-    assert Cursors(CursorStore(client, "rq:job:a")).noted("default", None) == 3
+    cursors.save()
+    assert Cursors(CursorStore(client, "rq:job:a")).state("default", None) == 3
 
 
 def test_progress_of_a_job_without_any(connection: redis.Redis, queue: Queue) -> None:
-    """The admin's page would break at a job that knows nothing of all this, or has saved something else."""
+    """Progress of a job without cursors, or with unreadable ones, is empty."""
     job = queue.enqueue(jobs.quick)
     assert progress(job) == ()
     for text in ("", "{", "[]", '{"version": 99}', '{"version": 1, "loops": {"a": 3}, "states": {}}', b"\xff"):

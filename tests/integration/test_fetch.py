@@ -26,7 +26,7 @@ def contents(connection: redis.Redis) -> dict[str, list[str]]:
 
 
 def test_the_first_job_of_the_first_queue_that_has_one(connection: redis.Redis) -> None:
-    """Urgent jobs would wait for others, or jobs would be done out of turn."""
+    """Fetch takes the first job of the first queue in order of priority."""
     connection.rpush("q1", "b1", "b2")
     connection.rpush("q2", "c1")
     fetcher = Fetcher(connection, "life")
@@ -41,7 +41,7 @@ def test_the_first_job_of_the_first_queue_that_has_one(connection: redis.Redis) 
 
 
 def test_it_is_known_who_took_a_job(connection: redis.Redis) -> None:
-    """The job of a worker that was killed right after the fetch would be in nobody's hands."""
+    """A fetched job is recorded as held by the worker at once."""
     connection.rpush("q0", "a1", "a2")
     one, two = Fetcher(connection, "one"), Fetcher(connection, "two")
     one.fetch(PAIRS)
@@ -53,7 +53,7 @@ def test_it_is_known_who_took_a_job(connection: redis.Redis) -> None:
 
 @pytest.mark.parametrize("queues", [1, 3])
 def test_a_reply_that_is_lost_is_given_again(queues: int, valkey: Server, connection: redis.Redis) -> None:
-    """A connection that is cut at the wrong instant would leave a job in nobody's hands; RQ's own fetch does."""
+    """A fetch whose reply was lost returns the same job when retried."""
     connection.rpush("q0", "a1", "a2")
     with Proxy(valkey.port) as proxy:
         client = redis.Redis(port=proxy.port, retry=NO_RETRY)
@@ -74,7 +74,7 @@ def test_a_reply_that_is_lost_is_given_again(queues: int, valkey: Server, connec
 
 
 def test_a_new_life_does_not_get_the_job_of_the_old_one(connection: redis.Redis) -> None:
-    """A worker that is started again under its old name would take a finished job for its own."""
+    """A restarted worker does not get the job of its previous run."""
     connection.rpush("q0", "a1")
     assert Fetcher(connection, "one").fetch(PAIRS) == Fetched("q0", "a1")
     assert Fetcher(connection, "two").fetch(PAIRS) is None
@@ -82,7 +82,7 @@ def test_a_new_life_does_not_get_the_job_of_the_old_one(connection: redis.Redis)
 
 
 def test_many_at_once_take_each_job_once(valkey: Server, connection: redis.Redis) -> None:
-    """Two workers would do the same job."""
+    """Concurrent workers take each job once."""
     ids = [f"job-{number}" for number in range(300)]
     connection.rpush("q0", *ids)
 

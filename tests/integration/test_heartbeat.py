@@ -6,7 +6,7 @@ import time
 
 import redis
 
-from graceful.worker.cluster.heartbeat import BEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration
+from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration
 from graceful.worker.cluster.process_identity import Process
 
 
@@ -15,20 +15,20 @@ def heartbeat(connection: redis.Redis, life: str) -> Heartbeat:
 
 
 def test_redis_away_makes_nobody_overdue(connection: redis.Redis) -> None:
-    """The first worker to reach Redis after an outage would give back the running jobs of all others."""
+    """After an outage of Redis nobody is judged overdue by a worker whose own heartbeat was late."""
     first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
     first.beat()
     second.beat()
     long_ago = time.time() - OVERDUE_SECONDS - 10
-    connection.zadd(BEATS_KEY, {"first": long_ago, "second": long_ago})
+    connection.zadd(HEARTBEATS_KEY, {"first": long_ago, "second": long_ago})
     assert first.beat().overdue == ()
     assert heartbeat(connection, "newcomer").beat().overdue == ()
 
 
 def test_silent_worker_is_overdue(connection: redis.Redis) -> None:
-    """A dead worker's job would stay where it is."""
+    """A worker whose heartbeat is overdue is reported to the others."""
     first, second = heartbeat(connection, "first"), heartbeat(connection, "second")
     first.beat()
     second.beat()
-    connection.zadd(BEATS_KEY, {"second": time.time() - OVERDUE_SECONDS - 10})
+    connection.zadd(HEARTBEATS_KEY, {"second": time.time() - OVERDUE_SECONDS - 10})
     assert first.beat().overdue == ("second",)

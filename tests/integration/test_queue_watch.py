@@ -37,7 +37,7 @@ def watch(connection: redis.Redis, inbox: Inbox) -> Iterator[QueueWatch]:
 
 
 def test_waiting_takes_nothing_away(connection: redis.Redis, watch: QueueWatch) -> None:
-    """A job would be taken by a connection that nobody reads any more."""
+    """Waiting takes no job out of a queue."""
     connection.rpush("q1", "b1", "b2")
     for _ in range(3):
         assert watch.wait(KEYS, 5)
@@ -46,7 +46,7 @@ def test_waiting_takes_nothing_away(connection: redis.Redis, watch: QueueWatch) 
 
 
 def test_waiting_ends_when_a_job_comes(valkey: Server, connection: redis.Redis, watch: QueueWatch) -> None:
-    """A job would wait until the next look at its queue."""
+    """A wait ends as soon as a job is enqueued."""
     with redis.Redis(port=valkey.port) as other:
         for number in range(5):
             began = time.monotonic()
@@ -60,14 +60,14 @@ def test_waiting_ends_when_a_job_comes(valkey: Server, connection: redis.Redis, 
 
 
 def test_waiting_ends_when_the_time_is_up(watch: QueueWatch) -> None:
-    """A worker would not send its heartbeats."""
+    """A wait ends after its time, without a job."""
     began = time.monotonic()
     assert not watch.wait(KEYS, 0.2)
     assert 0.15 < time.monotonic() - began < 1
 
 
 def test_waiting_ends_at_a_signal(watch: QueueWatch, inbox: Inbox) -> None:
-    """An idle worker would take its time to stop."""
+    """A wait ends at a signal."""
     threading.Timer(0.05, inbox.record, (signal.SIGTERM, None)).start()
     began = time.monotonic()
     assert watch.wait(KEYS, 10)
@@ -96,7 +96,7 @@ def test_one_connection_for_any_number_of_queues(connection: redis.Redis, watch:
 
 
 def test_the_server_closes_the_waiting_connection(valkey: Server, connection: redis.Redis, watch: QueueWatch) -> None:
-    """A fail-over, or a proxy that cuts idle connections, would leave the worker deaf."""
+    """After the server closed the connection the next wait reconnects."""
     watch.wait(KEYS, 0.05)
     threading.Timer(0.05, connection.execute_command, ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")).start()
     assert watch.wait(KEYS, 5), "it looks at the queues again"

@@ -23,7 +23,7 @@ from tests.support.server import Server
 
 
 def test_what_is_written_is_read(connection: redis.Redis) -> None:
-    """A report of a worker whose database was away would be lost."""
+    """A written report is read back unchanged."""
     journal = Journal(connection)
     report = a_report()
     journal.write(report)
@@ -34,7 +34,7 @@ def test_what_is_written_is_read(connection: redis.Redis) -> None:
 
 
 def test_writing_is_one_command(connection: redis.Redis) -> None:
-    """The journal is written between signal and draining, and around each hook: every round trip counts."""
+    """Writing a report takes one command."""
     before = connection.info("stats")["total_commands_processed"]
     Journal(connection).write(a_report())
     # INFO counts itself.
@@ -42,7 +42,7 @@ def test_writing_is_one_command(connection: redis.Redis) -> None:
 
 
 def test_open_and_sealed_are_told_apart(connection: redis.Redis) -> None:
-    """An open report that went to the archive would hide how its worker really ended."""
+    """Open and sealed reports are returned separately."""
     journal = Journal(connection)
     still_open = a_report(phase=Phase.HOOKS, outcome=None, ended_at=None)
     sealed = a_report()
@@ -53,7 +53,7 @@ def test_open_and_sealed_are_told_apart(connection: redis.Redis) -> None:
 
 
 def test_a_client_that_decodes_reads_the_same(valkey: Server, connection: redis.Redis) -> None:
-    """A cache's client that django-rq shares may decode its answers."""
+    """A client with ``decode_responses`` reads the same reports."""
     report = a_report()
     Journal(connection).write(report)
     decoding = valkey.client(decode_responses=True)
@@ -76,7 +76,7 @@ UNREADABLE = {
 def test_unreadable_entries_are_set_aside(
     connection: redis.Redis, caplog: pytest.LogCaptureFixture, value: bytes
 ) -> None:
-    """One bad entry would keep all others from being read, for ever, or be thrown away unseen."""
+    """An unreadable entry is moved aside and logged, and the others are read."""
     journal = Journal(connection)
     good = a_report()
     journal.write(good)
@@ -93,14 +93,14 @@ def test_unreadable_entries_are_set_aside(
 
 
 def test_a_field_that_is_no_text_is_set_aside(connection: redis.Redis) -> None:
-    """Whoever can write to the journal could break it for all with one odd field name."""
+    """An entry whose field is not text is moved aside."""
     connection.hset(JOURNAL_KEY, b"\xff\xfe\x00", report_json.dump(a_report()))
     assert Journal(connection).entries() == []
     assert connection.hkeys(UNREADABLE_KEY) == [b"\xff\xfe\x00"]
 
 
 def test_a_report_of_any_size_can_be_read_back(connection: redis.Redis) -> None:
-    """A thousand hooks that failed with long tracebacks would make an entry that nobody reads."""
+    """A report of any size is cut to a size that can be read back."""
     hooks = tuple(HookResult(f"hook {n}", HOOKS[1].outcome, traceback="\u00e4" * 100_000) for n in range(1000))
     journal = Journal(connection)
     journal.write(a_report(hooks=hooks))
@@ -108,7 +108,7 @@ def test_a_report_of_any_size_can_be_read_back(connection: redis.Redis) -> None:
 
 
 def test_more_entries_than_fit_one_answer(connection: redis.Redis) -> None:
-    """After a long night without a database there are many."""
+    """Any number of entries is read, in batches."""
     journal = Journal(connection)
     for _ in range(120):
         journal.write(a_report())
@@ -117,7 +117,7 @@ def test_more_entries_than_fit_one_answer(connection: redis.Redis) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_sealed_entries_come_home(connection: redis.Redis) -> None:
-    """The next worker or the admin page stores what a worker could not; an open entry is still its worker's."""
+    """Sealed entries are archived and removed; open ones stay."""
     journal = Journal(connection)
     sealed, still_open = a_report(), a_report(phase=Phase.DRAINING, outcome=None)
     journal.write(sealed)
@@ -131,7 +131,7 @@ def test_sealed_entries_come_home(connection: redis.Redis) -> None:
 def test_every_server_of_the_queues_is_visited_once(
     connection: redis.Redis, own_valkey: Server, valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With queues on two servers the journal of the second would never be read."""
+    """Each Redis server of the queues is read once."""
     queues: dict[str, dict[str, Any]] = {
         "default": {"URL": valkey.url, "DEFAULT_TIMEOUT": 1},
         "high": {"URL": valkey.url, "ASYNC": False},
@@ -142,7 +142,7 @@ def test_every_server_of_the_queues_is_visited_once(
     first, second = a_report(), a_report()
     Journal(connection).write(first)
     Journal(own_valkey.client()).write(second)
-    assert sources.bring_all_home(5) == sources.Homecoming(2, ())
+    assert sources.archive_everything(5) == sources.ArchiveRun(2, ())
     assert ArchivedReport.objects.count() == 2
 
 
@@ -150,50 +150,50 @@ def test_every_server_of_the_queues_is_visited_once(
 def test_a_server_that_hangs_does_not_keep_the_others_waiting(
     connection: redis.Redis, own_valkey: Server, valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An admin page would hang for minutes because of one server that nobody asked about."""
+    """A hung server takes its share of the time; the reports of the others are archived."""
     monkeypatch.setattr(django_settings, "RQ_QUEUES", {"a": {"URL": own_valkey.url}, "b": {"URL": valkey.url}})
     report = a_report()
     Journal(connection).write(report)
     own_valkey.pause()
     started = time.monotonic()
-    home = sources.bring_all_home(2)
+    run = sources.archive_everything(2)
     assert time.monotonic() - started < 4
-    assert home.brought == 1
-    assert len(home.failures) == 1
+    assert run.archived == 1
+    assert len(run.failures) == 1
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_server_that_is_away_is_told_not_raised(own_valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """An admin page would be an error page whenever Redis restarts."""
+    """An unreachable server is returned as a failure and logged, not raised."""
     own_valkey.stop()
     started = time.monotonic()
-    home = sources.bring_all_home(2)
+    run = sources.archive_everything(2)
     assert time.monotonic() - started < 2
-    assert home.brought == 0
-    assert home.failures[0].startswith("the journal in Redis: ")
+    assert run.archived == 0
+    assert run.failures[0].startswith("the journal in Redis: ")
     with caplog.at_level(logging.WARNING, "graceful.reports"):
         assert archive.archive_pending(Journal(own_valkey.client()), 2) == 0
-    assert "could not be brought home" in caplog.text
+    assert "could not be archived" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_page_waits_for_a_hanging_server_once_and_briefly(own_valkey: Server) -> None:
-    """With a hanging Redis every admin page would take its timeout, and each would leave a thread behind."""
+    """A page waits for a hung server once and briefly, and then not at all for a while."""
     own_valkey.pause()
-    visits = sources.Visits()
+    page_archiver = sources.PageArchiver()
     started = time.monotonic()
-    assert visits.pay(0.3) is False
+    assert page_archiver.run(0.3) is False
     assert time.monotonic() - started < 2
     started = time.monotonic()
     for _ in range(50):
-        assert visits.pay(0.3) is False
+        assert page_archiver.run(0.3) is False
     assert time.monotonic() - started < 0.5
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_page_brings_reports_home(connection: redis.Redis) -> None:
-    """The newest report would be missing from the page that is opened to see it."""
+    """A page archives the reports that wait."""
     report = a_report()
     Journal(connection).write(report)
-    assert sources.Visits().pay(5) is True
+    assert sources.PageArchiver().run(5) is True
     assert archive.read(report.id) == report

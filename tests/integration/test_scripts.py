@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import SET_ASIDE
-from graceful.worker.cluster.deregister import FORGET_SCRIPT, RELEASE_SCRIPT
-from graceful.worker.cluster.heartbeat import BEAT_SCRIPT, LEAVE_SCRIPT
+from graceful.worker.cluster.deregister import DEREGISTER_FROM_RQ_SCRIPT, RELEASE_LOCKS_SCRIPT
+from graceful.worker.cluster.heartbeat import DEREGISTER_SCRIPT, HEARTBEAT_SCRIPT
 from graceful.worker.horse.cursor_store import SAVE_SCRIPT
 from graceful.worker.queue.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, REQUEUE_SCRIPT
@@ -111,7 +111,7 @@ FETCH = Case(
     },
 )
 LEAVE = Case(
-    LEAVE_SCRIPT,
+    DEREGISTER_SCRIPT,
     (WORKERS, BEATS, MACHINE, HELD, HOLDERS, JOURNAL_KEY),
     ("life", "1", "rq:job:", ""),
     {**RUNNING, **KNOWN, JOB: {"status": "finished"}, JOURNAL_KEY: {"life": "{}"}},
@@ -122,16 +122,16 @@ CASES = {
     "fetch": FETCH,
     "fetch again": Case(FETCH_SCRIPT, FETCH.keys, ("life:0", "life", 60, "rq:job:"), RUNNING),
     "claim": Case(CLAIM_SCRIPT, (HELD, HOLDERS), ("life", "j", 7, "started"), RUNNING),
-    "beat": Case(BEAT_SCRIPT, (WORKERS, BEATS, MACHINE), ("new", "{}", 60, 600, 30), KNOWN),
+    "beat": Case(HEARTBEAT_SCRIPT, (WORKERS, BEATS, MACHINE), ("new", "{}", 60, 600, 30), KNOWN),
     "leave": LEAVE,
     "forget": Case(
-        FORGET_SCRIPT,
+        DEREGISTER_FROM_RQ_SCRIPT,
         (WORKERS, "rq:worker:w", OF_WORKER, "rq:workers", "rq:workers:q"),
         ("life", "w", 2),
         {**KNOWN, "rq:worker:w": {"a": "b"}, "rq:workers": {"rq:worker:w"}, "rq:workers:q": {"rq:worker:w"}},
     ),
     "release": Case(
-        RELEASE_SCRIPT,
+        RELEASE_LOCKS_SCRIPT,
         ("rq:lock:a", "rq:lock:b", "rq:scheduler:s"),
         ("s",),
         {"rq:lock:a": "s", "rq:lock:b": "s", "rq:scheduler:s": {"a": "b"}},

@@ -9,7 +9,7 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from graceful.worker.cluster.heartbeat import BEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration, silent
+from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration, dead_workers
 from graceful.worker.cluster.process_identity import Process
 
 
@@ -27,9 +27,9 @@ def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> No
     gone = registered(connection, "gone", process=replace(here, started="1"))
     registered(connection, "elsewhere", process=Process("another machine", 1, "1"))
     cut_off = registered(connection, "cut-off", process=Process("another machine", 2, "2"))
-    connection.zincrby(BEATS_KEY, -2 * OVERDUE_SECONDS, cut_off.life)
+    connection.zincrby(HEARTBEATS_KEY, -2 * OVERDUE_SECONDS, cut_off.life)
     connection.hset("graceful:workers", "hostile", b"\xff")
-    assert sorted(each.worker for each in silent(connection)) == [cut_off.worker, gone.worker]
+    assert sorted(each.worker for each in dead_workers(connection)) == [cut_off.worker, gone.worker]
 
 
 @pytest.mark.django_db
@@ -39,4 +39,4 @@ def test_the_report_command_tells_of_them(connection: redis.Redis) -> None:
     err = StringIO()
     with pytest.raises(CommandError, match="no shutdown report yet"):
         call_command("shutdown_report", "--last", stderr=err)
-    assert "Worker gone died without a word" in err.getvalue()
+    assert "Worker gone was killed" in err.getvalue()

@@ -76,7 +76,7 @@ def test_database_that_does_not_answer(connection: redis.Redis, start_worker: St
         database.close()
     assert "The shutdown has to be forced" not in worker.output
     # We and SQLite stop waiting at the same deadline: either may be the one that says so.
-    assert re.search(r"The database took longer than|database is locked", worker.output), worker.output
+    assert re.search(r"the database took longer than|database is locked", worker.output), worker.output
     report = report_of(connection, worker)
     assert (worker.exit_code, report.outcome, report.exit_code) == (0, "clean", 0)
     assert "Shutdown of worker" in worker.output

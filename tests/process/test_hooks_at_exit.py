@@ -33,7 +33,7 @@ main = os.getpid()
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.configure(GRACEFUL_HOOKS_TIMEOUT=1, GRACEFUL_EXIT_HOOKS=[hook])
 from graceful.hooks.at_exit import run_at_exit
-from graceful.hooks import once
+from graceful.hooks import runner
 """
 
 
@@ -84,7 +84,7 @@ def test_exit_code_stays_the_scripts(ending: str, expected: int, tmp_path: Path)
 
 def test_not_again_where_a_worker_ran_them(tmp_path: Path) -> None:
     """A worker started in a script would have its hooks run twice."""
-    code, lines, errors = run(tmp_path, "run_at_exit()\nassert once.claim()\nprint('end')")
+    code, lines, errors = run(tmp_path, "run_at_exit()\nassert runner.claim()\nprint('end')")
     assert (code, lines, errors) == (0, ["end"], "")
 
 
@@ -180,7 +180,7 @@ def test_hook_that_hangs(tmp_path: Path) -> None:
 
 
 def test_hook_that_cannot_be_interrupted(tmp_path: Path) -> None:
-    """The process would never end; no deputy can be started here, so the watchdog has to end it."""
+    """The process would never end; no standby thread can be started here, so the watchdog has to end it."""
     script = """
 def blocks():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -197,6 +197,6 @@ def test_wrong_settings(tmp_path: Path) -> None:
     """The process would end with a traceback, or without a word."""
     code, lines, errors = run(tmp_path, "settings.GRACEFUL_TIMEOUT = -5\nrun_at_exit()")
     assert lines == [
-        "Exit hooks not run, the settings are wrong: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5"
+        "Exit hooks not run, invalid settings: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5"
     ]
     assert (code, errors) == (0, "")

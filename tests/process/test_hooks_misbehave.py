@@ -211,7 +211,7 @@ def bad():
 
 
 @pytest.mark.parametrize("how", UNREACHABLE)
-def test_deputy_takes_over_from_a_hook_that_cannot_be_interrupted(how: str, tmp_path: Path) -> None:
+def test_standby_takes_over_from_a_hook_that_cannot_be_interrupted(how: str, tmp_path: Path) -> None:
     """A hook that no signal gets out of would keep all others from running, and the report from being written."""
     ending = run_script(tmp_path, UNREACHABLE[how], ("bad", 0.2), ("after", None), seconds=3.0)
     assert ending.way == "taken over"
@@ -225,8 +225,8 @@ def test_deputy_takes_over_from_a_hook_that_cannot_be_interrupted(how: str, tmp_
     assert ending.seconds < 3.0
 
 
-def test_deputy_of_the_deputy(tmp_path: Path) -> None:
-    """A second hook that cannot be interrupted would catch the deputy too."""
+def test_standby_of_the_standby(tmp_path: Path) -> None:
+    """A second hook that cannot be interrupted would catch the standby thread too."""
     hooks = """
 def bad():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -246,7 +246,7 @@ def worse():
 
 
 def test_last_hook_that_cannot_be_interrupted_ends_within_the_deadline(tmp_path: Path) -> None:
-    """The deputy's patience would come on top of the hooks' time."""
+    """The standby thread's patience would come on top of the hooks' time."""
     hooks = "def bad():\n    signal.signal(signal.SIGALRM, signal.SIG_IGN); time.sleep(60)"
     ending = run_script(tmp_path, hooks, ("after", None), ("bad", None), seconds=1.5)
     assert ending.way == "taken over"

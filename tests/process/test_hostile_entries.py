@@ -20,7 +20,7 @@ from graceful.core import report_json
 from graceful.reports import sources
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import TYPES, WRONG_TYPE_SUFFIX
-from graceful.worker.cluster.heartbeat import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
+from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.cluster.process_identity import Process, machine
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY
 from tests.conftest import StartWorker
@@ -51,7 +51,7 @@ def write_hostile(connection: redis.Redis) -> None:
     connection.hset(WORKERS_KEY, b"\xff\xfe", b"\x80\x04pickle")
     connection.hset(WORKERS_KEY, "digits", json.dumps({**GONE, "life": "digits"}))
     for score, life in zip((1, float("inf"), float("-inf"), -62135596800, 1e300, 0, 2, 3, 4, 5), lives, strict=True):
-        connection.zadd(BEATS_KEY, {life: score})
+        connection.zadd(HEARTBEATS_KEY, {life: score})
         connection.sadd(MACHINE_KEY.format(machine()), life)
     held = {"fetch": "x", "queue": "rq:queue:default", "job": "no-such-job", "horse": "9" * 5000, b"\xff": b"\xff"}
     connection.hset(HELD_KEY.format("digits"), mapping=held)
@@ -91,9 +91,9 @@ def test_a_worker_among_hostile_entries(connection: redis.Redis, queue: Queue, s
     assert not set(output) & set(ESCAPES) - set("\nevilowned02J[];")
     for life in ("infinite", "surrogate", "other", "no object"):
         assert connection.hexists(f"{WORKERS_KEY}:unreadable", life), life
-        assert output.count(f"Entry {life} of {WORKERS_KEY}") == 1, life
+        assert output.count(f"Unreadable entry {life} of {WORKERS_KEY}") == 1, life
     assert connection.hkeys(WORKERS_KEY) == []
-    assert connection.zcard(BEATS_KEY) == 0
+    assert connection.zcard(HEARTBEATS_KEY) == 0
     assert connection.hget(UNREADABLE_KEY, "early")
     assert connection.hget(UNREADABLE_KEY, b"\xff") == b"\xff"
     err, out = StringIO(), StringIO()
@@ -143,7 +143,7 @@ def test_commands_and_pages(
     connection: redis.Redis, admin_client: Client, write: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each command and page answers, and no terminal escape gets through."""
-    sources.visits.rest_until = 0
+    sources.page_archiver.paused_until = 0
     write(connection)
     call_command("archive_reports", "--seconds", "5")
     write(connection)
@@ -153,7 +153,7 @@ def test_commands_and_pages(
     assert (written.out + written.err).isascii()
     assert "\x1b" not in written.out + written.err
     write(connection)
-    sources.visits.rest_until = 0
+    sources.page_archiver.paused_until = 0
     listed = admin_client.get(reverse("admin:graceful_shutdownreport_changelist"))
     assert listed.status_code == 200
     assert admin_client.get(reverse("admin:graceful_lastshutdownreport_changelist")).status_code == 302

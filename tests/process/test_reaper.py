@@ -17,7 +17,7 @@ from graceful.core import report_json
 from graceful.core.phases import Outcome
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
-from graceful.worker.cluster.heartbeat import BEATS_KEY, MACHINE_KEY, OVERDUE_SECONDS, WORKERS_KEY
+from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, OVERDUE_SECONDS, WORKERS_KEY
 from graceful.worker.cluster.process_identity import machine
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY
 from tests.conftest import StartWorker
@@ -27,7 +27,7 @@ from tests.support.processes import WorkerProcess
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
-DEAD = "died without a word"
+DEAD = "was killed; its report is closed"
 
 
 def kill_at_work(start_worker: StartWorker, queue: Queue) -> tuple[WorkerProcess, str]:
@@ -84,11 +84,11 @@ def test_an_overdue_worker_of_another_machine_is_dead(
     life = edit_registration(connection, machine="elsewhere/1")
     reaper = start_worker(("low",), ["--worker-class", "tests.support.dying_workers.Hasty"])
     own = next(each for each in connection.hkeys(WORKERS_KEY) if each.decode() != life)
-    first = connection.zscore(BEATS_KEY, own)
-    wait_until(lambda: connection.zscore(BEATS_KEY, own) >= first + 2, 10)
+    first = connection.zscore(HEARTBEATS_KEY, own)
+    wait_until(lambda: connection.zscore(HEARTBEATS_KEY, own) >= first + 2, 10)
     assert connection.hexists(WORKERS_KEY, life), "it may live, nobody here can know"
     assert queue.job_ids == []
-    connection.zadd(BEATS_KEY, {life: int(connection.time()[0]) - OVERDUE_SECONDS - 1})
+    connection.zadd(HEARTBEATS_KEY, {life: int(connection.time()[0]) - OVERDUE_SECONDS - 1})
     wait_until(lambda: not connection.hexists(WORKERS_KEY, life), 10, lambda: reaper.output)
     found = ArchivedReport.objects.filter(worker=killed.name)
     assert [report.outcome for report in found] == [Outcome.KILLED]
@@ -106,7 +106,7 @@ def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
     worker = start_worker()
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
     (life,) = connection.hkeys(WORKERS_KEY)
-    connection.zadd(BEATS_KEY, {life: 1})
+    connection.zadd(HEARTBEATS_KEY, {life: 1})
     succeed(start_worker)
     assert connection.hexists(WORKERS_KEY, life)
     connection.rpush("release", 1)
@@ -171,15 +171,15 @@ def test_registrations_that_are_none(queue: Queue, connection: redis.Redis, star
     for number, text in enumerate(HOSTILE):
         connection.hset(WORKERS_KEY, f"life{number}", text)
         connection.sadd(here, f"life{number}")
-        connection.zadd(BEATS_KEY, {f"life{number}": 1})
+        connection.zadd(HEARTBEATS_KEY, {f"life{number}": 1})
     connection.sadd(here, b"\xff\xfe", "unknown")
-    connection.zadd(BEATS_KEY, {b"\xff\xfe": 1, "unknown": 1})
+    connection.zadd(HEARTBEATS_KEY, {b"\xff\xfe": 1, "unknown": 1})
     job = queue.enqueue(jobs.quick)
     worker = start_worker(options=["--burst"], wait=False)
     assert worker.wait() == 0, worker.output
     assert job.get_status(refresh=True) == "finished"
     assert connection.scard(here) == 0
-    assert connection.zcard(BEATS_KEY) == 0
+    assert connection.zcard(HEARTBEATS_KEY) == 0
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_what_is_said_of_a_dead_worker_is_nonsense(
     registration = {"life": "life", "worker": "dead", "queues": ["default"], "process": process, "oom_kills": None}
     connection.hset(WORKERS_KEY, "life", json.dumps(registration))
     connection.sadd(MACHINE_KEY.format(machine()), "life")
-    connection.zadd(BEATS_KEY, {"life": 1})
+    connection.zadd(HEARTBEATS_KEY, {"life": 1})
     if isinstance(held, str):
         connection.set(HELD_KEY.format("life"), held)
     else:

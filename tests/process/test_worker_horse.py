@@ -201,5 +201,5 @@ def test_a_job_whose_horses_never_begin_fails(connection: redis.Redis, queue: Qu
     worker = start_worker(options=options, settings={"GRACEFUL_MAX_INTERRUPTIONS": 2}, wait=False)
     assert worker.wait(30) == os.EX_OK, worker.output
     assert job.get_status(refresh=True) == "failed"
-    assert "its work horse could not begin" in (job.exc_info or "")
+    assert "its work horse could not start" in (job.exc_info or "")
     assert worker.output.count("the work horse could not begin") == 7

@@ -52,7 +52,7 @@ class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         self.job_monitoring_interval = 1
-        worker.BEAT_SECONDS = dequeue.BEAT_SECONDS = 0.5
+        worker.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
 
 
@@ -60,7 +60,7 @@ class HastySimple(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
     """As :class:`Hasty`, of a worker that runs its jobs itself."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        worker.BEAT_SECONDS = dequeue.BEAT_SECONDS = 0.5
+        worker.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
 
 

@@ -17,11 +17,11 @@ import redis
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
 from graceful.core.records import HookSpec, InFlightJob, JobTally, Shutdown
-from graceful.hooks import builtin, once, threads
+from graceful.exceptions import HookSkipped
+from graceful.hooks import builtin, runner, threads
 from graceful.hooks.builtin import SomeFailed
 from graceful.hooks.calls import wants_shutdown
 from graceful.hooks.registry import load
-from graceful.hooks.skipping import HookSkipped
 from graceful.hooks.threads import ThreadsStillRunning, register_thread
 
 NAMES = [
@@ -169,7 +169,7 @@ def test_stop_threads(background: Callable[[str], Background]) -> None:
 
 
 def test_all_threads_are_told_before_any_is_waited_for(background: Callable[[str], Background]) -> None:
-    """Threads that wait for each other, or take long, would stop one after the other instead of together."""
+    """All threads are asked to stop before the first one is joined."""
     first, second = background("first").start(), background("second").start()
     register_thread(first.thread, lambda: None)
     register_thread(second.thread, first.told.set)
@@ -178,7 +178,7 @@ def test_all_threads_are_told_before_any_is_waited_for(background: Callable[[str
 
 
 def test_thread_that_does_not_stop(background: Callable[[str], Background]) -> None:
-    """Nobody would know which thread hangs, and the others would not be stopped."""
+    """Threads that do not stop are named in the error; the others are stopped."""
     deaf, broken, good = (background(name).start() for name in ("deaf", "broken", "good"))
 
     def stop() -> None:
@@ -189,12 +189,12 @@ def test_thread_that_does_not_stop(background: Callable[[str], Background]) -> N
     register_thread(good.thread, good.told)
     with pytest.raises(ThreadsStillRunning) as caught:
         builtin.stop_threads(shutdown_within(30))
-    assert str(caught.value) == "broken could not be told: OSError: no way; deaf still runs; broken still runs"
+    assert str(caught.value) == "broken could not be asked to stop: OSError: no way; deaf still runs; broken still runs"
     assert not good.thread.is_alive()
 
 
 def test_hook_keeps_time_to_name_the_thread(background: Callable[[str], Background]) -> None:
-    """The hook would time out itself before it can say which thread hangs."""
+    """The hook reserves time to name the threads before it times out itself."""
     deaf = background("deaf").start()
     register_thread(deaf.thread, lambda: None)
     shutdown = shutdown_within(0.2)
@@ -204,7 +204,7 @@ def test_hook_keeps_time_to_name_the_thread(background: Callable[[str], Backgrou
 
 
 def test_registering_a_thread_again_replaces_it(background: Callable[[str], Background]) -> None:
-    """The old way to stop it would be taken."""
+    """Registering a thread again replaces its stop function."""
     thread = background("it").start()
     register_thread(thread.thread, lambda: pytest.fail("the old way"))
     register_thread(thread.thread, thread.told)
@@ -214,7 +214,7 @@ def test_registering_a_thread_again_replaces_it(background: Callable[[str], Back
 def test_threads_of_the_parent_are_left_alone(
     background: Callable[[str], Background], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A forked work horse would tell its worker's threads to stop."""
+    """A forked child does not stop its parent's threads."""
     thread = background("it").start()
     register_thread(thread.thread, thread.told)
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -223,7 +223,7 @@ def test_threads_of_the_parent_are_left_alone(
 
 
 def test_save_worker_statistics(caplog: pytest.LogCaptureFixture) -> None:
-    """What the worker did would be forgotten with it."""
+    """The worker's statistics are logged as one line of JSON, and as an attribute of the record."""
     with caplog.at_level(logging.INFO, "graceful.statistics"):
         assert builtin.save_worker_statistics(shutdown_within(5)) == "312 finished, 4 failed"
     (record,) = caplog.records
@@ -243,7 +243,7 @@ def test_save_worker_statistics(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_close_redis_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue's pool would stay connected, or one in use be cut."""
+    """Idle connections of every pool are closed; connections in use are left alone."""
     calls: list[dict[str, object]] = []
 
     class Pool(redis.BlockingConnectionPool):
@@ -265,7 +265,7 @@ def test_close_redis_pools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_redis_pools_are_found() -> None:
-    """The garbage collector would not know the pools of this redis-py."""
+    """The pools of this redis-py are found through the garbage collector."""
     client = redis.Redis(host="127.0.0.1", port=1)
     assert builtin.close_redis_pools().startswith("closed ")
     client.close()
@@ -273,7 +273,7 @@ def test_redis_pools_are_found() -> None:
 
 @pytest.mark.parametrize("name", ["sentry_sdk", "opentelemetry"])
 def test_library_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project without the library could not share a list of hooks with one that has it."""
+    """A hook whose library is not installed is skipped."""
     monkeypatch.setitem(sys.modules, name, None)
     hook = builtin.flush_sentry if name == "sentry_sdk" else builtin.shutdown_opentelemetry
     with pytest.raises(HookSkipped, match=f"^{name} is not installed$"):
@@ -281,7 +281,7 @@ def test_library_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_flush_sentry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors reported at the end would never be sent, or be sent for longer than the hook has."""
+    """Sentry is flushed within the hook's time."""
     seconds: list[float] = []
     module = ModuleType("sentry_sdk")
     module.flush = lambda timeout: seconds.append(timeout)  # type: ignore[attr-defined]
@@ -321,7 +321,7 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_shutdown_opentelemetry(telemetry: dict[str, Any]) -> None:
-    """The last spans and counts would be lost, or the hook fail at its second run."""
+    """All OpenTelemetry providers are flushed and shut down, once."""
     assert builtin.shutdown_opentelemetry(shutdown_within(10)) == "shut down traces, metrics"
     milliseconds, last = telemetry["trace"].calls
     assert 4000 < milliseconds <= 4500
@@ -331,7 +331,7 @@ def test_shutdown_opentelemetry(telemetry: dict[str, Any]) -> None:
 
 
 def test_one_provider_that_fails(telemetry: dict[str, Any]) -> None:
-    """One collector that is away would cost the others' data."""
+    """A provider that fails does not keep the others from being shut down."""
     telemetry["trace"] = Provider(OSError("away"))
     with pytest.raises(SomeFailed, match=r"^traces: OSError: away$"):
         builtin.shutdown_opentelemetry(shutdown_within(10))
@@ -339,7 +339,7 @@ def test_one_provider_that_fails(telemetry: dict[str, Any]) -> None:
 
 
 def test_flush_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines in a buffering handler would be lost, or one broken handler keep the others from being flushed."""
+    """Every handler is flushed, even if another one fails."""
     flushed: list[str] = []
 
     class Handler(logging.Handler):
@@ -366,27 +366,27 @@ def test_flush_logging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dotted_paths(name: str) -> None:
-    """A built-in hook could not be named in the settings."""
+    """Every built-in hook can be named by its dotted path."""
     wants_shutdown(load(HookSpec(f"graceful.hooks.builtin.{name}", name)))
 
 
 def test_once() -> None:
-    """Exit hooks would run twice in one process, or a forked child have its parent's claim."""
-    once.release()
+    """Exit hooks can be claimed once per process, and again after a release."""
+    runner.release()
     try:
-        assert once.claim()
-        assert not once.claim()
-        once.release()
-        once.release()
-        assert once.claim()
+        assert runner.claim()
+        assert not runner.claim()
+        runner.release()
+        runner.release()
+        assert runner.claim()
     finally:
-        once.release()
+        runner.release()
 
 
 def test_once_is_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked child that calls run_at_exit would not run its own hooks."""
-    monkeypatch.setattr(once, "_claims", {})
-    assert once.claim()
+    """A forked child has a claim of its own."""
+    monkeypatch.setattr(runner, "_claims", {})
+    assert runner.claim()
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert once.claim()
-    assert not once.claim()
+    assert runner.claim()
+    assert not runner.claim()

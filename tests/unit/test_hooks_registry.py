@@ -49,7 +49,7 @@ def names(specs: tuple[HookSpec, ...]) -> list[str]:
 
 @override_settings(GRACEFUL_EXIT_HOOKS=["a.b", "c.d"], GRACEFUL_HORSE_EXIT_HOOKS=["e.f"])
 def test_order() -> None:
-    """Hooks would not run last registered first, then those of the settings from top to bottom."""
+    """Hooks run last registered first, then those of the settings from top to bottom."""
     exit_hook(first)
     exit_hook(second)
     horse_exit_hook(first)
@@ -61,14 +61,14 @@ def test_order() -> None:
 
 
 def test_decorators_give_the_function_back() -> None:
-    """The decorated name would not be the function any more."""
+    """The decorators return the function itself."""
     assert exit_hook(first) is first
     assert exit_hook(name="x", timeout=2, when="a.b")(first) is first
     assert exit_hooks() == (HookSpec(first, "x", timeout=2.0, when="a.b"),)
 
 
 def test_registering_again_moves_it_to_the_front() -> None:
-    """A function registered twice would run twice."""
+    """A function registered again moves to the front and runs once."""
     exit_hook(first)
     exit_hook(second)
     exit_hook(first)
@@ -76,7 +76,7 @@ def test_registering_again_moves_it_to_the_front() -> None:
 
 
 def test_two_hooks_of_one_name_are_numbered() -> None:
-    """Of two pools only one would be closed, or the report would not tell them apart."""
+    """Two hooks of the same name are numbered."""
     pools = Pool(), Pool()
     for pool in pools:
         exit_hook(pool.close)
@@ -86,7 +86,7 @@ def test_two_hooks_of_one_name_are_numbered() -> None:
 
 @override_settings(GRACEFUL_EXIT_HOOKS=[first])
 def test_registered_and_in_the_settings() -> None:
-    """Two results of one name would stand in the report."""
+    """A registered hook and one of the settings with its name get different names."""
     exit_hook(first)
     assert names(exit_hooks()) == ["first", "first (2)"]
 
@@ -100,14 +100,14 @@ def test_registered_and_in_the_settings() -> None:
     ],
 )
 def test_wrong_option(options: dict[str, object], message: str) -> None:
-    """A mistake in a decorator would show at the first shutdown only."""
+    """An invalid option of a decorator is an error at once."""
     with pytest.raises(InvalidSettings, match=message):
         exit_hook(**options)(first)  # type: ignore[call-overload]
     assert exit_hooks() == ()
 
 
 def test_unregister() -> None:
-    """A hook could not be taken back."""
+    """An unregistered hook no longer runs."""
     exit_hook(first)
     horse_exit_hook(first)
     exit_hook(second)
@@ -118,13 +118,13 @@ def test_unregister() -> None:
 
 @override_settings(GRACEFUL_TIMEOUT=-1)
 def test_wrong_settings_are_raised() -> None:
-    """Hooks would run with settings that nobody wrote."""
+    """Invalid settings raise InvalidSettings."""
     with pytest.raises(InvalidSettings):
         exit_hooks()
 
 
 def test_load() -> None:
-    """A hook would not be found, or something else be called."""
+    """Paths and callables are loaded."""
     assert load(HookSpec(first, "x")) is first
     assert load(HookSpec(f"{__name__}.first", "x")) is first
     assert load(f"{__name__}.second") is second
@@ -139,7 +139,7 @@ def test_load() -> None:
     ],
 )
 def test_load_says_what_is_wrong(path: str, error: type[Exception], message: str) -> None:
-    """The three cases could not be told apart, and the check would give the wrong hint."""
+    """A missing module, a missing name and a non-callable raise different errors."""
     with pytest.raises(error, match=message) as caught:
         load(path)
     assert type(caught.value) is error

@@ -15,9 +15,9 @@ import pytest
 from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome, Reason
 from graceful.core.records import HookResult, HookSpec, JobTally, Shutdown
+from graceful.exceptions import HookSkipped
 from graceful.hooks.calls import wants_shutdown
 from graceful.hooks.runner import run_hooks
-from graceful.hooks.skipping import HookSkipped
 from graceful.signals import hook_finished
 
 
@@ -66,7 +66,7 @@ def broken() -> None:
 
 
 def test_results_in_order() -> None:
-    """The report would mix up the hooks."""
+    """Results come in the order of the hooks."""
     course = Course()
     results = course.run(HookSpec(ok, "a"), HookSpec(broken, "b"), HookSpec(ok, "c"))
     assert [(each.name, each.outcome, each.detail) for each in results] == [
@@ -79,12 +79,12 @@ def test_results_in_order() -> None:
 
 
 def test_no_hooks() -> None:
-    """A worker without hooks would not come to its end."""
+    """Without hooks there are no results."""
     assert Course().run() == ()
 
 
 def test_time_is_shared_out_equally() -> None:
-    """The first hook would be given all the time, or one with a timeout more than its own."""
+    """Hooks without a timeout get equal shares of the time left."""
     course = Course(60.0)
     results = course.run(HookSpec(ok, "a"), HookSpec(ok, "b", timeout=5.0), HookSpec(ok, "c"))
     shares = dict(course.started)
@@ -96,7 +96,7 @@ def test_time_is_shared_out_equally() -> None:
 
 
 def test_own_timeout_is_cut_to_what_is_left() -> None:
-    """A hook's own timeout would lead past the grace period."""
+    """A hook's timeout is cut to the time left."""
     course = Course(10.0)
     course.run(HookSpec(ok, "a", timeout=500.0))
     assert course.started[0][1] == pytest.approx(10.0, abs=1.0)
@@ -104,7 +104,7 @@ def test_own_timeout_is_cut_to_what_is_left() -> None:
 
 @pytest.mark.parametrize("take_over", [None, lambda results: pytest.fail("taken over")])
 def test_no_time_left(take_over: Callable[..., NoReturn] | None) -> None:
-    """A hook would be started past the deadline, or be missing in the report."""
+    """After the deadline hooks are skipped, with the reason in the report."""
     course = Course(0.0)
     results = course.run(HookSpec(ok, "a"), HookSpec(ok, "b"), take_over=take_over)
     assert [(each.outcome, each.detail) for each in results] == [(HookOutcome.SKIPPED, "no time left")] * 2
@@ -113,7 +113,7 @@ def test_no_time_left(take_over: Callable[..., NoReturn] | None) -> None:
 
 
 def test_hook_with_shutdown() -> None:
-    """The hook could not know why the worker ends, nor how much time it has."""
+    """A hook with a parameter gets the Shutdown, with its own deadline."""
 
     def hook(shutdown: Shutdown) -> str:
         return f"{shutdown.reason} {shutdown.signal} {shutdown.jobs.finished} {50 < shutdown.time_left() <= 60}"
@@ -122,7 +122,7 @@ def test_hook_with_shutdown() -> None:
 
 
 def test_keyword_only_shutdown() -> None:
-    """A documented form of a hook would fail."""
+    """A hook with a keyword-only ``shutdown`` gets it by keyword."""
 
     def hook(*, shutdown: Shutdown) -> str:
         return shutdown.worker
@@ -131,7 +131,7 @@ def test_keyword_only_shutdown() -> None:
 
 
 def test_async_hook() -> None:
-    """An async hook would never be awaited, and be reported as ok."""
+    """An async hook is awaited, and cancelled at its timeout."""
 
     async def hook(shutdown: Shutdown) -> str:
         return shutdown.worker
@@ -146,17 +146,17 @@ def test_async_hook() -> None:
 
 @pytest.mark.parametrize("returned", [None, 7, b"bytes", ["list"], True])
 def test_only_strings_are_details(returned: object) -> None:
-    """A hook that returns something by chance would put it into the report."""
+    """Only a returned string becomes the detail."""
     assert result_of(lambda: returned).detail == ""
 
 
 def test_long_detail_is_cut() -> None:
-    """A hook that returns a book would fill the report."""
+    """A long detail is cut."""
     assert len(result_of(lambda: "x" * 100_000).detail) == 500
 
 
 def test_error_stands_in_the_result() -> None:
-    """Nobody would know what went wrong, or have to read the runner's frames to find out."""
+    """The result holds error and traceback, without the runner's frames."""
     result = result_of(broken)
     assert (result.outcome, result.error) == (HookOutcome.FAILED, "ValueError: of no use")
     assert "in broken" in result.traceback
@@ -165,7 +165,7 @@ def test_error_stands_in_the_result() -> None:
 
 @pytest.mark.parametrize("how", ["returns", "raises", "is skipped"])
 def test_what_a_hook_says_is_one_line_of_the_log(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A hook that passes on what strangers wrote would forge lines of the log, or move a terminal's cursor."""
+    """Control characters in a hook's detail or error are escaped in the log."""
     said = "ok\n12:00:00 Worker w: done\r\x1b[2J\u202e\u2028\ud800"
 
     def hook() -> str:
@@ -184,7 +184,7 @@ def test_what_a_hook_says_is_one_line_of_the_log(how: str, caplog: pytest.LogCap
 
 
 def test_error_is_logged_with_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """A failing hook would be silent."""
+    """A failing hook is logged at ERROR with its traceback."""
     with caplog.at_level(logging.INFO, "graceful.hooks"):
         Course().run(HookSpec(broken, "bad"), HookSpec(ok, "good"), HookSpec("no_pkg.x", "gone", optional=True))
     bad, good, gone = caplog.records
@@ -197,7 +197,7 @@ def test_error_is_logged_with_traceback(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_horse_exit_hooks_say_little(caplog: pytest.LogCaptureFixture) -> None:
-    """A line for each hook of each job would bury what else the log says."""
+    """Horse exit hooks are logged at DEBUG unless they fail."""
     with caplog.at_level(logging.DEBUG, "graceful.hooks"):
         Course().run(HookSpec(ok, "good"), HookSpec(broken, "bad"), of_horse=True)
     good, bad = caplog.records
@@ -207,7 +207,7 @@ def test_horse_exit_hooks_say_little(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("base")])
 def test_any_exception_is_the_hooks_own(error: BaseException) -> None:
-    """sys.exit() in a hook would end the worker in the middle of its end."""
+    """Any exception of a hook, SystemExit included, is its result, and the next hook runs."""
 
     def hook() -> None:
         raise error
@@ -217,7 +217,7 @@ def test_any_exception_is_the_hooks_own(error: BaseException) -> None:
 
 
 def test_exception_that_cannot_be_shown() -> None:
-    """An exception whose text raises would come out of the runner."""
+    """An exception whose text raises is reported by its type."""
 
     class Nasty(Exception):
         def __str__(self) -> str:
@@ -239,7 +239,7 @@ def test_exception_that_cannot_be_shown() -> None:
 
 
 def test_missing_module() -> None:
-    """A hook that cannot be imported would be silently left out, or an optional one fail."""
+    """A missing module fails a hook, and skips an optional one."""
     result = result_of("no_such_package.hook")
     assert result.outcome is HookOutcome.FAILED
     assert result.error == "ModuleNotFoundError: No module named 'no_such_package'"
@@ -249,7 +249,7 @@ def test_missing_module() -> None:
 
 
 def test_optional_is_about_missing_modules_only() -> None:
-    """A misspelt name, or a module missing within the hook, would pass as not installed."""
+    """A missing name fails an optional hook too."""
 
     def hook() -> None:
         raise ModuleNotFoundError("of the hook itself")
@@ -259,7 +259,7 @@ def test_optional_is_about_missing_modules_only() -> None:
 
 
 def test_optional_is_not_about_what_the_hooks_module_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hook that is there, and whose own dependency is missing, is an error: it would never run, and nobody know."""
+    """A missing dependency of the hook's module fails an optional hook."""
     (tmp_path / "hook_with_a_dependency.py").write_text("import no_such_package.part\n")
     monkeypatch.syspath_prepend(tmp_path)
     result = result_of("hook_with_a_dependency.flush", optional=True)
@@ -270,7 +270,7 @@ def test_optional_is_not_about_what_the_hooks_module_imports(tmp_path: Path, mon
 
 
 def test_hook_that_skips_itself() -> None:
-    """A built-in hook without its library would look as if it had done its work."""
+    """A hook that raises HookSkipped is reported as skipped."""
 
     def hook() -> None:
         raise HookSkipped("nothing here")
@@ -280,7 +280,7 @@ def test_hook_that_skips_itself() -> None:
 
 
 def test_when() -> None:
-    """A condition would not be asked, or one that raises pass as false."""
+    """A hook whose condition is false is skipped; one whose condition raises fails."""
     assert result_of(ok, when=lambda: True).outcome is HookOutcome.OK
     assert result_of(ok, when="os.getpid").outcome is HookOutcome.OK
     assert result_of(ok, when=lambda shutdown: shutdown.worker == "w").outcome is HookOutcome.OK
@@ -290,7 +290,7 @@ def test_when() -> None:
 
 
 def test_hook_finished_is_sent() -> None:
-    """Metrics would see no hook."""
+    """``hook_finished`` is sent after each hook."""
     seen: list[HookResult] = []
 
     def receiver(result: HookResult, **_: object) -> None:
@@ -306,7 +306,7 @@ def test_hook_finished_is_sent() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("of no use"), SystemExit(3)])
 def test_listeners_that_raise(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """A journal or a metric that raises would keep hooks from running."""
+    """Listeners that raise are logged, and all hooks run."""
 
     def raises(*_: object, **__: object) -> None:
         raise error
@@ -340,7 +340,7 @@ def alarm_state() -> Iterator[Callable[[], object]]:
 
 @pytest.mark.parametrize("timer", [(0.0, 0.0), (500.0, 7.0)])
 def test_alarm_is_given_back(alarm_state: Callable[[], object], timer: tuple[float, float]) -> None:
-    """A timer that somebody else had set would never ring, or ring into our handler."""
+    """Handler, timer and mask of SIGALRM are restored."""
     signal.setitimer(signal.ITIMER_REAL, *timer)
     before = alarm_state()
     during: list[object] = []
@@ -356,7 +356,7 @@ def test_alarm_is_given_back(alarm_state: Callable[[], object], timer: tuple[flo
 
 
 def test_outside_the_main_thread() -> None:
-    """A simple worker in a thread would fail, since Python sets no signal handler there."""
+    """Outside the main thread hooks run without an alarm."""
     results: list[tuple[HookResult, ...]] = []
     thread = threading.Thread(target=lambda: results.append(Course().run(HookSpec(ok, "a"), HookSpec(broken, "b"))))
     thread.start()
@@ -364,16 +364,16 @@ def test_outside_the_main_thread() -> None:
     assert [each.outcome for each in results[0]] == [HookOutcome.OK, HookOutcome.FAILED]
 
 
-def test_deputy_leaves_no_thread_behind() -> None:
-    """Each run would leave a thread that may end the process."""
+def test_standby_leaves_no_thread_behind() -> None:
+    """The standby thread has ended when the run returns."""
     before = threading.enumerate()
     results = Course().run(HookSpec(ok, "a"), take_over=lambda results: pytest.fail("taken over"))
     assert results[0].outcome is HookOutcome.OK
     assert threading.enumerate() == before
 
 
-def test_without_a_deputy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started any more no hook would run."""
+def test_without_a_standby(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no standby thread can be started, the hooks run without it."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -415,12 +415,12 @@ class Closes:
     ],
 )
 def test_who_is_given_the_shutdown(call: Callable[..., object], expected: bool) -> None:
-    """``pool.close(timeout=5)`` would be called with the Shutdown for a timeout, or a hook go without it."""
+    """A hook gets the Shutdown only if it requires an argument or has one named ``shutdown``."""
     assert wants_shutdown(call) is expected
 
 
 @pytest.mark.parametrize("call", [lambda a, b: None, lambda a, *, b: None, lambda *, b: None])
 def test_who_cannot_be_called(call: Callable[..., object]) -> None:
-    """A hook that can never work would be found at the first shutdown only."""
+    """A callable that takes neither zero nor one argument raises TypeError."""
     with pytest.raises(TypeError, match="a hook takes no argument, or one"):
         wants_shutdown(call)

@@ -59,25 +59,25 @@ if find_spec("django.tasks"):
 
 
 def test_the_decorator_leaves_the_function_as_it_is() -> None:
-    """RQ would store another name, or the job would get other arguments."""
+    """The decorator returns the function itself."""
     assert charge(3) == 3
     assert charge.__qualname__ == "charge"
 
 
 @pytest.mark.parametrize("function", [charge, logged(charge), functools.partial(charge, 1)])
 def test_the_policy_is_found_through_wrappers(function: Callable[..., Any]) -> None:
-    """A second decorator would undo the first."""
+    """The policy is found below other decorators."""
     assert policy_of(function, {}) == "fail"
 
 
 def test_the_policy_of_a_method_is_found_on_the_bound_one() -> None:
-    """RQ runs methods bound to their instance."""
+    """The policy of a method is found on the bound method."""
     assert policy_of(Mailer().send, None) == "requeue"
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_policy_of_a_task_is_its_functions(kind: Any) -> None:
-    """Above ``@task`` and below it alike."""
+    """The policy of a Django Task is found with the decorator above or below ``@task``."""
     below = kind(func=on_interrupt("fail")(charge_plain()))
     assert policy_of(below, {}) == "fail"
     above = kind(func=charge_plain())
@@ -87,13 +87,13 @@ def test_the_policy_of_a_task_is_its_functions(kind: Any) -> None:
 
 
 def test_the_outermost_word_counts() -> None:
-    """A decorator around a decorated function says it anew."""
+    """Of nested policies the outermost counts."""
     assert policy_of(on_interrupt("requeue")(logged(charge)), {}) == "requeue"
     assert policy_of(charge, {}) == "fail"
 
 
 def test_the_policy_is_found_below_a_wrapper_that_copies_no_attributes() -> None:
-    """``functools.wraps`` may be told to copy nothing (``updated=()``)."""
+    """The policy is found through ``functools.wraps(..., updated=())``."""
 
     @functools.wraps(charge, updated=())
     def call(customer: int) -> int:
@@ -103,7 +103,7 @@ def test_the_policy_is_found_below_a_wrapper_that_copies_no_attributes() -> None
 
 
 def test_the_decorator_above_a_static_or_class_method() -> None:
-    """The policy holds for what the class gives out."""
+    """A policy above ``@staticmethod`` or ``@classmethod`` applies to the function that the class returns."""
 
     class Bank:
         @on_interrupt("fail")
@@ -118,13 +118,13 @@ def test_the_decorator_above_a_static_or_class_method() -> None:
 
 
 def test_one_job_s_meta_goes_before_the_policy_of_its_task() -> None:
-    """As for any function."""
+    """A job's meta overrides the policy of its Django Task."""
     task_like = TaskLike(func=charge)
     assert policy_of(task_like, {"graceful_on_interrupt": "requeue"}) == "requeue"
 
 
 def test_what_cannot_be_decorated_is_an_error_at_decoration() -> None:
-    """A policy that nothing carries would be found missing at the next deploy."""
+    """An object that cannot carry a policy raises TypeError at decoration."""
     with pytest.raises(TypeError, match="decorates a function or a task, got: 7"):
         on_interrupt("fail")(7)
 
@@ -144,37 +144,37 @@ class Endless:
 
 @pytest.mark.parametrize("function", [Hostile(), Endless(), 3, "charge"], ids=type)
 def test_a_function_that_is_anything_has_no_policy(function: object) -> None:
-    """The policy is asked for while a worker ends: nothing raises or goes on for ever."""
+    """``policy_of`` never raises or loops, whatever the function is."""
     assert policy_of(function, {}) is None
 
 
 def test_meta_goes_before_the_decorator() -> None:
-    """One job could not be told apart from the others of its function."""
+    """A job's meta overrides the decorator."""
     assert policy_of(charge, {"graceful_on_interrupt": "requeue"}) == "requeue"
     assert policy_of(None, {"graceful_on_interrupt": "fail"}) == "fail"
 
 
 @pytest.mark.parametrize("said", ["no", "", None, 3, ["fail"], {}])
 def test_a_wrong_word_in_meta_counts_as_none(said: object) -> None:
-    """A worker would crash in the middle of its shutdown."""
+    """An invalid value in meta counts as no policy and is logged."""
     assert policy_of(charge, {"graceful_on_interrupt": said}) == "fail"
     assert policy_of(print, {"graceful_on_interrupt": said}) is None
 
 
 def test_who_says_nothing_has_no_policy() -> None:
-    """The setting would never be asked."""
+    """A job without a policy has None."""
     assert policy_of(print, {}) is None
     assert policy_of(None, None) is None
 
 
 @pytest.mark.parametrize("policy", ["retry", "", None, ("fail",), charge])
 def test_a_wrong_policy_is_an_error_at_decoration(policy: Any) -> None:
-    """A misspelt word would be found out at the next deploy's shutdown, in production."""
+    """An invalid policy raises ValueError at decoration."""
     with pytest.raises(ValueError, match='"requeue" or "fail", got: '):
         on_interrupt(policy)
 
 
 def test_a_decorator_without_its_word_is_told_what_to_write() -> None:
-    """``@on_interrupt`` bare would replace the job's function by the decorator."""
+    """``@on_interrupt`` without a policy raises ValueError with a hint."""
     with pytest.raises(ValueError, match=r"write @on_interrupt\(\.\.\.\)"):
         on_interrupt(charge)  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def lines_of(path: Path, **options: Any) -> Callable[[], Any]:
 def test_each_item_is_handed_out_once_however_often_it_is_interrupted(
     worker: Worker, make: Callable[[], Iterable[Any]], sizes: list[int]
 ) -> None:
-    """A deploy would lose items, or do them twice."""
+    """Each item is yielded once, however often the job is interrupted."""
     out = [item.decode() if isinstance(item, bytes) else item for item in in_pieces(worker, make, sizes)]
     assert [item.strip() for item in out] == LETTERS
 
@@ -77,7 +77,7 @@ def test_each_item_is_handed_out_once_however_often_it_is_interrupted(
 def test_a_text_file_goes_on_at_the_line_in_any_encoding(
     worker: Worker, tmp_path: Path, encoding: str, newline: str | None
 ) -> None:
-    """Offsets of text files are not those of bytes: lines would be torn, or lost."""
+    """A text file continues at the right line in any encoding."""
     path = tmp_path / "lines"
     path.write_text(TEXT.replace("3\n", "3\r\n"), encoding=encoding, newline="")
     make = lines_of(path, encoding=encoding, newline=newline)
@@ -85,14 +85,14 @@ def test_a_text_file_goes_on_at_the_line_in_any_encoding(
 
 
 def test_a_binary_file_goes_on_at_the_line(worker: Worker, tmp_path: Path) -> None:
-    """As above, for bytes."""
+    """A binary file continues at the right line."""
     path = tmp_path / "lines"
     path.write_text(TEXT)
     assert in_pieces(worker, lines_of(path, mode="rb"), [0, 1, 999, 1, 1001]) == TEXT.encode().splitlines(keepends=True)
 
 
 def test_a_header_that_was_read_before_is_not_handed_out(worker: Worker, tmp_path: Path) -> None:
-    """The loop would begin at the file's beginning rather than where the job had put it."""
+    """A loop over a file begins at the file's current position."""
     path = tmp_path / "table.csv"
     path.write_text("head\n1\n2\n3\n")
 
@@ -106,7 +106,7 @@ def test_a_header_that_was_read_before_is_not_handed_out(worker: Worker, tmp_pat
 
 @pytest.mark.parametrize("wrap", [lambda raw: ContentFile(raw.read()), File])
 def test_files_of_django_and_of_tempfile_are_files(worker: Worker, wrap: Callable[[Any], Any]) -> None:
-    """They would be counted, and be read from their beginning by each run."""
+    """Django's and tempfile's file wrappers are traversed by offset."""
     with tempfile.NamedTemporaryFile() as raw:
         raw.write(b"a\nb\nc\n")
 
@@ -119,7 +119,7 @@ def test_files_of_django_and_of_tempfile_are_files(worker: Worker, wrap: Callabl
 
 
 def test_a_file_that_was_cut_short_is_an_error(worker: Worker, tmp_path: Path) -> None:
-    """The loop would end at once, and the job would succeed without its lines."""
+    """A file shorter than the cursor raises CursorMismatch."""
     path = tmp_path / "lines"
     path.write_text("a\nb\nc\n")
     with worker.shutdown_after(items=2):
@@ -131,7 +131,7 @@ def test_a_file_that_was_cut_short_is_an_error(worker: Worker, tmp_path: Path) -
 
 
 def test_an_item_is_finished_when_the_next_is_asked_for(worker: Worker) -> None:
-    """The item in which the job failed would be skipped by its retry."""
+    """The item in which the job fails is repeated by its retry."""
     out: list[str] = []
 
     def job(stumble: bool) -> None:
@@ -148,7 +148,7 @@ def test_an_item_is_finished_when_the_next_is_asked_for(worker: Worker) -> None:
 
 
 def test_an_item_that_is_cut_in_the_middle_is_repeated_and_no_other(worker: Worker) -> None:
-    """An interruption at the soft limit, in the middle of an item, would lose the cursor."""
+    """An item interrupted at the soft limit is repeated, and no other one."""
     out: list[str] = []
 
     def job(cut: bool) -> None:
@@ -165,7 +165,7 @@ def test_an_item_that_is_cut_in_the_middle_is_repeated_and_no_other(worker: Work
 
 
 def test_a_loop_behind_its_last_item_is_not_interrupted(worker: Worker) -> None:
-    """A job would be run once more for nothing."""
+    """A loop is not interrupted after its last item."""
     with worker.shutdown_after(items=len(LETTERS)) as run:
         for _ in resumable(LETTERS):
             pass
@@ -173,7 +173,7 @@ def test_a_loop_behind_its_last_item_is_not_interrupted(worker: Worker) -> None:
 
 
 def test_a_finished_loop_is_not_repeated_when_a_later_one_is_interrupted(worker: Worker) -> None:
-    """Everything before the interrupted loop would be done again."""
+    """A finished loop is not repeated when a later one is interrupted."""
     out: list[Any] = []
 
     def job() -> None:
@@ -194,7 +194,7 @@ def test_a_finished_loop_is_not_repeated_when_a_later_one_is_interrupted(worker:
 
 
 def test_a_job_that_succeeded_starts_over(worker: Worker) -> None:
-    """A job that repeats would do nothing from its second time on."""
+    """After success the cursors are removed, and the job starts over."""
     for _ in range(2):
         with worker.run():
             assert list(resumable(LETTERS)) == LETTERS
@@ -203,7 +203,7 @@ def test_a_job_that_succeeded_starts_over(worker: Worker) -> None:
 
 @pytest.mark.parametrize("items", range(12))
 def test_loops_within_items_belong_to_their_item(worker: Worker, items: int) -> None:
-    """The second item's inner loop would be taken for the first's, and be skipped."""
+    """A loop within an item starts over for each item."""
     out: list[str] = []
 
     def job() -> None:
@@ -219,7 +219,7 @@ def test_loops_within_items_belong_to_their_item(worker: Worker, items: int) -> 
 
 
 def test_a_cursor_within_an_item_does_not_outlive_it(worker: Worker) -> None:
-    """An inner loop that its item did not come to this time would pass its cursor on to the next item."""
+    """The cursor of an inner loop is dropped when its item is finished."""
     out: list[str] = []
 
     def job(leave_out: str) -> None:
@@ -237,7 +237,7 @@ def test_a_cursor_within_an_item_does_not_outlive_it(worker: Worker) -> None:
 
 
 def test_nor_do_the_cursors_within_that_one(worker: Worker) -> None:
-    """The same, one loop further in."""
+    """Cursors of loops nested further are dropped with it."""
     out: list[str] = []
 
     def job(leave_out: str) -> None:
@@ -256,7 +256,7 @@ def test_nor_do_the_cursors_within_that_one(worker: Worker) -> None:
 
 
 def test_loops_side_by_side_keep_their_cursors(worker: Worker) -> None:
-    """Of two loops in a zip the second would be taken for a part of the first's item, and be forgotten."""
+    """Parallel loops, as in zip(), keep their own cursors."""
     with worker.shutdown_after(items=4):
         for _ in zip(resumable("abcd", name="letters"), resumable(range(4), name="numbers"), strict=True):
             pass
@@ -265,7 +265,7 @@ def test_loops_side_by_side_keep_their_cursors(worker: Worker) -> None:
 
 
 def test_two_loops_of_one_name_are_an_error(worker: Worker) -> None:
-    """The second would be taken for the first, which is finished, and do nothing."""
+    """Two loops of one name raise ValueError."""
     with worker.run(), pytest.raises(ValueError, match="two loops of this job are called 'default'"):  # noqa: PT012
         list(resumable("ab"))
         list(resumable("cd"))
@@ -288,7 +288,7 @@ def test_two_loops_of_one_name_are_an_error(worker: Worker) -> None:
 def test_a_cursor_of_another_loop_is_an_error(
     worker: Worker, before: Callable[[], Iterator[Any]], now: Callable[[], Iterator[Any]]
 ) -> None:
-    """A release that changed the job would make it skip items, silently."""
+    """A cursor of another kind of loop raises CursorMismatch."""
     with worker.shutdown_after(items=2):
         for _ in before():
             pass
@@ -297,7 +297,7 @@ def test_a_cursor_of_another_loop_is_an_error(
 
 
 def test_another_name_begins_anew(worker: Worker) -> None:
-    """There would be no way out of the error above."""
+    """A loop with another name starts over."""
     with worker.shutdown_after(items=2):
         for _ in resumable(LETTERS):
             pass
@@ -307,7 +307,7 @@ def test_another_name_begins_anew(worker: Worker) -> None:
 
 @pytest.mark.parametrize("kind", [list, iter])
 def test_with_a_key_the_place_is_found_though_items_came_and_went(worker: Worker, kind: Callable[[str], Any]) -> None:
-    """Items would be skipped or repeated where the list has changed before the cursor."""
+    """With ``key=`` the loop continues after the same item though the list has changed."""
     with worker.shutdown_after(items=3):
         for _ in resumable(kind("abcdef"), key=lambda letter: (letter, 1)):
             pass
@@ -326,19 +326,19 @@ def test_with_a_key_the_place_is_found_though_items_came_and_went(worker: Worker
     ],
 )
 def test_what_cannot_be_resumed_is_refused_at_the_call(wrong: Callable[[], Any], words: str) -> None:
-    """It would come out in the middle of a shutdown."""
+    """What cannot be resumed is refused at the call, with a reason."""
     with pytest.raises((TypeError, ValueError), match=words):
         wrong()
 
 
 def test_a_key_that_json_cannot_hold_is_an_error_at_the_first_item(worker: Worker) -> None:
-    """It would come out in the middle of a shutdown."""
+    """A key that JSON cannot represent is an error at the first item."""
     with worker.run(), pytest.raises(TypeError, match="JSON"):
         next(resumable(LETTERS, key=lambda letter: datetime.date(2026, 1, 1)))
 
 
 def test_no_interruption_in_an_uninterruptible_block(worker: Worker) -> None:
-    """What must not be torn would be torn by the loop itself."""
+    """A loop in an ``uninterruptible`` block is not interrupted."""
     out: list[str] = []
     with worker.shutdown_after(items=2) as run:
         with uninterruptible():
@@ -351,16 +351,16 @@ def test_no_interruption_in_an_uninterruptible_block(worker: Worker) -> None:
 
 
 def test_a_job_that_would_fail_by_it_is_left_its_time(worker: Worker) -> None:
-    """A job with on_interrupt("fail") would fail although it has seconds left to finish in."""
+    """A job with ``on_interrupt("fail")`` is not interrupted between items before the soft limit."""
     with worker.shutdown_after(items=2) as run:
         assert interruption.guard is not None
-        interruption.guard.gives_way = False
+        interruption.guard.cooperative = False
         assert list(resumable(LETTERS)) == LETTERS
     assert run.finished
 
 
 def test_a_loop_in_another_thread_is_not_interrupted(worker: Worker) -> None:
-    """The thread would end and its items be lost, while the job goes on and succeeds."""
+    """A loop outside the main thread is not interrupted."""
     out: list[str] = []
     with worker.shutdown_after(items=2) as run:
         thread = threading.Thread(target=lambda: out.extend(resumable(LETTERS)))
@@ -388,7 +388,7 @@ class CountingStore:
 
 
 def test_the_cursor_is_saved_while_the_loop_runs() -> None:
-    """A SIGKILL would cost everything."""
+    """The cursor is saved every ``save_every`` seconds."""
     store = CountingStore()
     before, guard = interruption.guard, interruption.install(SharedMemory(), store)
     assert guard is not None
@@ -406,7 +406,7 @@ def test_the_cursor_is_saved_while_the_loop_runs() -> None:
 
 
 def test_a_run_that_gets_nowhere_saves_nothing(worker: Worker) -> None:
-    """A job that hangs at the same item each time would never be seen to get nowhere, and be run for ever."""
+    """A run that finishes no item saves nothing."""
     store = CountingStore()
     worker._store = store  # type: ignore[assignment]
 
@@ -429,7 +429,7 @@ def test_a_run_that_gets_nowhere_saves_nothing(worker: Worker) -> None:
 
 
 def test_progress_counts_all_runs(worker: Worker) -> None:
-    """The admin would show the last run's items only."""
+    """Progress includes the items of earlier runs."""
     for _ in range(2):
         with worker.shutdown_after(items=2):
             for _ in resumable(LETTERS, name="letters"):
@@ -445,7 +445,7 @@ def test_progress_counts_all_runs(worker: Worker) -> None:
 
 
 def test_a_state_comes_back_in_the_next_run(worker: Worker) -> None:
-    """A job that is no loop would start from zero."""
+    """A state saved by ``checkpoint`` is read by the next run."""
 
     def job() -> int:
         state = resume_state(default={"at": 0})
@@ -465,7 +465,7 @@ def test_a_state_comes_back_in_the_next_run(worker: Worker) -> None:
 
 
 def test_a_state_within_a_loop_fits_to_its_cursor(worker: Worker) -> None:
-    """A sum would count the item in progress twice."""
+    """Within a loop a state is saved together with the loop's cursor."""
 
     def job(cut_at: int) -> int:
         total = resume_state(name="sum", default=0)
@@ -487,10 +487,10 @@ def test_a_state_within_a_loop_fits_to_its_cursor(worker: Worker) -> None:
 
 
 def test_a_state_that_json_cannot_hold_is_an_error() -> None:
-    """It would come out in the middle of a shutdown."""
+    """A state that JSON cannot represent is an error at the call."""
     with (
         shutdown_after(items=5),
-        pytest.raises(TypeError, match="checkpoint takes a state that JSON can hold, got: <obj"),
+        pytest.raises(TypeError, match="checkpoint takes a state that JSON can represent, got: <obj"),
     ):
         checkpoint(object())
     # A plain unit test finds it too.
@@ -499,7 +499,7 @@ def test_a_state_that_json_cannot_hold_is_an_error() -> None:
 
 
 def test_outside_a_worker_all_of_it_works() -> None:
-    """A job could not be called from a shell, a view or a test."""
+    """Outside a worker ``resumable``, ``checkpoint`` and ``resume_state`` only pass through."""
     checkpoint({"a": 1})
     assert resume_state(default=7) == 7
     for _ in range(2):

@@ -15,7 +15,7 @@ from graceful.testing import Worker, shutdown_after
 
 
 def test_code_sees_a_shutdown_after_so_many_items() -> None:
-    """A loop of the project's own could not be tested."""
+    """The shutdown is requested after the given number of items."""
     out = 0
     with shutdown_after(items=3, time_left=7) as run:
         assert time_left() is None
@@ -28,7 +28,7 @@ def test_code_sees_a_shutdown_after_so_many_items() -> None:
 
 
 def test_code_sees_a_shutdown_after_a_time() -> None:
-    """Code that looks at time_left() alone could not be tested."""
+    """The shutdown is requested after the given time."""
     with shutdown_after(seconds=0.05) as run:
         assert not shutdown_requested()
         while time_left() is None:
@@ -40,7 +40,7 @@ def test_code_sees_a_shutdown_after_a_time() -> None:
 
 
 def test_the_next_run_goes_on() -> None:
-    """Whether a job goes on where it was could not be tested."""
+    """The next run continues where the interrupted one stopped."""
     out: list[int] = []
     with testing.worker() as worker:
         with worker.shutdown_after(items=2) as run:
@@ -53,7 +53,7 @@ def test_the_next_run_goes_on() -> None:
 
 
 def test_an_error_ends_the_test_and_keeps_the_cursor() -> None:
-    """A failing job would pass its test; or its retry could not be tested."""
+    """An error of the job propagates, and the cursors are kept."""
 
     def job() -> None:
         for number in resumable(range(5)):
@@ -67,7 +67,7 @@ def test_an_error_ends_the_test_and_keeps_the_cursor() -> None:
 
 
 def test_within_another_run_the_outer_one_comes_back() -> None:
-    """A test that calls a tested helper would lose its own shutdown."""
+    """After a nested run the outer run's shutdown is in effect again."""
     with shutdown_after(items=0):
         assert shutdown_requested()
         with Worker().run():
@@ -77,13 +77,13 @@ def test_within_another_run_the_outer_one_comes_back() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"items": 1, "seconds": 1}, {"items": -1}, {"seconds": -0.1}])
 def test_it_wants_to_know_when(given: dict[str, float]) -> None:
-    """The shutdown would never come, and the test pass."""
+    """Exactly one of ``items`` and ``seconds`` is required."""
     with pytest.raises(ValueError, match="items= or seconds="), shutdown_after(**given):  # type: ignore[arg-type]
         pass
 
 
 def test_the_pytest_fixture(tmp_path: Path) -> None:
-    """Who has the package installed would not have the fixture, or pytest would need a Django project for it."""
+    """The fixture ``graceful_worker`` is available wherever the package is installed, without Django settings."""
     (tmp_path / "test_it.py").write_text(
         "from graceful.jobs import resumable\n"
         "def test_it(graceful_worker):\n"

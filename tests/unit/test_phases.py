@@ -11,14 +11,14 @@ phases = st.sampled_from(list(Phase))
 
 
 def test_phases_are_in_the_order_in_which_they_are_reached() -> None:
-    """A report would say that a worker was further than it was."""
+    """The order of the phases is the order in which they are reached."""
     assert [phase.value for phase in Phase] == ["running", "requested", "draining", "drained", "hooks", "sealed"]
     assert [phase.rank for phase in Phase] == list(range(6))
 
 
 @given(st.lists(phases, min_size=1))
 def test_a_shutdown_never_goes_back(events: list[Phase]) -> None:
-    """A late event would hide how far the shutdown had come."""
+    """``later`` never returns an earlier phase."""
     reached = Phase.RUNNING
     for event in events:
         before, reached = reached, later(event, reached)

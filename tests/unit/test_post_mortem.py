@@ -30,7 +30,7 @@ def findings(**changes: object) -> Findings:
     fields: dict[str, object] = {
         "found_at": START + timedelta(minutes=2),
         "found_by": "next",
-        "last_beat": (START + timedelta(seconds=30)).timestamp(),
+        "last_heartbeat": (START + timedelta(seconds=30)).timestamp(),
         "job": None,
         "oom_killed": False,
     }
@@ -38,7 +38,7 @@ def findings(**changes: object) -> Findings:
 
 
 def test_the_dead_are_killed_in_their_last_phase() -> None:
-    """A phase that moved on to sealed would hide where the worker died, and in which hook."""
+    """A killed worker's report keeps the last phase that it reached."""
     report = closed(a_report(phase=Phase.HOOKS, notes="running the exit hook flush"), findings())
     assert (report.reason, report.outcome, report.phase) == (Reason.KILLED, Outcome.KILLED, Phase.HOOKS)
     assert report.sealed
@@ -49,9 +49,9 @@ def test_the_dead_are_killed_in_their_last_phase() -> None:
 
 @pytest.mark.parametrize("seconds", [0.2, 29.9])
 def test_nobody_ends_before_what_they_did(seconds: float) -> None:
-    """Beats are known to the second: an end before the start or the drained instant reads like a broken clock."""
+    """The end is never before the start or the drained instant, though heartbeats are precise to the second only."""
     seen = START + timedelta(seconds=seconds)
-    beat = findings(last_beat=int(seen.timestamp()))
+    beat = findings(last_heartbeat=int(seen.timestamp()))
     report = closed(a_report(requested_at=seen, drained_at=seen), beat)
     assert report.ended_at is not None
     assert report.ended_at >= seen
@@ -62,7 +62,7 @@ def test_nobody_ends_before_what_they_did(seconds: float) -> None:
     [(12.0, False, "grace period was over"), (12.0, True, "out of memory"), (2.0, False, ""), (None, False, "")],
 )
 def test_the_likely_cause(after: float | None, oom: bool, words: str) -> None:
-    """A wrong guess sends somebody with an outage the wrong way; a right one saves them an hour."""
+    """The notes name the likely cause: OOM killer, grace period over, or none."""
     requested = None if after is None else START + timedelta(seconds=30 - after)
     report = closed(a_report(phase=Phase.DRAINING, requested_at=requested), findings(oom_killed=oom))
     assert ("probably" in report.notes) == bool(words)
@@ -70,7 +70,7 @@ def test_the_likely_cause(after: float | None, oom: bool, words: str) -> None:
 
 
 def test_the_job_it_held_stands_in_the_report_once() -> None:
-    """A job that was written down as running and is known to be back must not be listed with both outcomes."""
+    """A job that was running and was requeued is listed once, with its later outcome."""
     running = InFlightJob("j1", "f", "default")
     other = InFlightJob("j2", "f", "default")
     job = InFlightJob("j1", "f", "default", JobOutcome.KILLED, interruptions=1)
@@ -82,7 +82,7 @@ def test_the_job_it_held_stands_in_the_report_once() -> None:
 
 
 def test_sealed_report_learns_what_became_of_its_job() -> None:
-    """The worker cannot know what a reaper does with a job that outlived it."""
+    """A sealed report gets the outcome of a job that outlived its worker."""
     mine = InFlightJob("mine", "f", "default", JobOutcome.UNKNOWN, seconds=2.0, stack="here")
     other = InFlightJob("other", "f", "default", JobOutcome.FINISHED)
     report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED, jobs=JobTally(3, 1, in_flight=(other, mine)))
@@ -99,7 +99,7 @@ def test_sealed_report_learns_what_became_of_its_job() -> None:
 
 
 def test_sealed_report_learns_of_a_job_that_it_did_not_have() -> None:
-    """A job that was fetched and never heard of would go back without a word."""
+    """A sealed report gets a held job that it did not list."""
     report = a_report(outcome=Outcome.FORCED, phase=Phase.SEALED)
     back = InFlightJob("fetched", "f", "default", JobOutcome.RETURNED)
     assert amended(report, back).jobs.in_flight == (back,)
@@ -109,7 +109,7 @@ def test_sealed_report_learns_of_a_job_that_it_did_not_have() -> None:
 
 @pytest.mark.parametrize("outcome", [JobOutcome.FINISHED, JobOutcome.KILLED])
 def test_killed_worker_keeps_the_stack_of_its_job(outcome: JobOutcome) -> None:
-    """A job that was interrupted before its worker was killed would lose where it stood."""
+    """The stack of the interrupted job is kept."""
     mine = InFlightJob("mine", "f", "default", JobOutcome.RUNNING, stack="here")
     report = closed(
         a_report(jobs=JobTally(in_flight=(mine,))), findings(job=InFlightJob("mine", "f", "default", outcome))

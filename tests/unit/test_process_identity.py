@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from graceful.worker.cluster import process_identity
-from graceful.worker.cluster.process_identity import Fate, Process
+from graceful.worker.cluster.process_identity import Liveness, Process
 
 
 @pytest.fixture
@@ -37,34 +37,34 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def test_a_process_is_alive_until_it_has_ended(child: subprocess.Popen[bytes]) -> None:
-    """Its death is seen at once: while only a zombie is left of it, and when its pid is free."""
+    """A process is dead once it is a zombie or its pid is free."""
     process = Process.here(child.pid)
-    assert process.fate is Fate.ALIVE
+    assert process.liveness is Liveness.ALIVE
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert process.fate is Fate.DEAD
+    assert process.liveness is Liveness.DEAD
     child.wait()
-    assert process.fate is Fate.DEAD
+    assert process.liveness is Liveness.DEAD
 
 
 def test_a_pid_that_is_used_again_is_another_process() -> None:
     """A dead worker whose pid has been given to another process counts as dead."""
-    assert replace(Process.here(), started="1").fate is Fate.DEAD
+    assert replace(Process.here(), started="1").liveness is Liveness.DEAD
 
 
 def test_a_start_time_that_was_never_learnt_proves_nothing() -> None:
-    """A worker that could not learn its own start time is judged by its heartbeat."""
-    assert replace(Process.here(), started="").fate is Fate.UNKNOWN
+    """A process without a known start time is unknown, not dead."""
+    assert replace(Process.here(), started="").liveness is Liveness.UNKNOWN
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, errno.ENOENT, errno.ESRCH])
 def test_what_cannot_be_read_is_unknown(
     number: int, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No descriptor left, no access, or hidden by ``hidepid``: a living neighbour is not dead for that."""
+    """A process that cannot be inspected is unknown: no descriptor left, no access, or ``hidepid``."""
     process = Process.here(child.pid)
     unreadable(monkeypatch, number)
-    assert process.fate is Fate.UNKNOWN
+    assert process.liveness is Liveness.UNKNOWN
     assert not process.dead(overdue=False)
     assert process.dead(overdue=True)
 
@@ -72,18 +72,18 @@ def test_what_cannot_be_read_is_unknown(
 def test_what_cannot_be_read_and_is_gone_is_dead(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill(2) proves a death where nothing can be read."""
+    """kill(2) proves a death if /proc cannot be read."""
     process = Process.here(child.pid)
     child.send_signal(signal.SIGKILL)
     child.wait()
     unreadable(monkeypatch, errno.EMFILE)
-    assert process.fate is Fate.DEAD
+    assert process.liveness is Liveness.DEAD
 
 
 def test_another_users_process_that_is_hidden_is_unknown(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under ``hidepid=2`` its directory is not there, and kill(2) may not signal it: it exists."""
+    """Another user's process hidden by ``hidepid=2`` is unknown."""
     process = Process.here(child.pid)
     unreadable(monkeypatch, errno.ENOENT)
 
@@ -92,25 +92,25 @@ def test_another_users_process_that_is_hidden_is_unknown(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", refuse)
-        assert process.fate is Fate.UNKNOWN
+        assert process.liveness is Liveness.UNKNOWN
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**70])
 def test_a_pid_that_is_none_proves_nothing(pid: int) -> None:
-    """Numbers that kill(2) takes for groups, or cannot take at all, are judged by the heartbeat."""
-    assert replace(Process.here(), pid=pid).fate is Fate.UNKNOWN
+    """Invalid pids and those that kill(2) takes for groups are unknown."""
+    assert replace(Process.here(), pid=pid).liveness is Liveness.UNKNOWN
 
 
 @pytest.mark.parametrize("other", [{"machine": "another"}, {"host": "clone"}])
 def test_a_process_of_another_machine_is_unknown(other: dict[str, str]) -> None:
-    """Nothing that is seen here says anything of it; a cloned virtual machine has this one's boot id, not its name."""
+    """A process on another machine is unknown, also on a cloned one with the same boot id."""
     process = replace(Process.here(), started="1", **other)  # type: ignore[arg-type]
-    assert process.fate is Fate.UNKNOWN
+    assert process.liveness is Liveness.UNKNOWN
     assert not process.local
 
 
 def test_a_registration_of_the_version_before_is_local() -> None:
-    """It says no host's name; its machine is compared alone."""
+    """A registration without a host name is compared by its machine alone."""
     process = Process(process_identity.machine(), os.getpid(), process_identity.start_time(os.getpid()))
-    assert process.fate is Fate.ALIVE
+    assert process.liveness is Liveness.ALIVE
     assert Process.here().host == socket.gethostname()

@@ -27,7 +27,7 @@ def memory() -> Iterator[SharedMemory]:
 
 
 def test_at_first_nothing_is_said(memory: SharedMemory) -> None:
-    """A job would be interrupted by what another one left behind."""
+    """New shared memory holds no request, result or policy."""
     assert not memory.announced
     assert memory.limits is None
     assert not memory.interrupt
@@ -40,7 +40,7 @@ def test_at_first_nothing_is_said(memory: SharedMemory) -> None:
 @given(st.tuples(*[st.floats(-1e9, 1e9)] * 3))
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_limits_arrive_as_they_were_sent(memory: SharedMemory, instants: tuple[float, float, float]) -> None:
-    """The job would be told of another time than the worker keeps to."""
+    """The limits are read as they were announced."""
     limits = Limits(*map(Deadline, instants))
     memory.announce(limits)
     assert memory.announced
@@ -50,7 +50,7 @@ def test_limits_arrive_as_they_were_sent(memory: SharedMemory, instants: tuple[f
 
 
 def test_the_next_job_begins_anew_but_knows_of_the_shutdown(memory: SharedMemory) -> None:
-    """A second job would carry the first one's verdict, or would not hear of a shutdown that came between them."""
+    """``reset`` clears the job's result and keeps the shutdown request."""
     memory.announce(Limits(Deadline(1.0), Deadline(2.0), Deadline(3.0)))
     memory.worker_pid = 4711
     memory.interrupt = True
@@ -73,7 +73,7 @@ def test_the_next_job_begins_anew_but_knows_of_the_shutdown(memory: SharedMemory
 @pytest.mark.parametrize("verdict", list(Verdict))
 @pytest.mark.parametrize("policy", [None, "requeue", "fail"])
 def test_what_a_killed_horse_wrote_is_read(memory: SharedMemory, verdict: Verdict, policy: str | None) -> None:
-    """A job that had finished in its last instant would be run again."""
+    """What a killed horse wrote is read by the worker."""
     pid = os.fork()
     if pid == 0:
         memory.verdict = verdict
@@ -87,7 +87,7 @@ def test_what_a_killed_horse_wrote_is_read(memory: SharedMemory, verdict: Verdic
 
 
 def test_a_started_program_shares_it_too(memory: SharedMemory) -> None:
-    """A spawned horse would hear nothing of the shutdown."""
+    """A spawned horse shares the same memory."""
     memory.announce(Limits(Deadline(1.0), Deadline(2.0), Deadline(3.5)))
     program = (
         "import sys; from graceful.jobs.shared_memory import SharedMemory, Verdict; "
@@ -103,13 +103,13 @@ def test_a_started_program_shares_it_too(memory: SharedMemory) -> None:
 @given(st.text(st.characters(codec=None), max_size=200))
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_stack_can_be_written(memory: SharedMemory, text: str) -> None:
-    """A job whose source is not in order would break the worker's end."""
+    """Any text can be written as a stack."""
     memory.write_stack(text)
     assert memory.read_stack() == text.encode("utf-8", "replace").decode().strip("\n")
 
 
 def test_a_shorter_stack_replaces_a_longer_one(memory: SharedMemory) -> None:
-    """A report would end in the lines of an older stack."""
+    """A shorter stack replaces a longer one completely."""
     memory.write_stack("long " * TEXT_LIMIT)
     assert len(memory.read_stack()) <= 4 * TEXT_LIMIT
     memory.write_stack("short")
@@ -117,6 +117,6 @@ def test_a_shorter_stack_replaces_a_longer_one(memory: SharedMemory) -> None:
 
 
 def test_nothing_of_it_stands_in_the_file_system(memory: SharedMemory) -> None:
-    """A killed worker would leave files behind, and others could read them."""
+    """The memory has no name in the file system."""
     for descriptor in (memory.memory, memory.stacks):
         assert os.fstat(descriptor).st_nlink == 0

@@ -20,9 +20,9 @@ from graceful.exceptions import UnreadableReport
 from graceful.reports import set_aside
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.rows import rows_of
-from graceful.worker.cluster.heartbeat import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
+from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.cluster.process_identity import Process
-from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, texts
+from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, held_fields
 from tests.db.samples import a_report
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -139,7 +139,7 @@ def test_any_score_of_a_heartbeat_closes_a_report(score: float | None) -> None:
 @given(st.dictionaries(st.binary() | ANY_TEXT, st.binary(max_size=50) | st.just(b"9" * 50_000), max_size=5))
 def test_any_fields_of_what_a_worker_held(fields: dict[bytes | str, bytes | str]) -> None:
     """Those that are no text are not there; the others are as they were."""
-    for field, value in texts(fields).items():
+    for field, value in held_fields(fields).items():
         assert is_utf8(value) or isinstance(field, str)
         assert len(value) <= report_json.NAME_LIMIT
 
@@ -156,7 +156,7 @@ def test_one_line_is_safe_in_a_terminal(text: str) -> None:
 
 def test_every_key_of_ours_has_a_type() -> None:
     """A key without one would not be set aside where it is of another."""
-    for key in (WORKERS_KEY, BEATS_KEY, HOLDERS_KEY, JOURNAL_KEY, UNREADABLE_KEY, MACHINE_KEY, HELD_KEY):
+    for key in (WORKERS_KEY, HEARTBEATS_KEY, HOLDERS_KEY, JOURNAL_KEY, UNREADABLE_KEY, MACHINE_KEY, HELD_KEY):
         assert set_aside.type_of(key.format("x")), key
     assert set_aside.type_of(WORKERS_KEY + set_aside.UNREADABLE_SUFFIX) == "hash"
     assert set_aside.type_of("rq:queue:default") is None

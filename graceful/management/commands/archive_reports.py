@@ -13,16 +13,16 @@ from graceful.core.deadline import Deadline
 from graceful.core.text import one_line
 from graceful.management.commands.shutdown_report import positive_number
 from graceful.reports.archive import remove_old
-from graceful.reports.sources import Homecoming, bring_all_home
+from graceful.reports.sources import ArchiveRun, archive_everything
 from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, suspects
-from graceful.worker.cluster.reaping import reap
+from graceful.worker.cluster.reaper import reap
 
 
 class Command(BaseCommand):
     help = (
         "Closes the reports of workers that were killed and requeues their jobs, stores the shutdown reports that "
         "wait in Redis or in this machine's spool, and removes those older than GRACEFUL_REPORTS_KEEP. Workers do all "
-        "that by themselves, and the admin all but the last; this is for a cron job."
+        "of this themselves, and the admin all but the last; this command is for a cron job."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -36,30 +36,30 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        """Do what can be done.
+        """Archive what is reachable.
 
         Raises:
-            CommandError: a place where reports wait could not be reached, so that cron tells somebody.
+            CommandError: a place where reports wait is unreachable, so that cron sends mail.
         """
         deadline = Deadline.after(options["seconds"])
-        silent = 0
+        suspected = 0
 
         def close_reports(connection: Redis) -> int:
-            nonlocal silent
+            nonlocal suspected
             closed = reap(connection, settings(), "archive_reports")
-            silent += suspects(connection)
+            suspected += suspects(connection)
             return closed
 
-        home = bring_all_home(deadline.left(), close_reports)
-        if silent and deadline.left() > JUDGE_SECONDS + 1:
-            # Whether they are dead is known at a second look.
+        run = archive_everything(deadline.left(), close_reports)
+        if suspected and deadline.left() > JUDGE_SECONDS + 1:
+            # They are known to be dead if they are still overdue at a second check.
             time.sleep(JUDGE_SECONDS + 1)
-            again = bring_all_home(deadline.left(), close_reports)
-            home = Homecoming(home.brought + again.brought, again.failures, home.closed + again.closed)
-        for failure in home.failures:
-            self.stderr.write(f"Not reached: {one_line(failure)}")
+            again = archive_everything(deadline.left(), close_reports)
+            run = ArchiveRun(run.archived + again.archived, again.failures, run.closed + again.closed)
+        for failure in run.failures:
+            self.stderr.write(f"Unreachable: {one_line(failure)}")
         removed = remove_old(settings().reports_keep)
-        dead = f", reports of dead workers closed: {home.closed}" if home.closed else ""
-        self.stdout.write(f"Reports archived: {home.brought}{dead}, old reports removed: {removed}")
-        if home.failures:
-            raise CommandError("Not every place where reports wait could be reached")
+        dead = f", reports of dead workers closed: {run.closed}" if run.closed else ""
+        self.stdout.write(f"Reports archived: {run.archived}{dead}, old reports removed: {removed}")
+        if run.failures:
+            raise CommandError("Some places where reports wait are unreachable")

@@ -1,4 +1,4 @@
-"""``manage.py shutdown_report``: how workers came to their end, from the newest on."""
+"""``manage.py shutdown_report``: shows shutdown reports, the newest first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.rows import record_of
-from graceful.reports.sources import bring_all_home, journals
+from graceful.reports.sources import archive_everything, journals
 from graceful.reports.text import report_text
-from graceful.worker.cluster.heartbeat import silent
+from graceful.worker.cluster.heartbeat import dead_workers
 
-HOME_SECONDS = 1.0
-"""Spent at most on reports that still wait in Redis or in the spool."""
+ARCHIVE_SECONDS = 1.0
+"""Longest time spent on archiving reports that still wait in Redis or in the spool."""
 LIMIT = 10
 RULE = "-" * 72
 
@@ -39,7 +39,9 @@ def report_id(text: str) -> str:
 
 
 class Command(BaseCommand):
-    help = "Shows shutdown reports: how a worker's end went, what became of its job, and how its exit hooks did."
+    help = (
+        "Shows shutdown reports: how each shutdown went, what became of the job in flight, and how the exit hooks went."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         which = parser.add_mutually_exclusive_group()
@@ -66,7 +68,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        bring_all_home(HOME_SECONDS)
+        archive_everything(ARCHIVE_SECONDS)
         alone = options["last"] or options["id"] is not None
         found = ShutdownReport.objects.order_by("-happened_at", "-id").prefetch_related("hooks", "jobs")
         if options["id"] is not None:
@@ -82,7 +84,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The shutdown reports cannot be read: {why}\nTheir tables are made by: manage.py migrate graceful"
             ) from error
-        self._tell_of_the_dead()
+        self._warn_of_dead_workers()
         if not reports:
             raise CommandError(_none_found(options))
         if options["format"] == "json":
@@ -91,26 +93,26 @@ class Command(BaseCommand):
         else:
             self.stdout.write(f"\n\n{RULE}\n\n".join(report_text(report) for report in reversed(reports)))
 
-    def _tell_of_the_dead(self) -> None:
-        """The newest report is not the last word where a worker was killed and no other has found it yet."""
+    def _warn_of_dead_workers(self) -> None:
+        """A worker that was killed has no report yet until another process has found it."""
         try:
-            everywhere = journals(HOME_SECONDS)
-        except Exception:  # Wrong settings of queues raise anything, and are no business of the archive's.
+            everywhere = journals(ARCHIVE_SECONDS)
+        except Exception:  # Wrong queue settings can raise anything, and do not concern the archive.
             return
         for journal in everywhere:
             try:
-                dead = silent(journal.connection)
+                dead = dead_workers(journal.connection)
             except RedisError:
-                continue  # Whoever depends on it says so.
+                continue  # Whatever depends on it reports that itself.
             finally:
                 journal.connection.close()
             for registration in dead:
                 if ShutdownReport.objects.filter(pk=registration.life).exists():
-                    continue  # It had its last word, and only left something behind.
+                    continue  # Its report is stored; only its registration is left.
                 name = one_line(registration.worker)
                 self.stderr.write(
-                    f"Worker {name} died without a word. Its report comes, and its job goes back, "
-                    "as soon as another worker runs or starts."
+                    f"Worker {name} was killed. Its report is closed and its job requeued "
+                    "as soon as another worker runs."
                 )
 
 

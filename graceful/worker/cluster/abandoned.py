@@ -1,7 +1,7 @@
-"""Jobs of dead workers that RQ's clean-up has failed: their failure is undone, so that they count as interrupted.
+"""Jobs of dead workers that RQ's clean-up has failed: the failure is undone, so that they count as interrupted.
 
-Workers of this version keep RQ's entries so long that this does not happen. Those of the version before do not, and
-nor does an entry last for ever (:data:`graceful.worker.queue.fetch.HELD_SECONDS`).
+Workers of this version keep RQ's entries alive long enough to prevent that. Workers of the previous version do not,
+and no entry lives for ever (:data:`graceful.worker.queue.fetch.HELD_SECONDS`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from graceful.worker.queue.fetch import HOLDERS_KEY
 from graceful.worker.queue.lua import ASK
 
 REASONS = ("Moved to FailedJobRegistry, due to AbandonedJobError", "Job was stuck in intermediate queue.")
-"""How the reason begins: ``StartedJobRegistry.cleanup`` and ``IntermediateQueue.cleanup`` (RQ 2.6.1 to 3.0.0)."""
+"""Prefixes of the reason: ``StartedJobRegistry.cleanup`` and ``IntermediateQueue.cleanup`` (RQ 2.6.1 to 3.0.0)."""
 FAILED = b"2"
 """``Result.Type.FAILED``."""
 READ_BYTES = 200
@@ -61,10 +61,10 @@ return 'undone'
 
 
 def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, origin: str) -> bool:
-    """Make a job that a dead worker holds, and that RQ's clean-up has failed, one that the worker is still at.
+    """Undo the failure of a job that a dead worker held and that RQ's clean-up has failed: its status is started again.
 
-    Nothing happens to a job that failed by its own doing, or that was requeued meanwhile; one that another worker
-    runs by now is not held any more. Nothing is unpickled. A failure callback that has run is not undone.
+    A job that failed by itself, or that was requeued meanwhile, is left alone; one that another worker runs by now is
+    no longer held. Nothing is unpickled. A failure callback that has run is not undone.
 
     Args:
         connection: a client of the server.
@@ -74,10 +74,10 @@ def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, orig
         origin: the queue that the job belongs to.
 
     Returns:
-        whether there was something to undo.
+        whether a failure was undone.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer; nothing or all of it has happened.
+        redis.exceptions.RedisError: Redis is unreachable; nothing or all of it has happened.
     """
     results = Result.get_key(job_id)
     last: Any = connection.xrevrange(results, count=1) if connection.type(results) == b"stream" else []
@@ -89,7 +89,7 @@ def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, orig
 
 
 def _by_clean_up(result: dict[bytes, bytes]) -> bool:
-    """Whether a result says that RQ's clean-up, and not the job, has failed it."""
+    """Whether a result shows that RQ's clean-up, and not the job itself, failed it."""
     if result.get(b"type") != FAILED:
         return False
     try:

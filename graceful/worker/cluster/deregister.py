@@ -1,4 +1,4 @@
-"""What RQ still lists of a worker that is dead: its entries go, so that its name is free and no page shows it."""
+"""Removes RQ's entries of a dead worker, so that its name is free and no page lists it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from graceful.worker.cluster.heartbeat import WORKERS_KEY, Registration
 from graceful.worker.compat import rq_private
 from graceful.worker.queue.lua import ASK
 
-FORGET_SCRIPT = """
--- KEYS: our workers, RQ's hash of the worker, then its other keys and the registries of workers, of which it leaves.
+DEREGISTER_FROM_RQ_SCRIPT = """
+-- KEYS: our workers, RQ's hash of the worker, then its other keys and the worker registries that list it.
 -- ARGV: life, name, how many of the keys are its own.
 for _, text in ipairs(redis.call('HVALS', KEYS[1])) do
   local read, other = pcall(cjson.decode, text)
   if read and type(other) == 'table' and other['worker'] == ARGV[2] and other['life'] ~= ARGV[1] then
-    -- Another one has the name by now, and these entries are that one's.
+    -- Another worker has the name by now, and these entries belong to it.
     return 0
   end
 end
@@ -28,7 +28,7 @@ for i = 2, #KEYS do
 end
 return 1
 """
-RELEASE_SCRIPT = (
+RELEASE_LOCKS_SCRIPT = (
     ASK
     + """
 -- KEYS: locks, and last the scheduler's hash. ARGV: the scheduler's name.
@@ -42,21 +42,21 @@ redis.call('DEL', KEYS[#KEYS])
 )
 
 
-def forget(connection: redis.Redis, registration: Registration) -> None:
-    """Remove the ghost: RQ's own entries of the dead worker, so that its name is free and no page lists it.
+def deregister_from_rq(connection: redis.Redis, registration: Registration) -> None:
+    """Remove RQ's own entries of a worker, and release the locks of its scheduler.
 
     Args:
         connection: a client of the server.
-        registration: the worker, which has ended, or is about to and will not do it itself.
+        registration: the worker: dead, or about to end without doing it itself.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     own = rq_private.worker_keys(registration.worker)
-    Script(connection, FORGET_SCRIPT)(
+    Script(connection, DEREGISTER_FROM_RQ_SCRIPT)(
         keys=[WORKERS_KEY, *own, *rq_private.worker_registries(registration.queues)],
         args=[registration.life, registration.worker, len(own)],
     )
     if registration.scheduler:
         keys = rq_private.scheduler_keys(registration.queues, registration.scheduler)
-        connection.register_script(RELEASE_SCRIPT)(keys=keys, args=[registration.scheduler])
+        connection.register_script(RELEASE_LOCKS_SCRIPT)(keys=keys, args=[registration.scheduler])

@@ -1,9 +1,9 @@
-"""Which workers there are, as far as Redis knows: each says so every few seconds, and hears of those that do not.
+"""Heartbeats: which workers are alive, as far as Redis knows, and which ones a reaper should examine.
 
-Keys: ``graceful:workers`` (hash: life to what an autopsy must know), ``graceful:beats`` (sorted set: life to the
-server's time of its last beat), ``graceful:on:<machine>`` (set: lives on one machine), ``graceful:held:<life>`` (hash:
-the job in its hands), ``graceful:holders`` (hash: job id to the life that holds it). A *life* is the id of the
-worker's report. Times are the server's, so that no machine's clock matters.
+Keys: ``graceful:workers`` (hash: life to the worker's registration), ``graceful:beats`` (sorted set: life to the
+server's time of its last heartbeat), ``graceful:on:<machine>`` (set: lives on one machine), ``graceful:held:<life>``
+(hash: its job in flight), ``graceful:holders`` (hash: job id to the life that holds it). A *life* is the id of the
+worker's report, new at each start. Times are the server's, so that no machine's clock matters.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY
 from graceful.worker.queue.lua import UNSETTLED
 
 WORKERS_KEY = "graceful:workers"
-BEATS_KEY = "graceful:beats"
+HEARTBEATS_KEY = "graceful:beats"
 MACHINE_KEY = "graceful:on:{}"
 ENCODING = ("utf-8", "surrogateescape")
-BEAT_SECONDS = 15.0
+HEARTBEAT_SECONDS = 15.0
 OVERDUE_SECONDS = 60
-"""Without a beat for so long a worker on another machine counts as gone: found after 60 to 75 s."""
+"""A worker on another machine whose last heartbeat is older counts as dead: found after 60 to 75 s."""
 JUDGE_SECONDS = 30
-"""A worker whose own last beat is longer ago does not judge others: while Redis was away, nobody could beat."""
+"""A worker whose own last heartbeat is older does not judge others: while Redis is unreachable, nobody's arrives."""
 MACHINE_SECONDS = 7 * 24 * 3600
 SUSPECTS_KEY = "graceful:suspects"
 SUSPECTS_SECONDS = 120
-"""For so long it is remembered who was found silent by a process that has no heartbeat of its own."""
+"""How long a process without a heartbeat of its own remembers whom it found overdue."""
 
-BEAT_SCRIPT = """
--- KEYS: workers, beats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine,
--- seconds since its own last beat after which it does not judge others.
+HEARTBEAT_SCRIPT = """
+-- KEYS: workers, heartbeats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine,
+-- seconds since its own last heartbeat after which it does not judge others.
 local now = tonumber(redis.call('TIME')[1])
 local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
 redis.call('HLEN', KEYS[1])
 redis.call('SCARD', KEYS[3])
--- All that can fail is behind us.
+-- Nothing below can fail.
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
@@ -57,8 +57,8 @@ end
 return {overdue, redis.call('SMEMBERS', KEYS[3])}
 """
 
-LOOK_SCRIPT = """
--- KEYS: beats, machine, suspects. ARGV: seconds until overdue, until a suspect is judged, until it is forgotten.
+OBSERVE_SCRIPT = """
+-- KEYS: heartbeats, machine, suspects. ARGV: seconds until overdue, until a suspect is judged, until it is forgotten.
 local now = tonumber(redis.call('TIME')[1])
 local overdue = {}
 for _, life in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 200)) do
@@ -74,8 +74,8 @@ end
 return {overdue, redis.call('SMEMBERS', KEYS[2])}
 """
 
-FORGET_HOLDERS_SCRIPT = """
--- KEYS: workers, holders. ARGV: prefix of the keys of what is held.
+STALE_HOLDERS_SCRIPT = """
+-- KEYS: workers, holders. ARGV: prefix of the held keys.
 local holders = redis.call('HGETALL', KEYS[2])
 for i = 1, #holders, 2 do
   local life = holders[i + 1]
@@ -85,11 +85,11 @@ for i = 1, #holders, 2 do
 end
 """
 
-LEAVE_SCRIPT = (
+DEREGISTER_SCRIPT = (
     UNSETTLED
     + """
--- KEYS: workers, beats, machine, held, holders, journal.
--- ARGV: life, '1' to remove the journal's entry too, prefix of the keys of jobs, '1' if the job has been seen to.
+-- KEYS: workers, heartbeats, machine, held, holders, journal.
+-- ARGV: life, '1' to remove the journal entry too, prefix of job keys, '1' if the job is settled.
 local held = ask('HMGET', KEYS[4], 'queue', 'job') or {}
 local mine = redis.call('HGET', KEYS[5], held[2] or '') == ARGV[1] and held[2]
 redis.call('HLEN', KEYS[1])
@@ -97,10 +97,10 @@ redis.call('ZCARD', KEYS[2])
 redis.call('SCARD', KEYS[3])
 redis.call('HLEN', KEYS[6])
 if mine and held[1] and ARGV[4] == '' and unsettled(held[1], mine, ARGV[3]) then
-  -- Redis was restarted without its last moments: a reaper gives the job back.
+  -- Redis was restarted and lost its last writes: a reaper requeues the job.
   return 0
 end
--- All that can fail is behind us.
+-- Nothing below can fail.
 if mine then
   if held[1] and ARGV[4] == '' then
     redis.pcall('LREM', held[1] .. ':intermediate', 0, mine)
@@ -122,14 +122,14 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What is kept of a worker for the case that it dies without a word.
+    """What a reaper needs to know of a worker that was killed.
 
     Args:
         life: id of its report.
         worker: its name.
         queues: names of its queues.
         process: its process.
-        oom_kills: what the kernel had counted at its start, see :func:`machine.oom_kills`.
+        oom_kills: the kernel's count at its start, see :func:`.process_identity.oom_kills`.
         scheduler: the name under which its scheduler holds locks; empty if it has none.
     """
 
@@ -149,7 +149,7 @@ class Registration:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Registration | None:
-        """Read it back; None if it is none of ours."""
+        """Read it back; None if it is not a registration."""
         try:
             fields = report_json.Fields(report_json.parse(text), "")
             process = report_json.Fields(fields.parsed.get("process"), "process.")
@@ -172,12 +172,12 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What a worker hears at its own beat.
+class Peers:
+    """Other workers that a reaper should examine.
 
     Args:
-        overdue: lives that have not beaten for too long.
-        neighbours: lives on this machine, one's own included.
+        overdue: lives whose heartbeat is overdue.
+        neighbours: lives on this machine, the caller's own included.
     """
 
     overdue: tuple[str, ...]
@@ -187,29 +187,29 @@ class Heard:
 class Heartbeat:
     """One worker's heartbeat in Redis.
 
-    Every method raises ``redis.exceptions.RedisError`` where Redis does not answer.
+    Every method raises ``redis.exceptions.RedisError`` if Redis is unreachable.
 
     Args:
         connection: the worker's client.
-        registration: who it is.
+        registration: the worker's.
     """
 
     def __init__(self, connection: redis.Redis, registration: Registration) -> None:
         self.registration = registration
         self._connection = connection
-        self._beat = Script(connection, BEAT_SCRIPT)
+        self._script = Script(connection, HEARTBEAT_SCRIPT)
 
-    def beat(self) -> Heard:
-        """Say that the worker lives."""
+    def beat(self) -> Peers:
+        """Send a heartbeat; returns whom a reaper should examine."""
         life = self.registration.life
-        overdue, neighbours = self._beat(
-            keys=[WORKERS_KEY, BEATS_KEY, MACHINE_KEY.format(self.registration.process.machine)],
+        overdue, neighbours = self._script(
+            keys=[WORKERS_KEY, HEARTBEATS_KEY, MACHINE_KEY.format(self.registration.process.machine)],
             args=[life, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS, JUDGE_SECONDS],
         )
-        return Heard(_texts(overdue), _texts(neighbours))
+        return Peers(_texts(overdue), _texts(neighbours))
 
     def register(self, registration: Registration) -> None:
-        """More is known of the worker than at its start."""
+        """Replace the registration: more is known of the worker than at its start."""
         self.registration = registration
         text = registration.to_json()
         set_aside.retrying(
@@ -217,96 +217,98 @@ class Heartbeat:
         )
 
     def check_types(self) -> None:
-        """Set aside what stands under our keys and is of another type: before the first command that uses them."""
+        """Set aside keys of ours that have the wrong type, before the first command that uses them."""
         machine = MACHINE_KEY.format(self.registration.process.machine)
         set_aside.wrong_types(self._connection, (*set_aside.TYPES, machine))
 
-    def leave(self, *, archived: bool) -> None:
-        """Take back all that was said of the worker; its journal entry too, once the report is ``archived``."""
-        leave(self._connection, self.registration, archived=archived)
+    def deregister(self, *, archived: bool) -> None:
+        """Remove the worker's entries; its journal entry too, once the report is ``archived``."""
+        deregister(self._connection, self.registration, archived=archived)
 
 
 def _count(value: object) -> int | None:
-    """A number that is only good for a comparison: a wrong one is as good as none."""
+    """A counter that is only compared: an invalid one is the same as none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def look(connection: redis.Redis) -> Heard:
-    """What a process hears that has no heartbeat of its own.
+def observe(connection: redis.Redis) -> Peers:
+    """Whom a reaper should examine, for a process that has no heartbeat of its own.
 
-    It cannot know whether Redis was away all the time, so a worker is overdue only when it was already overdue at a
-    look :data:`JUDGE_SECONDS` to :data:`SUSPECTS_SECONDS` ago, and has not been heard of since.
+    It cannot know whether Redis was unreachable until now. So a worker is overdue only if it was already overdue
+    :data:`JUDGE_SECONDS` to :data:`SUSPECTS_SECONDS` ago, and has sent no heartbeat since.
 
     Args:
         connection: a client of the server.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
-    overdue, neighbours = Script(connection, LOOK_SCRIPT)(
-        keys=[BEATS_KEY, MACHINE_KEY.format(machine()), SUSPECTS_KEY],
+    overdue, neighbours = Script(connection, OBSERVE_SCRIPT)(
+        keys=[HEARTBEATS_KEY, MACHINE_KEY.format(machine()), SUSPECTS_KEY],
         args=[OVERDUE_SECONDS, JUDGE_SECONDS, SUSPECTS_SECONDS],
     )
-    return Heard(_texts(overdue), _texts(neighbours))
+    return Peers(_texts(overdue), _texts(neighbours))
 
 
-def forget_holders(connection: redis.Redis) -> None:
-    """Remove from ``graceful:holders`` what no worker can hold any more.
+def remove_stale_holders(connection: redis.Redis) -> None:
+    """Remove stale entries from ``graceful:holders``: jobs whose holder is neither registered nor has a held key.
 
-    In the version before, what a dead worker held expired after a week, and who held it did not.
+    The previous version let the held key of a dead worker expire after a week, but not its holder entry.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
-    connection.eval(FORGET_HOLDERS_SCRIPT, 2, WORKERS_KEY, HOLDERS_KEY, HELD_KEY.format(""))
+    connection.eval(STALE_HOLDERS_SCRIPT, 2, WORKERS_KEY, HOLDERS_KEY, HELD_KEY.format(""))
 
 
 def suspects(connection: redis.Redis) -> int:
-    """How many workers :func:`look` has found silent, and does not judge yet.
+    """How many workers :func:`observe` has found overdue, and does not judge yet.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     return int(connection.zcard(SUSPECTS_KEY))
 
 
-def silent(connection: redis.Redis) -> list[Registration]:
-    """Workers that are dead, as far as can be seen from here, and whose reports nobody has closed yet.
+def dead_workers(connection: redis.Redis) -> list[Registration]:
+    """Workers that are dead as seen from this machine, and whose reports are not closed yet.
 
     Args:
         connection: a client of the server that they are on.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     workers: Any = set_aside.retrying(connection, (WORKERS_KEY,), lambda: connection.hgetall(WORKERS_KEY))
     now: Any = connection.time()
-    heard: Any = set_aside.retrying(
-        connection, (BEATS_KEY,), lambda: connection.zrange(BEATS_KEY, 0, -1, withscores=True)
+    heartbeats: Any = set_aside.retrying(
+        connection, (HEARTBEATS_KEY,), lambda: connection.zrange(HEARTBEATS_KEY, 0, -1, withscores=True)
     )
-    beats = dict(heard)
+    last = dict(heartbeats)
     found = []
     for life, text in workers.items():
         registration = Registration.from_json(text)
         if registration is None:
             continue
-        if registration.process.dead(overdue=now[0] - beats.get(life, 0.0) > OVERDUE_SECONDS):
+        if registration.process.dead(overdue=now[0] - last.get(life, 0.0) > OVERDUE_SECONDS):
             found.append(registration)
     return found
 
 
-def leave(connection: redis.Redis, registration: Registration, *, archived: bool, job_seen_to: bool = False) -> None:
-    """See :meth:`Heartbeat.leave`; ``job_seen_to`` if the caller has done with its job all that can be done."""
-    Script(connection, LEAVE_SCRIPT)(
+def deregister(
+    connection: redis.Redis, registration: Registration, *, archived: bool, job_settled: bool = False
+) -> None:
+    """See :meth:`Heartbeat.deregister`; ``job_settled`` if the caller has settled its job as far as possible."""
+    Script(connection, DEREGISTER_SCRIPT)(
         keys=[
             WORKERS_KEY,
-            BEATS_KEY,
+            HEARTBEATS_KEY,
             MACHINE_KEY.format(registration.process.machine),
             HELD_KEY.format(registration.life),
             HOLDERS_KEY,
             JOURNAL_KEY,
         ],
-        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix, "1" if job_seen_to else ""],
+        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix, "1" if job_settled else ""],
     )
 
 
@@ -315,5 +317,5 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 def raw(life: str) -> bytes:
-    """A life as it stands in Redis: one that is not ours may be no text at all."""
+    """A life as it is in Redis: a foreign one need not be valid text."""
     return life.encode(*ENCODING)

@@ -1,4 +1,4 @@
-"""What workers do for reports now and then: bring home those that wait somewhere, remove those that are old."""
+"""A worker's periodic maintenance: archives reports that wait, removes old ones and stale entries."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from graceful.conf import Settings
 from graceful.reports import archive
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
-from graceful.worker.cluster.heartbeat import forget_holders
+from graceful.worker.cluster import log
+from graceful.worker.cluster.heartbeat import remove_stale_holders
 from graceful.worker.shutdown.threads import Bounded
 
-log = logging.getLogger("graceful.worker")
+logger = logging.getLogger("graceful.worker")
 
-HOME_SECONDS = 2.0
+ARCHIVE_SECONDS = 2.0
 REMOVE_SECONDS = 5.0
 
 
@@ -28,17 +29,17 @@ def run_maintenance(connection: redis.Redis, settings: Settings) -> None:
         connection: a client of the server with the journal.
         settings: the settings that hold for the worker.
     """
-    archive.archive_pending(Journal(connection), HOME_SECONDS)
-    archive.archive_pending(Spool(settings.spool_dir), HOME_SECONDS)
+    archive.archive_pending(Journal(connection), ARCHIVE_SECONDS)
+    archive.archive_pending(Spool(settings.spool_dir), ARCHIVE_SECONDS)
     try:
-        forget_holders(connection)
+        remove_stale_holders(connection)
     except RedisError as error:
-        log.warning("Holders of jobs that no longer exist were not removed: %s", error)
+        logger.warning(log.STALE_HOLDERS, error)
     Bounded(lambda: _remove_old(settings)).wait(REMOVE_SECONDS)
 
 
 def _remove_old(settings: Settings) -> None:
-    """In a thread of its own, so the connections that it closes are its own too."""
+    """Runs in its own thread, so the connections that it closes are its own."""
     try:
         archive.remove_old(settings.reports_keep)
     finally:

@@ -7,7 +7,7 @@ import time
 
 from redis.exceptions import RedisError
 
-from graceful.worker.cluster.heartbeat import BEAT_SECONDS, Heartbeat
+from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from graceful.worker.cluster.reaper import Reaper
 from graceful.worker.shutdown.coordinator import Coordinator
 
@@ -40,10 +40,10 @@ class Membership:
         if now < self._beat_at:
             return
         stopping = self._coordinator.stopping
-        self._beat_at = now + (STOPPING_SECONDS if stopping else BEAT_SECONDS)
+        self._beat_at = now + (STOPPING_SECONDS if stopping else HEARTBEAT_SECONDS)
         try:
             heard = self.heartbeat.beat()
             if not stopping:
-                self.reaper.look(heard)
+                self.reaper.reap(heard)
         except RedisError as error:
             log.warning(NOT_SENT, self._name, error)

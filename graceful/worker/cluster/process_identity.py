@@ -1,8 +1,8 @@
-"""Which machine this is, and whether a process on it is still the one that it was.
+"""Which machine this is, and whether a process on it is still the same one.
 
-A pid alone says little: it is used again, and each container counts its own. So a process is known by its pid, the
-time at which it was started and the machine; the machine by its boot and, on Linux, its pid namespace
-(``pid_namespaces(7)``). Whether it lives has three answers: what could not be found out is not death.
+A pid alone is not enough: pids are reused, and each container has its own. So a process is identified by its pid, its
+start time and the machine; the machine by its boot id and, on Linux, its pid namespace (``pid_namespaces(7)``).
+Liveness has three answers: unknown is not dead.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from functools import cache
 from pathlib import Path
 
 
-class Fate(Enum):
-    """What can be said of a process."""
+class Liveness(Enum):
+    """Whether a process is alive."""
 
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """Nothing is proven: only its heartbeat can tell."""
+    """Not proven either way: only its heartbeat can tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as it can be told from others.
+    """The identity of a process.
 
     Args:
         machine: :func:`machine` where it runs.
         pid: its pid there.
-        started: when it was started, in the system's own form; empty where it could not be learnt.
-        host: the host's name; empty where a version before this one wrote it down. Virtual machines that were cloned
-            while they ran have the same boot id, and nearly always another name.
+        started: its start time, in the system's own form; empty if it could not be read.
+        host: the host's name; empty if an earlier version registered it. Virtual machines cloned while running share
+            the boot id, and nearly always differ in name.
     """
 
     machine: str
@@ -45,30 +45,30 @@ class Process:
 
     @classmethod
     def here(cls, pid: int | None = None) -> Process:
-        """A process of this machine; this one unless a pid is given."""
+        """A process on this machine; the current one unless a pid is given."""
         pid = os.getpid() if pid is None else pid
         return cls(machine(), pid, start_time(pid), socket.gethostname())
 
     @property
     def local(self) -> bool:
-        """Whether it can be looked at from here."""
+        """Whether it can be inspected from here."""
         return self.machine == machine() and self.host in ("", socket.gethostname())
 
     @property
-    def fate(self) -> Fate:
-        """Whether it lives; unknown wherever that could not be found out, and of a process of another machine."""
+    def liveness(self) -> Liveness:
+        """Whether it is alive; unknown if that could not be found out, and for a process on another machine."""
         if not self.local:
-            return Fate.UNKNOWN
-        started, fate = _look(self.pid)
-        if fate is Fate.ALIVE and started != self.started:
-            # The pid is another's by now, unless it could not be learnt at the start whose it was.
-            return Fate.DEAD if self.started else Fate.UNKNOWN
-        return fate
+            return Liveness.UNKNOWN
+        started, liveness = _inspect(self.pid)
+        if liveness is Liveness.ALIVE and started != self.started:
+            # The pid was reused, unless the start time could not be read when it registered.
+            return Liveness.DEAD if self.started else Liveness.UNKNOWN
+        return liveness
 
     def dead(self, *, overdue: bool) -> bool:
-        """Whether it counts as dead: that is proven, or nothing is known of it and its heartbeat is ``overdue``."""
-        fate = self.fate
-        return fate is Fate.DEAD or (overdue and fate is Fate.UNKNOWN)
+        """Whether it counts as dead: proven, or its liveness is unknown and its heartbeat ``overdue``."""
+        liveness = self.liveness
+        return liveness is Liveness.DEAD or (overdue and liveness is Liveness.UNKNOWN)
 
 
 @cache
@@ -82,12 +82,12 @@ def machine() -> str:
 
 
 def start_time(pid: int) -> str:
-    """When a process was started; empty where there is none, only a zombie is left of it, or it cannot be learnt."""
-    return _look(pid)[0]
+    """Start time of a process; empty if there is none, it is a zombie, or it cannot be read."""
+    return _inspect(pid)[0]
 
 
-def _look(pid: int) -> tuple[str, Fate]:
-    """A process's start time, and its fate; the start time of one that is not alive for sure is empty."""
+def _inspect(pid: int) -> tuple[str, Liveness]:
+    """A process's start time and liveness; the start time is empty unless it is certainly alive."""
     if sys.platform == "linux":
         try:
             # proc_pid_stat(5): the second field is a name in parentheses that may hold anything; state is the
@@ -96,31 +96,31 @@ def _look(pid: int) -> tuple[str, Fate]:
                 fields = stat.read().rpartition(b")")[2].split()
             state, started = fields[0].decode(), fields[19].decode()
         except (OSError, IndexError, UnicodeDecodeError):
-            # Nothing is said by this alone: no descriptor left, no access, or hidden (``hidepid=`` of proc(5),
-            # ``ProtectProc=`` of systemd.exec(5)), where what lives is reported as not there.
-            return "", _ask(pid)
+            # This alone proves nothing: no file descriptor left, no access, or hidden (``hidepid=`` of proc(5),
+            # ``ProtectProc=`` of systemd.exec(5)), where living processes are reported as missing.
+            return "", _probe(pid)
     else:
         words = _output("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(maxsplit=1)
         if len(words) < 2:
-            return "", _ask(pid)  # No such process, or ps took too long.
+            return "", _probe(pid)  # No such process, or ps took too long.
         state, started = words[0][:1], words[1].strip()
-    return ("", Fate.DEAD) if state in ("Z", "X") else (started, Fate.ALIVE)
+    return ("", Liveness.DEAD) if state in ("Z", "X") else (started, Liveness.ALIVE)
 
 
-def _ask(pid: int) -> Fate:
-    """The fate of a process that could not be looked at: kill(2) finds those too that ``/proc`` hides."""
+def _probe(pid: int) -> Liveness:
+    """Liveness of a process that could not be inspected: kill(2) also finds those that ``/proc`` hides."""
     try:
-        if pid > 0:  # 0 and below are groups of processes.
+        if pid > 0:  # 0 and below mean process groups.
             os.kill(pid, 0)
     except ProcessLookupError:
-        return Fate.DEAD
+        return Liveness.DEAD
     except (OSError, OverflowError):
         pass
-    return Fate.UNKNOWN
+    return Liveness.UNKNOWN
 
 
 def oom_kills() -> int | None:
-    """How many processes of this control group the kernel killed for want of memory; None where it does not say.
+    """How many processes of this control group the OOM killer has killed; None if unknown.
 
     ``memory.events`` of cgroup v2 (kernel documentation, cgroup-v2).
     """

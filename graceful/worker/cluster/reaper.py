@@ -1,13 +1,13 @@
-"""What a worker does for those that died without a word: their job goes back, their report is closed.
+"""The reaper: requeues the jobs of workers that were killed, and closes their reports.
 
-Exactly one reaper does it at a time, under a lock; each step can be repeated, so it does no harm if that one dies
-over it as well.
+One reaper at a time examines a dead worker, under a lock. Each step can be repeated, so a reaper may be killed too.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -31,35 +31,45 @@ from graceful.exceptions import UnreadableReport
 from graceful.reports import archive, set_aside
 from graceful.reports.journal import JOURNAL_KEY, Journal
 from graceful.reports.spool import Spool
+from graceful.worker.cluster import log
 from graceful.worker.cluster.abandoned import undo
-from graceful.worker.cluster.deregister import forget
-from graceful.worker.cluster.heartbeat import BEATS_KEY, MACHINE_KEY, WORKERS_KEY, Heard, Registration, leave, raw
+from graceful.worker.cluster.deregister import deregister_from_rq
+from graceful.worker.cluster.heartbeat import (
+    HEARTBEATS_KEY,
+    MACHINE_KEY,
+    WORKERS_KEY,
+    Peers,
+    Registration,
+    deregister,
+    observe,
+    raw,
+)
 from graceful.worker.cluster.process_identity import Process, machine, oom_kills
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
-from graceful.worker.queue.fetch import HELD_KEY, texts
+from graceful.worker.queue.fetch import HELD_KEY, held_fields
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, HeldJob, Requeued, Why, requeue
 from graceful.worker.shutdown.threads import bounded
 
-log = logging.getLogger("graceful.worker")
+logger = logging.getLogger("graceful.worker")
 LOCK_KEY = "graceful:autopsy:{}"
 LOCK_SECONDS = 30
 QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
 FREE_SECONDS = 6.0
-"""How long a start waits for another reaper that is at work on a worker of the same name."""
+"""How long a start waits for another reaper that is closing the report of a worker of the same name."""
 ARCHIVE_SECONDS = 2.0
 
 
 class Reaper:
-    """Looks after dead workers, in the name of a living one, or of a process that is none.
+    """Examines dead workers, on behalf of a living worker or of another process.
 
     Args:
         connection: a client of the server that they are on.
-        name: who it is, for the reports: ``"worker w1"``.
-        life: the living worker's life, or any other name that is its own.
-        settings: the settings that hold for it.
-        worker: the living worker. Without one no job is unpickled, so a job whose payload it takes to decide about is
-            left to a worker, with the report of the one that held it.
+        name: who reaps, for the reports: ``"worker w1"``.
+        life: the living worker's life, or another unique name.
+        settings: the settings in effect.
+        worker: the living worker. Without one, a job that may have to be failed is left to a worker, and so is the
+            report of the worker that held it: failing unpickles the job.
     """
 
     def __init__(
@@ -71,36 +81,36 @@ class Reaper:
         self._settings = settings
         self._worker = worker
 
-    def look(self, heard: Heard) -> int:
-        """Close the reports of those that are dead.
+    def reap(self, peers: Peers) -> int:
+        """Close the reports of the dead ones among them, and requeue their jobs.
 
         Args:
-            heard: lives that may be.
+            peers: the workers to examine.
 
         Returns:
-            how many were.
+            how many reports were closed.
 
         Raises:
-            redis.exceptions.RedisError: Redis did not answer; what was begun is done by the next one.
+            redis.exceptions.RedisError: Redis is unreachable; the next reaper finishes what was begun.
         """
-        suspects = [life for life in dict.fromkeys((*heard.neighbours, *heard.overdue)) if life != self._life]
+        suspects = [life for life in dict.fromkeys((*peers.neighbours, *peers.overdue)) if life != self._life]
         closed_reports = 0
         for life in suspects:
             try:
-                closed_reports += self._look_at(life, overdue=life in heard.overdue)
+                closed_reports += self._reap_one(life, overdue=life in peers.overdue)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                 raise
             except Exception:
-                # Whatever is said of it that cannot be understood must not keep the living from their work.
-                log.exception("The report of worker %r could not be closed", life)
+                # One entry that cannot be handled must not stop a living worker.
+                logger.exception(log.NOT_CLOSED, one_line(life))
         return closed_reports
 
-    def _look_at(self, life: str, *, overdue: bool) -> int:
+    def _reap_one(self, life: str, *, overdue: bool) -> int:
         registration = self._registration(life)
         if registration is None:
-            # Half removed, or not ours: nobody can say anything of it any more.
+            # Half removed, or not ours: nothing more is known of it.
             set_aside.entry(self._connection, WORKERS_KEY, raw(life), "no registration of a worker")
-            self._connection.zrem(BEATS_KEY, raw(life))
+            self._connection.zrem(HEARTBEATS_KEY, raw(life))
             self._connection.srem(MACHINE_KEY.format(machine()), raw(life))
             return 0
         if registration.process.dead(overdue=overdue):
@@ -108,20 +118,20 @@ class Reaper:
         return 0
 
     def close(self, life: str) -> None:
-        """Close the report of a worker that is known to be dead; nothing happens if that has been done.
+        """Close the report of a worker that is known to be dead; nothing happens if it is closed.
 
         Raises:
-            redis.exceptions.RedisError: Redis did not answer; the next reaper will do it.
+            redis.exceptions.RedisError: Redis is unreachable; the next reaper will do it.
         """
         registration = self._registration(life)
         if registration is not None:
             self._under_lock(registration, overdue=True)
 
     def free_name(self, name: str, hostname: str, stopped: Callable[[], bool]) -> None:
-        """Close the report of a dead worker of this very name, so that RQ lets it be used again.
+        """Close the report of a dead worker of this name, so that RQ accepts the name again.
 
-        A container that is started again has the host's name but other pids: a worker of the same name on a host of
-        the same name has to be its predecessor.
+        A restarted container keeps its host name but has a new pid namespace: a worker of the same name on a host of
+        the same name is the one that ran before.
         """
         for life, text in self._connection.hscan_iter(WORKERS_KEY):
             registration = Registration.from_json(text)
@@ -133,7 +143,7 @@ class Reaper:
             report = self._report(registration)
             same_host = report is not None and report.hostname == hostname and not registration.process.local
             if registration.process.dead(overdue=False) or same_host:
-                log.info("Worker %s: its predecessor %s is dead", name, one_line(registration.life))
+                logger.info(log.NAME_TAKEN, name, one_line(registration.life))
                 until = Deadline.after(FREE_SECONDS)
                 while not self._under_lock(registration, overdue=False) and self._registration(registration.life):
                     if until.expired or stopped():
@@ -149,7 +159,7 @@ class Reaper:
         key = LOCK_KEY.format(registration.life)
         if not self._connection.set(key, self._life, nx=True, ex=LOCK_SECONDS):
             if self._connection.ttl(key) == -1:
-                self._connection.expire(key, LOCK_SECONDS)  # Not set by us: it would be locked for ever.
+                self._connection.expire(key, LOCK_SECONDS)  # Not set by us: it would never expire.
             return 0
         try:
             return int(self._examine(registration, overdue))
@@ -163,14 +173,14 @@ class Reaper:
         if self._worker is None and self._needs_a_worker(held):
             return False
         report = self._report(registration)
-        # A job that is still held after the report was sealed goes back all the same.
-        job = self._take_job_back(registration, held)
+        # A job that is still held is requeued even if the report is sealed.
+        job = self._requeue_held_job(registration, held)
         if report is not None and report.sealed:
             sealed = amended(report, job)
             if sealed != report:
                 Journal(self._connection).write(sealed)
         else:
-            beat: Any = self._connection.zscore(BEATS_KEY, registration.life)
+            last_heartbeat: Any = self._connection.zscore(HEARTBEATS_KEY, registration.life)
             kills, process = oom_kills(), registration.process
             known = kills is not None and registration.oom_kills is not None and process.local
             sealed = closed(
@@ -178,42 +188,38 @@ class Reaper:
                 Findings(
                     found_at=utc_now(),
                     found_by=self._name,
-                    last_beat=beat,
+                    last_heartbeat=last_heartbeat,
                     job=job,
                     oom_killed=bool(known and (kills or 0) > (registration.oom_kills or 0)),
                 ),
             )
             Journal(self._connection).write(sealed)
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
-        forget(self._connection, registration)
-        leave(self._connection, registration, archived=archived, job_seen_to=True)
+        deregister_from_rq(self._connection, registration)
+        deregister(self._connection, registration, archived=archived, job_settled=True)
         name = one_line(registration.worker)
         if report is not None and report.sealed:
             if job is not None:
-                log.warning("Worker %s had left job %s in its hands: %s", name, one_line(job.id), job.outcome)
+                logger.warning(log.JOB_LEFT_BEHIND, name, one_line(job.id), job.outcome)
             return True
-        log.warning(
-            "Worker %s died without a word; its report is closed: %s",
-            name,
-            one_line(sealed.notes) or sealed.outcome,
-        )
+        logger.warning(log.REPORT_CLOSED, name, one_line(sealed.notes) or sealed.outcome)
         return True
 
     def _held(self, life: str) -> dict[str, str]:
-        """What it held; nothing where that cannot be read."""
+        """Its job in flight; empty if that cannot be read."""
         try:
             found: Any = self._connection.hgetall(HELD_KEY.format(life))
-            held = texts(found)
+            held = held_fields(found)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            log.warning("What worker %s held is no hash, and is removed", one_line(life))
+            logger.warning(log.HELD_WRONG_TYPE, one_line(life))
             self._connection.delete(HELD_KEY.format(life))
             return {}
         return held if {"job", "queue"} <= held.keys() and held["queue"].startswith(QUEUE_PREFIX) else {}
 
     def _horse_lives(self, registration: Registration, held: dict[str, str], overdue: bool) -> bool:
-        """Whether its horse is still at the job. It learns of its worker's death by itself, and ends; see orphan."""
+        """Whether its horse still runs the job. It notices its worker's death and ends; see ``parent_death``."""
         pid = held.get("horse", "")
         if not (pid.isascii() and pid.isdecimal() and len(pid) <= 10):
             return False
@@ -222,7 +228,7 @@ class Reaper:
         return horse.local and not horse.dead(overdue=overdue)
 
     def _report(self, registration: Registration) -> ShutdownReport | None:
-        """The latest that is known of it. Where Redis was away at its end, that is in the archive or in the spool."""
+        """Its latest report; if Redis was unreachable at its end, that is in the archive or in the spool."""
         archive.archive_pending(Spool(self._settings.spool_dir), ARCHIVE_SECONDS)
         stored = bounded(lambda: _stored(registration.life), ARCHIVE_SECONDS).value
         written = self._written(registration.life)
@@ -231,7 +237,7 @@ class Reaper:
         return stored
 
     def _written(self, life: str) -> ShutdownReport | None:
-        """What the journal has of it."""
+        """Its journal entry."""
         text: Any = self._connection.hget(JOURNAL_KEY, life)
         if text is None:
             return None
@@ -253,19 +259,19 @@ class Reaper:
         )
 
     def _origin(self, job_id: str) -> str:
-        """The queue that a job says it belongs to; empty where it does not say."""
+        """The queue in the job's hash; empty if there is none."""
         try:
             origin: Any = self._connection.hget(Job.key_for(job_id), "origin")
         except ResponseError:
-            return ""  # It is no job.
+            return ""  # Not a job.
         return (origin or b"").decode("utf-8", "replace")
 
     def _needs_a_worker(self, held: dict[str, str]) -> bool:
-        """Whether what becomes of the job depends on what only a worker may read, or has to be done by one."""
+        """Whether only a worker can decide or carry out what becomes of the job."""
         if "horse" not in held:
-            return False  # Not started: it goes back, whatever it is.
+            return False  # Not started: it is requeued in any case.
         if held.get("policy") != "requeue":
-            return True  # It is to fail, or was taken by a version that does not say.
+            return True  # It is to be failed, or an earlier version took it and did not write its policy.
         fields = (INTERRUPTIONS_FIELD, "graceful_interruptions_before_progress")
         found: Any = self._connection.hmget(Job.key_for(held["job"]), fields)
         try:
@@ -274,24 +280,20 @@ class Reaper:
             return True
         return count + 1 - before_progress > self._settings.max_interruptions
 
-    def _take_job_back(self, registration: Registration, held: dict[str, str]) -> InFlightJob | None:
-        """Put the job that it held at the front of its queue, as an interrupted one."""
+    def _requeue_held_job(self, registration: Registration, held: dict[str, str]) -> InFlightJob | None:
+        """Requeue the job that it held at the front of its queue, as an interrupted one."""
         if "job" not in held:
             return None
         job_id, queue_key = held["job"], held["queue"]
         origin = self._origin(job_id) or queue_key.removeprefix(QUEUE_PREFIX)
         if undo(self._connection, registration.life, registration.worker, job_id, origin):
-            log.warning(
-                "Worker %s: job %s had been failed by RQ's clean-up; undone",
-                one_line(registration.worker),
-                one_line(job_id),
-            )
+            logger.warning(log.FAILURE_UNDONE, one_line(registration.worker), one_line(job_id))
         execution = rq_private.latest_execution(self._connection, job_id, origin, registration.worker)
         # A job that was taken and not started yet has lost nothing by it.
         why = Why.WORKER_DIED if "horse" in held else Why.NOT_STARTED
         job_held = HeldJob(registration.life, job_id, origin, queue_key, execution)
         # The job is not unpickled here; its horse has written down what it says of itself (fetch.describe).
-        if self._worker is not None and self._unreadable(self._worker, job_id):
+        if self._worker is not None and self._unreadable(self._worker, registration, job_id):
             # It would end each worker that takes it. RQ's maintenance fails it, out of the intermediate queue.
             return None
         given = requeue(self._connection, job_held, why, self._settings, policy=held.get("policy"))
@@ -302,7 +304,7 @@ class Reaper:
             return None  # It is another's, or nobody can say what became of it.
         return replace(in_flight, outcome=given.outcome(why))
 
-    def _unreadable(self, worker: BaseWorker, job_id: str) -> bool:
+    def _unreadable(self, worker: BaseWorker, registration: Registration, job_id: str) -> bool:
         try:
             worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
         except (RedisError, OSError):
@@ -310,7 +312,7 @@ class Reaper:
         except NoSuchJobError:
             return False
         except Exception:
-            log.exception("Job %s of a dead worker cannot be read", one_line(job_id))
+            logger.exception(log.JOB_UNREADABLE, one_line(registration.worker), one_line(job_id))
             return True
         return False
 
@@ -330,8 +332,28 @@ class Reaper:
         return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
 
 
+def reap(connection: redis.Redis, settings: Settings, name: str) -> int:
+    """Close the reports of dead workers and requeue their jobs, from a process that is no worker.
+
+    For the admin and ``archive_reports``, where no worker may be alive. Nothing is unpickled: a job that may have to
+    be failed is left until a worker starts.
+
+    Args:
+        connection: a client of the server that they are on; its timeouts bound the time that this takes.
+        settings: the settings in effect.
+        name: who reaps, for the reports.
+
+    Returns:
+        how many reports were closed.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is unreachable.
+    """
+    return Reaper(connection, name, f"{name} {uuid.uuid4().hex}", settings).reap(observe(connection))
+
+
 def _stored(life: str) -> ShutdownReport | None:
-    """In a thread of its own, so the connections that it closes are its own too."""
+    """Runs in its own thread, so the connections that it closes are its own."""
     try:
         return archive.read(life)
     finally:

@@ -1,4 +1,4 @@
-"""RQ's scheduler, the child of ``--with-scheduler``: known to successors, stopped with a bound."""
+"""RQ's scheduler, the child of ``--with-scheduler``: registered for reapers, and stopped with a time limit."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import replace
 from redis.exceptions import RedisError
 from rq.worker import BaseWorker
 
+from graceful.worker.cluster import log
 from graceful.worker.cluster.heartbeat import Heartbeat
 from graceful.worker.compat import rq_private
 
-log = logging.getLogger("graceful.worker")
+logger = logging.getLogger("graceful.worker")
 LONGEST_SECONDS = 2.0
 KILLED_SECONDS = 0.2
-"""How long a scheduler that was killed may take to be gone."""
+"""How long a killed scheduler may take to end."""
 
 
 def register(worker: BaseWorker, heartbeat: Heartbeat) -> None:
-    """Let successors know which locks are those of our scheduler; nothing to do where there is none."""
+    """Register the scheduler, so that a reaper can release its locks; nothing happens if there is none."""
     name = rq_private.scheduler_name(worker)
     if name and name != heartbeat.registration.scheduler:
         try:
             heartbeat.register(replace(heartbeat.registration, scheduler=name))
         except RedisError as error:
-            log.warning("Worker %s: its scheduler is not registered, Redis is away: %s", worker.name, error)
+            logger.warning(log.SCHEDULER_NOT_REGISTERED, worker.name, error)
 
 
 def ask_to_stop(worker: BaseWorker) -> None:
@@ -35,11 +36,11 @@ def ask_to_stop(worker: BaseWorker) -> None:
 
 
 def stop(worker: BaseWorker, seconds: float) -> None:
-    """Stop it; locks of one that had to be killed are released here.
+    """Stop it; if it has to be killed, its locks are released here.
 
     Args:
         worker: its worker.
-        seconds: how long it may take at most; RQ's ``stop_scheduler`` waits without a bound.
+        seconds: how long it may take at most; RQ's ``stop_scheduler`` waits without limit.
     """
     process = rq_private.scheduler_process(worker)
     if process is None or not process.pid:
@@ -54,7 +55,7 @@ def stop(worker: BaseWorker, seconds: float) -> None:
 
 
 def stopped_by_itself(worker: BaseWorker) -> bool:
-    """Whether it is gone, and has taken back its locks and its entry; one that is still there is killed."""
+    """Whether it has ended and released its locks and entry; one that still runs is killed."""
     process = rq_private.scheduler_process(worker)
     if process is None:
         return True

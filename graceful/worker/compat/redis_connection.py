@@ -1,4 +1,4 @@
-"""One Redis connection used below the client: a command can be sent without waiting for its reply."""
+"""A Redis connection used below the client: a command can be sent without waiting for its reply."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ REPLY_SECONDS = 1.0
 
 
 def socket_of_main_thread() -> Any:
-    """The socket of the Redis connection that the main thread is in a call of, or None.
+    """The socket of the Redis connection that the main thread is blocked in, or None.
 
-    That call is not tried again any more: it would wait with the patience that its connection was made with.
+    Retries of that call are switched off: each would wait for the connection's own timeout.
     """
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     found = None
@@ -33,19 +33,19 @@ def socket_of_main_thread() -> Any:
 
 
 class NoRawConnection(redis.exceptions.RedisError):
-    """The client has no socket below it, as one of ``fakeredis`` that a project's tests use."""
+    """The client has no socket, for instance one of ``fakeredis`` in a project's tests."""
 
 
 class OwnConnection:
-    """A connection of its own out of a client's pool, so made of the same settings: TLS, unix socket, Sentinel.
+    """A separate connection from a client's pool, with the same settings: TLS, unix socket, Sentinel.
 
     Args:
         connection: the client.
 
     Raises:
-        redis.exceptions.MaxConnectionsError: the pool has no connection to spare.
-        redis.exceptions.ConnectionError: Redis cannot be reached.
-        NoRawConnection: it has no socket to wait for; only the client's own methods can be used.
+        redis.exceptions.MaxConnectionsError: the pool is exhausted.
+        redis.exceptions.ConnectionError: Redis is unreachable.
+        NoRawConnection: it has no socket; only the client's own methods can be used.
     """
 
     def __init__(self, connection: redis.Redis) -> None:
@@ -64,13 +64,13 @@ class OwnConnection:
         return self._raw._sock
 
     def send(self, *command: Any) -> None:
-        """Send a command; connects first where that is necessary. Later reads wait at most a second."""
-        # A health check would take a reply that is still to come for its own.
+        """Send a command; connects first if necessary. Later reads wait at most a second."""
+        # A health check would read a pending reply as its own.
         self._raw.send_command(*command, check_health=False)
         self.socket.settimeout(REPLY_SECONDS)
 
     def readable(self) -> bool:
-        """Whether there is something to read; data of TLS alone is not."""
+        """Whether there is a reply to read; TLS protocol data alone does not count."""
         return bool(self._raw.can_read(timeout=0))
 
     def read(self) -> Any:
@@ -78,17 +78,17 @@ class OwnConnection:
         return self._raw.read_response()
 
     def disconnect(self) -> None:
-        """Cut it; the next :meth:`send` connects anew."""
+        """Disconnect; the next :meth:`send` reconnects."""
         self._raw.disconnect()
 
     def close(self) -> None:
-        """Cut it and give it back to its pool."""
+        """Disconnect, and return the connection to its pool."""
         self._raw.disconnect()
         self._client.close()
 
 
 def _waitable(sock: Any) -> bool:
-    """Whether ``poll`` can wait for it."""
+    """Whether ``poll`` can wait for this socket."""
     try:
         return int(sock.fileno()) >= 0 and hasattr(sock, "settimeout")
     except Exception:
@@ -96,17 +96,17 @@ def _waitable(sock: Any) -> bool:
 
 
 class PushConnection(OwnConnection):
-    """A connection beside the client's pool, made of the same settings, over which the server may speak unasked.
+    """A connection outside the client's pool, with the same settings, on which the server may push messages.
 
-    It speaks RESP3, whatever the client does: only there commands and pushed messages share one connection. Reading a
-    reply passes over pushed messages (``_RESP3Parser``, read in redis 5.0 to 8.1), so look for them before and after.
+    It uses RESP3, whatever the client does: only there do commands and pushed messages share one connection. Reading a
+    reply skips pushed messages (``_RESP3Parser``, read in redis 5.0 to 8.1), so check for them before and after.
 
     Args:
         connection: the client.
 
     Raises:
         TypeError: its connections take no ``protocol``.
-        NoRawConnection: it has no socket to wait for (fakeredis).
+        NoRawConnection: it has no socket (fakeredis).
     """
 
     def __init__(self, connection: redis.Redis) -> None:
@@ -115,14 +115,14 @@ class PushConnection(OwnConnection):
         self._pending = 0
 
     def post(self, *command: Any) -> None:
-        """Send a command and do not wait for its reply."""
+        """Send a command without waiting for its reply."""
         self._send([command])
 
     def ask(self, *commands: Sequence[Any]) -> list[Any]:
-        """Send commands at once and wait for their replies, at most a second for each.
+        """Send commands together and wait for their replies, at most a second for each.
 
         Raises:
-            redis.exceptions.ResponseError: the server refuses one, or refused one that was posted before.
+            redis.exceptions.ResponseError: the server refused one of them, or one that was posted before.
         """
         self._send(commands)
         replies: list[Any] = []
@@ -131,7 +131,7 @@ class PushConnection(OwnConnection):
             try:
                 reply = self.read()
                 if isinstance(reply, list) and reply[:1] in ([b"invalidate"], ["invalidate"]):
-                    continue  # hiredis, in redis 5.0, gives a pushed message out as a reply.
+                    continue  # hiredis, in redis 5.0, returns a pushed message as a reply.
                 replies.append(reply)
             except redis.exceptions.ResponseError as error:
                 failure = error

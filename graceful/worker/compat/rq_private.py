@@ -1,4 +1,4 @@
-"""The private names of RQ that we cannot do without: all of them, and only here. Read in RQ 2.6.1, 2.12 and 3.0.0."""
+"""Every private name of RQ that we use, and the only place for them. Read in RQ 2.6.1, 2.12 and 3.0.0."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 
 def ordered_queues(worker: BaseWorker) -> list[Queue]:
-    """The queues in the order in which the dequeue strategy wants them looked at now (``reorder_queues``)."""
+    """The queues in the current order of the dequeue strategy (``reorder_queues``)."""
     queues: list[Queue] = worker._ordered_queues
     return queues
 
@@ -31,7 +31,7 @@ def set_dequeue_strategy(worker: BaseWorker, strategy: Any) -> None:
 
 
 def set_horse_pid(worker: BaseWorker, pid: int) -> None:
-    """What ``fork_work_horse`` has to leave behind, and ``monitor_work_horse`` sets to 0."""
+    """What ``fork_work_horse`` has to set, and ``monitor_work_horse`` resets to 0."""
     worker._horse_pid = pid
 
 
@@ -47,7 +47,7 @@ def scheduler_process(worker: BaseWorker) -> Any:
 
 
 def scheduler_name(worker: BaseWorker) -> str:
-    """What RQ 3 writes into the locks of this worker's scheduler; empty in 2.x, which writes a pid that says little."""
+    """What RQ 3 writes into the locks of this worker's scheduler; empty in 2.x, which writes only a pid."""
     return str(getattr(worker.scheduler, "name", "") or "")
 
 
@@ -66,7 +66,7 @@ def function_name(job: Job) -> str:
     try:
         return str(job.func_name)
     except Exception:
-        return "?"  # The job's data cannot be read; RQ says so when it runs it.
+        return "?"  # The job's data is unreadable; RQ reports that when it runs the job.
 
 
 def worker_keys(name: str) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def failure_callback(job: Job, death_penalty_class: type, *exc_info: Any) -> Non
 
 
 def set_job(execution: Execution, job: Job) -> None:
-    """Spare an execution from fetching its job once more (``Execution.job``)."""
+    """Give an execution its job, so that it does not fetch it again (``Execution.job``)."""
     execution._job = job
 
 
@@ -100,7 +100,7 @@ def execution_key(execution: Execution) -> str:
 
 
 def worker_executions_key(execution: Execution) -> str:
-    """The index of a worker's executions; RQ 2.x before it keeps none, and any name will do."""
+    """The index of a worker's executions; RQ 2.x keeps none, and any name will do."""
     return str(getattr(execution, "worker_executions_key", "graceful:none"))
 
 
@@ -109,24 +109,24 @@ def started_registry_key(origin: str, connection: redis.Redis) -> str:
 
 
 def latest_execution(connection: redis.Redis, job_id: str, origin: str, worker_name: str = "") -> Execution | None:
-    """A job's latest execution, whatever of it has expired by now.
+    """A job's latest execution, even if parts of it have expired.
 
-    RQ's ``ExecutionRegistry.get_executions`` raises ValueError where an execution's hash has expired and its place in
-    the registry has not, which is so from 90 to 150 s after a worker's death (rq/executions.py, 2.6.1 to 3.0.0).
+    RQ's ``ExecutionRegistry.get_executions`` raises ValueError if an execution's hash has expired and its entry in the
+    registry has not: from 90 to 150 s after a worker's death (rq/executions.py, 2.6.1 to 3.0.0).
 
     Args:
         connection: a client of the server.
         job_id: the job.
-        origin: the job's queue, whose started registry is looked at first.
-        worker_name: name of the worker whose execution it is, for one of which only the id is left.
+        origin: the job's queue, whose started registry is read first.
+        worker_name: name of its worker, for an execution of which only the id is left.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     found = _members(connection, started_registry_key(origin, connection))
     prefix = f"{job_id}:".encode()
     ids = [each.removeprefix(prefix) for each in found if each.startswith(prefix)]
-    ids = [each for each in ids if b":" not in each]  # Ids of jobs may have colons in them.
+    ids = [each for each in ids if b":" not in each]  # Job ids may contain colons.
     ids = ids or _members(connection, ExecutionRegistry(job_id, connection).key)
     if not ids:
         return None
@@ -134,13 +134,13 @@ def latest_execution(connection: redis.Redis, job_id: str, origin: str, worker_n
     try:
         execution.refresh()
     except (ValueError, KeyError, ResponseError):
-        pass  # It has expired, or a late heartbeat has left only its time.
+        pass  # It has expired, or a late heartbeat has left only a timestamp.
     if not getattr(execution, "worker_name", worker_name):
         execution.worker_name = worker_name
     return execution
 
 
-REVENANT_SCRIPT = """
+STRAY_EXECUTION_SCRIPT = """
 -- KEYS: started registry, execution, executions of the job. ARGV: composite id, execution id.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   redis.call('DEL', KEYS[2])
@@ -150,7 +150,7 @@ end
 
 
 def _members(connection: redis.Redis, key: str) -> list[bytes]:
-    """The members of a registry; none where the key is of another type."""
+    """The members of a registry; none if the key has another type."""
     try:
         found: Any = connection.zrange(key, 0, -1)
     except ResponseError:
@@ -158,16 +158,16 @@ def _members(connection: redis.Redis, key: str) -> list[bytes]:
     return list(found)
 
 
-def remove_revenant(job: Job, execution: Execution) -> None:
-    """Remove what a heartbeat has made anew of an execution that had just ended (``Execution.heartbeat``).
+def remove_stray_execution(job: Job, execution: Execution) -> None:
+    """Remove an execution that a late heartbeat has recreated just after it ended (``Execution.heartbeat``).
 
-    With nothing but the time of its last heartbeat in it, RQ cannot read it, and in 2.x cannot delete the job.
+    It holds nothing but the heartbeat's time: RQ cannot read it, and 2.x then cannot delete the job.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     job.connection.eval(
-        REVENANT_SCRIPT,
+        STRAY_EXECUTION_SCRIPT,
         3,
         started_registry_key(job.origin, job.connection),
         execution.key,
@@ -178,21 +178,21 @@ def remove_revenant(job: Job, execution: Execution) -> None:
 
 
 def fail(worker: BaseWorker, job: Job, queue: Queue, reason: str, execution: Execution | None) -> None:
-    """Fail a job on RQ's own way: retries, failed registry, dependents, rate limit slot.
+    """Fail a job the way RQ does: retries, failed registry, dependents, rate limit slot.
 
     ``handle_job_failure`` takes the execution as an argument in 3.x, from the worker in 2.x.
     """
     arguments: dict[str, Any] = {"queue": queue, "exc_string": reason}
-    # RQ's own method is asked: one that overrides it may take its arguments as **kwargs.
+    # The signature of RQ's own method: an override may take **kwargs.
     if "execution" in inspect.signature(BaseWorker.handle_job_failure).parameters:
         arguments["execution"] = execution
         worker.handle_job_failure(job, **arguments)
         return
-    # The job may be a dead worker's, and this one in the middle of another, whose heartbeats another thread sends:
-    # the living worker is left as it is, and a copy of it is told the execution (``cleanup_execution`` forgets it).
-    stand_in = copy.copy(worker)
-    stand_in.execution = execution
-    stand_in.handle_job_failure(job, **arguments)
+    # The job may be a dead worker's while this worker runs another one, whose heartbeats another thread sends. So the
+    # execution is set on a copy of the worker (``cleanup_execution`` resets it).
+    worker_copy = copy.copy(worker)
+    worker_copy.execution = execution
+    worker_copy.handle_job_failure(job, **arguments)
     own = worker.execution
     if own is not None and execution is not None and own.id == execution.id:
         worker.execution = None

@@ -22,7 +22,7 @@ from graceful.core.text import cut, one_line
 from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
-from graceful.worker.queue.fetch import let_go
+from graceful.worker.queue.fetch import release_job
 from graceful.worker.queue.requeue import HeldJob, Requeued, Why, requeue
 
 log = logging.getLogger("graceful.worker")
@@ -186,7 +186,7 @@ class CurrentJob:
     def _let_go(self) -> None:
         """Leave the job to RQ's maintenance: its entries, made to last while we held it, expire as RQ means them to."""
         connection = self._worker.connection
-        let_go(connection, self._life, self.job.id, self.queue.key)
+        release_job(connection, self._life, self.job.id, self.queue.key)
         if self.execution is not None:
             with connection.pipeline() as pipeline:
                 seconds = int(self._worker.get_heartbeat_ttl(self.job))

@@ -94,10 +94,10 @@ def perform(
     def perform_described() -> Any:
         memory.function = rq_private.function_name(job)
         memory.policy = policy_of(_function(job), job.meta)
-        guard.gives_way = (memory.policy or settings.interrupted_jobs) == "requeue"
+        guard.cooperative = (memory.policy or settings.interrupted_jobs) == "requeue"
         try:
             with guard.shield():
-                describe(connection, held.life, job.id, memory.function, fails=not guard.gives_way)
+                describe(connection, held.life, job.id, memory.function, fails=not guard.cooperative)
         except redis.exceptions.RedisError as error:
             not_started(memory, job.id, error)
             guard.interrupted = True  # So that RQ does not fail it, see end().
@@ -118,7 +118,7 @@ def perform(
             memory.verdict = Verdict.INTERRUPTED
         if _orphaned(memory):
             log.warning("Job %s was interrupted, because its worker was killed", job.id)
-            if guard.gives_way:  # Otherwise it stays held, and a reaper fails it.
+            if guard.cooperative:  # Otherwise it stays held, and a reaper fails it.
                 requeue(connection, held, Why.INTERRUPTED, settings, policy="requeue")
         return False
     finally:
@@ -188,7 +188,7 @@ def forget_cursors() -> None:
     """
     guard = interruption.guard
     if guard is not None:
-        guard.notebook.clear()
+        guard.cursors.clear()
 
 
 def _run_exit_hooks(memory: SharedMemory) -> None:

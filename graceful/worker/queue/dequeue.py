@@ -16,7 +16,7 @@ from rq.suspension import is_suspended
 from rq.worker import BaseWorker, WorkerStatus
 
 from graceful.conf import Settings
-from graceful.worker.cluster.heartbeat import BEAT_SECONDS
+from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.queue.fetch import Fetched, Fetcher
@@ -127,7 +127,7 @@ class Dequeuer:
                     worker.procline("Listening on " + ",".join(worker.queue_names()))
                     named = True
                 # Not between being woken and the fetch: others are woken for the same job, and it is waiting.
-                if time.monotonic() - heartbeat_at >= BEAT_SECONDS:
+                if time.monotonic() - heartbeat_at >= HEARTBEAT_SECONDS:
                     worker.heartbeat()
                     heartbeat_at = time.monotonic()
                     if worker.should_run_maintenance_tasks:
@@ -191,7 +191,7 @@ class Dequeuer:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._membership.beat()
-            if self._watch.wait(queue_keys, min(left, BEAT_SECONDS)):
+            if self._watch.wait(queue_keys, min(left, HEARTBEAT_SECONDS)):
                 return
 
     def _take(self) -> tuple[Job, Queue] | None:

@@ -1,7 +1,6 @@
-"""Failing a job for its interruption, for good: failure callback, exception handlers, registry, and no retry.
+"""Fails an interrupted job for good: failure callback, exception handlers, failed registry, and no retry.
 
-A retry would start at once what must not be started again for a shutdown, and one that was interrupted too often would
-be interrupted again.
+A retry would start a job again that must not be restarted by a shutdown, or one that was interrupted too often.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from graceful.worker.shutdown import os_signals
 
 log = logging.getLogger("graceful.worker")
 CALLBACK_SECONDS = 2
-"""How long a failure callback may take here: the worker is coming to its end."""
+"""How long a failure callback may take here: the worker is shutting down."""
 CHILD_SECONDS = CALLBACK_SECONDS + 0.5
-LOOK_SECONDS = 0.005
+POLL_SECONDS = 0.005
 OVER = frozenset({JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED})
 
 
@@ -44,40 +43,42 @@ def fail(
     by_policy: bool,
     why: str = "",
 ) -> bool:
-    """Fail a job that was taken out of its queue for good.
+    """Fail a job for good.
 
     Args:
-        worker: the worker that does it.
+        worker: the worker that fails it.
         job: the job.
         queue: its queue.
-        execution: its execution, if it got that far.
+        execution: its execution, if it has one.
         interruptions: how often shutdowns have interrupted it.
-        by_policy: it wants to be failed when it is interrupted; otherwise it was interrupted too often.
-        why: why its horse could not begin, where that counted as the last interruption.
+        by_policy: its policy is to fail when interrupted; otherwise it was interrupted too often.
+        why: why its horse could not start, if that counted as the last interruption.
 
     Returns:
-        whether it had to be failed: it may have come to its end by itself.
+        whether it was failed: it may have ended by itself.
     """
     if job.get_status(refresh=True) in OVER:
         return False
     error: GracefulError = TooManyInterruptions(f"interrupted by {interruptions} shutdowns, the last one included")
     if why:
-        error = TooManyInterruptions(f"its work horse could not begin: {why} (interruption {interruptions})")
+        error = TooManyInterruptions(f"its work horse could not start: {why} (interruption {interruptions})")
     if by_policy:
-        error = StoppedByShutdown("interrupted by the shutdown of its worker; it is not to be started again for that")
+        error = StoppedByShutdown(
+            "interrupted by the shutdown of its worker; its policy is to fail, not to be requeued"
+        )
     exc_info = (type(error), error, None)
 
-    def tell() -> None:
+    def run_callbacks() -> None:
         try:
             rq_private.failure_callback(job, _penalty(worker), *exc_info)
         except Exception:
-            log.exception("The failure callback of job %s failed", job.id)
+            log.exception("Worker %s: job %s: its failure callback failed", worker.name, job.id)
         worker.handle_exception(job, *exc_info)
 
-    if not _in_a_child(tell, min(CHILD_SECONDS, worker.seconds_left / 2)):
-        log.warning("Job %s: its failure callback or an exception handler did not come to its end", job.id)
+    if not _in_a_child(run_callbacks, min(CHILD_SECONDS, worker.seconds_left / 2)):
+        log.warning("Worker %s: job %s: its failure callback or an exception handler was killed", worker.name, job.id)
     if job.retries_left:
-        job.retries_left = 0  # As of any job that has failed for good; handle_job_failure would retry (should_retry).
+        job.retries_left = 0  # Failed for good: otherwise handle_job_failure would retry it (should_retry).
     rq_private.fail(worker, job, queue, f"{type(error).__name__}: {error}", execution)
     return True
 
@@ -85,10 +86,10 @@ def fail(
 def _in_a_child(call: Callable[[], object], seconds: float) -> bool:
     """Call in a child process: callback and handlers unpickle the job (``BaseWorker.handle_exception``).
 
-    A payload that hangs, exits or eats memory when it is unpickled may have brought us here in the first place.
+    A payload that hangs, exits or exhausts memory when it is unpickled may be the reason for the interruptions.
 
     Returns:
-        whether the child came to its end within so many seconds; otherwise it was killed.
+        whether the child ended in time; otherwise it was killed.
     """
     close_database_connections()
     parent = os.getpid()
@@ -105,7 +106,7 @@ def _in_a_child(call: Callable[[], object], seconds: float) -> bool:
                 sys.stdout.flush()
                 code = 0
             except BaseException:
-                log.exception("A job could not be failed as it should")
+                log.exception("Failing a job: the failure callback or an exception handler failed")
             finally:
                 os._exit(code)
     until = Deadline.after(seconds)
@@ -115,14 +116,14 @@ def _in_a_child(call: Callable[[], object], seconds: float) -> bool:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 return False
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     except ChildProcessError:
         pass  # A job in a worker without horses has left SIGCHLD ignored.
     return True
 
 
 def _penalty(worker: BaseWorker) -> type:
-    """The worker's death penalty, cut to what a shutdown can spare."""
+    """The worker's death penalty, limited to ``CALLBACK_SECONDS``."""
     base: Any = worker.death_penalty_class
 
     class Short(base):  # type: ignore[misc]

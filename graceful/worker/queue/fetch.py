@@ -2,10 +2,10 @@
 
 RQ takes a job with BLMOVE where a worker listens to one queue, and with BLPOP where it listens to several
 (``Queue.dequeue_any`` in ``rq/queue.py``, read in 2.6.1 to 3.0.0). A reply that does not arrive then leaves the job
-stuck in the intermediate queue, or in nobody's hands. Here a script moves the job and writes down who took it, under
-a number that the worker chose: asked again with the same number, it gives out the same job again.
+stuck in the intermediate queue, or lost. Here a script moves the job and records who took it, under a fetch number
+that the worker chose: a retry with the same number returns the same job.
 
-Waiting for a job to fetch is in ``queue_watch.py``.
+Waiting for a job is in ``wait.py``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from graceful.worker.queue.lua import UNSETTLED
 HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
-"""For so long nobody but us fails a job that a worker holds, though that worker may be dead: RQ's own clean-up, which
-web pages and stock workers run, takes over then. What a worker holds is kept until somebody has closed its report."""
+"""How long only graceful workers may fail a job that a worker holds, even a dead one; then RQ's own clean-up, which web
+pages and stock workers run, takes over. The held key itself is kept until the worker's report is closed."""
 
 FETCH_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: held, holders, then queue and intermediate queue in turn.
--- ARGV: number of this fetch, life of the worker, seconds for which nobody else fails it, prefix of the keys of jobs.
+-- ARGV: number of this fetch, life of the worker, seconds for which nobody else may fail it, prefix of job keys.
 local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 local holder = redis.call('HGET', KEYS[2], held[3] or '')
 if held[1] == ARGV[1] and held[2] and held[3] then
@@ -41,7 +41,7 @@ if held[1] == ARGV[1] and held[2] and held[3] then
 end
 local mine = held[3] and holder == ARGV[2]
 if mine and held[2] and unsettled(held[2], held[3], ARGV[4]) then
-  -- The worker is done with it. But Redis may have been restarted without its last moments.
+  -- The worker is done with it, but Redis was restarted and has lost its last writes.
   return {held[2], held[3], 'forgotten'}
 end
 local first
@@ -52,7 +52,7 @@ for i = 3, #KEYS, 2 do
     break
   end
 end
--- All that can fail is behind us.
+-- Nothing below can fail.
 if mine and held[2] then
   redis.pcall('LREM', held[2] .. ':intermediate', 0, held[3])
   redis.call('DEL', held[2] .. ':intermediate:first_seen:' .. held[3])
@@ -67,8 +67,8 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fetch', ARGV[1], 'queue', KEYS[first], 'job', job)
 redis.call('HSET', KEYS[2], job, ARGV[2])
--- As if RQ's maintenance had first seen it in the far future: it fails what it has known for a minute, also where the
--- worker is dead and nobody has looked after it yet (IntermediateQueue.cleanup).
+-- As if RQ's maintenance had first seen it in the far future: it fails a job that it has known for a minute, even if
+-- the worker is dead and no reaper has come yet (IntermediateQueue.cleanup).
 local late = redis.call('TIME')[1] + ARGV[3]
 redis.call('SET', KEYS[first + 1] .. ':first_seen:' .. job, late, 'EX', ARGV[3])
 return {KEYS[first], job, 'taken'}
@@ -82,17 +82,17 @@ if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
--- From here on RQ's started registry has it.
+-- From here on it is in RQ's started registry.
 redis.call('DEL', (redis.call('HGET', KEYS[1], 'queue') or '') .. ':intermediate:first_seen:' .. ARGV[2])
 return 1
 """
 
 
-LET_GO_SCRIPT = """
+RELEASE_JOB_SCRIPT = """
 -- KEYS: held, holders, first seen of the job. ARGV: life of the worker, job.
 if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then
   redis.call('HDEL', KEYS[2], ARGV[2])
-  -- RQ's maintenance looks after it again, as if we had never held it.
+  -- RQ's maintenance handles it again, as if we had never held it.
   redis.call('DEL', KEYS[1], KEYS[3])
 end
 """
@@ -100,9 +100,9 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A job id on its way to a worker: it stands in the intermediate queue of ``queue_key``.
+    """A fetched job id, which is in the intermediate queue of ``queue_key``.
 
-    Or, if ``forgotten``, one that the worker was done with and that Redis, restarted, still has in its hands.
+    If ``forgotten``, one that the worker was done with and that a restarted Redis still lists as held.
     """
 
     queue_key: str
@@ -111,11 +111,11 @@ class Fetched:
 
 
 class Fetcher:
-    """Takes jobs for one worker.
+    """Fetches jobs for one worker.
 
     Args:
         connection: the worker's Redis connection.
-        life: a name of this life of the worker, different at each start.
+        life: id of this run of the worker, different at each start.
     """
 
     def __init__(self, connection: redis.Redis, life: str) -> None:
@@ -124,16 +124,16 @@ class Fetcher:
         self._life = life
         self._count = 0
         self.unsure = False
-        """Whether the last fetch had no reply: it may have moved a job all the same."""
+        """Whether the last fetch had no reply: it may have moved a job anyway."""
 
     def fetch(self, queue_keys: Sequence[tuple[str, str]]) -> Fetched | None:
-        """Move the first job of the first queue that has one; may be repeated after an error without loss.
+        """Move the first job of the first queue that has one; can be retried after an error without loss.
 
         Args:
             queue_keys: the keys of each queue and of its intermediate queue, in order of priority.
 
         Raises:
-            redis.exceptions.RedisError: Redis did not answer, or refused.
+            redis.exceptions.RedisError: Redis is unreachable, or refused.
         """
         keys = [HELD_KEY.format(self._life), HOLDERS_KEY, *(key for pair in queue_keys for key in pair)]
         self.unsure = True
@@ -145,7 +145,7 @@ class Fetcher:
         queue_key, job_id, how = (part.decode() if isinstance(part, bytes) else part for part in reply)
         if how == "forgotten":
             return Fetched(queue_key, job_id, forgotten=True)
-        # Only now that the reply is here may the next fetch have another number.
+        # The next fetch gets a new number only now that the reply has arrived.
         self._count += 1
         return Fetched(queue_key, job_id)
 
@@ -161,26 +161,26 @@ class Fetcher:
 
 
 def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bool:
-    """The horse's first word: it is about to run this job.
+    """The horse is about to run this job: record its pid.
 
     Returns:
-        False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
-        job is in its queue again, or another worker's.
+        False if the worker no longer holds the job: it counted as dead, or Redis lost its last writes. The job is in
+        its queue again, or another worker has it.
     """
     return _note(connection, life, job_id, {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"})
 
 
 def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, fails: bool) -> None:
-    """The horse's second word, before the job's own code runs: what is known of the job now that it is unpickled.
+    """The horse has unpickled the job and is about to run its code: record its function and policy.
 
-    A reaper that finds the job in a dead worker's hands decides by it, and need not unpickle the job.
+    A reaper of a dead worker's job decides by these, and need not unpickle the job.
 
     Args:
         function: dotted name of its function.
-        fails: whether it is to fail, and not to be started again, when it is interrupted.
+        fails: whether an interruption fails it instead of requeueing it.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     _note(connection, life, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
 
@@ -191,8 +191,8 @@ def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str
     return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, *pairs]))
 
 
-def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
-    """The fields of ``graceful:held:<life>``; those that are no text, or of no length of ours, are not there."""
+def held_fields(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
+    """The fields of ``graceful:held:<life>``; values that are not text, or too long, are left out."""
     found = {}
     for field, value in held.items():
         try:
@@ -204,12 +204,12 @@ def texts(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
     return found
 
 
-def let_go(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> None:
-    """Hold a job no longer, and leave it where it is.
+def release_job(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> None:
+    """Stop holding a job, and leave it where it is.
 
     Raises:
-        redis.exceptions.RedisError: Redis did not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     first_seen = IntermediateQueue(queue_key, connection).get_first_seen_key(job_id)
     keys = [HELD_KEY.format(life), HOLDERS_KEY, first_seen]
-    Script(connection, LET_GO_SCRIPT)(keys=keys, args=[life, job_id])
+    Script(connection, RELEASE_JOB_SCRIPT)(keys=keys, args=[life, job_id])

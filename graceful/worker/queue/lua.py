@@ -1,13 +1,12 @@
-"""What our Lua scripts share. Their rule: read and check everything, decide, then write.
+"""Functions shared by our Lua scripts. Their rule: read and check everything, decide, then write.
 
-A script that fails after its first write leaves the rest undone, and Redis takes nothing back. So each reads every key
-that it will write to first: ``redis.call`` then raises WRONGTYPE while nothing is changed yet. What is written after
-that cannot fail; a removal from a key of RQ's that may be of any type goes by ``redis.pcall``, since what it would
-remove cannot be in there. Memory is no matter: Redis refuses for want of it only a script's first write.
+A script that fails after its first write is not rolled back. So each script first reads every key that it will write
+to: ``redis.call`` then raises WRONGTYPE while nothing is changed yet. The writes after that cannot fail; removals from
+keys of RQ's, which may be of any type, use ``redis.pcall``. Out of memory, Redis refuses only a script's first write.
 """
 
 ASK = """
--- The reply to a read of a key that is not ours; false where the key is of another type, as if it were not there.
+-- Reads a key that is not ours; false if the key is of another type, as if it did not exist.
 local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply['err'] then
@@ -18,8 +17,8 @@ end
 """
 
 WHOLE = """
--- A counter. What is no whole number below a thousand million was not counted by us, and is 0: a job is not failed for
--- it, and the next count is written over it.
+-- A counter. Anything but a whole number below 10^9 was not written by us and counts as 0: no job is failed for it, and
+-- the next count overwrites it.
 local function whole(text)
   if text and #text <= 9 and string.match(text, '^%d+$') then
     return tonumber(text)
@@ -31,7 +30,7 @@ end
 UNSETTLED = (
     ASK
     + """
--- Whether a job has come to no end yet, as far as Redis knows.
+-- Whether a job has not ended yet, as far as Redis knows.
 local function unsettled(queue, job, prefix)
   local status = ask('HGET', prefix .. job, 'status')
   return status == 'started' or (status == 'queued' and ask('LPOS', queue .. ':intermediate', job))

@@ -1,16 +1,16 @@
 """Waiting for a job: one connection, however many queues, and only few of the idle workers on watch.
 
-``EXISTS`` of the queues' keys under ``CLIENT TRACKING`` both tells whether there is a job and asks the server to push a
-message at the next change of one of them. So there is no gap between looking and waiting, and nothing is taken away:
-the connection can be cut at any instant, by us as by the network. The message means "look", and so does its loss.
+``EXISTS`` of the queues' keys under ``CLIENT TRACKING`` both shows whether there is a job and asks the server to push a
+message at the next change of one of them. So there is no gap between checking and waiting, and nothing is taken from
+the queue: the connection can be lost at any time. The message means "check", and so does a lost connection.
 
-Of the idle workers of a queue, ``SEATS`` are on watch. The others are asleep: they track a key of their own, and a
-worker that takes a job writes the key of another one, which takes over its seat; of two, while there are more jobs. So
-a job wakes a few workers and not all of them. Seats are leases. And those asleep look at the queue now and then, in
-turns, so that no job waits for long where all that were on watch have been killed.
+Of the idle workers of a queue, ``SEATS`` are on watch. The others are asleep: they track a key of their own. A worker
+that takes a job writes the key of another one, which takes over its seat; of two, while there are more jobs. So a job
+wakes a few workers and not all of them (no thundering herd). Seats are leases. Sleeping workers check the queue now and
+then, in turns, so that no job waits for long when all workers on watch were killed.
 
 Keys: ``graceful:watching:<queue key>`` and ``graceful:asleep:<queue key>`` (sorted sets: life to the end of its lease,
-by the server's clock), ``graceful:wake:<life>`` (written to wake it).
+by the server's clock), ``graceful:wake:<life>`` (written to wake that worker).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from graceful.worker.shutdown.os_signals import Inbox
 
 log = logging.getLogger("graceful.worker")
 SEATS = 2
-"""One more than necessary: a job is seen at once though one of the workers on watch was killed."""
+"""One more than necessary: a job is still seen at once if one of the workers on watch was killed."""
 RENEW_SECONDS = 120.0
-"""A worker that hears nothing for so long asks again: its connection may be half dead."""
+"""After so long without a message a worker renews its tracking: its connection may be half-open."""
 LEASE_SECONDS = 150
 WOKEN_SECONDS = 2
-"""A worker that was woken has so long to take its seat."""
-LOOK_SECONDS = 2.0
-"""How often a queue is looked at, by all together that are asleep on it."""
+"""How long a woken worker has to take its seat."""
+CHECK_SECONDS = 2.0
+"""How often a queue is checked by all its sleeping workers together."""
 POLL_SECONDS = 0.25
-MANY_IN_VAIN = 20
-"""So many messages in a row without a job are no accident: for instance the server's tracking table is too small."""
-VAIN_SECONDS = 0.05
+MOST_SPURIOUS_WAKEUPS = 20
+"""More wake-ups in a row without a job have a cause, for instance a tracking table that is too small."""
+SPURIOUS_PAUSE_SECONDS = 0.05
 WATCHING_KEY = "graceful:watching:{}"
 ASLEEP_KEY = "graceful:asleep:{}"
 WAKE_KEY = "graceful:wake:{}"
@@ -72,8 +72,8 @@ return reply
 
 LEAVE_SCRIPT = """
 -- KEYS: queue, watching, asleep of each queue.
--- ARGV: life, seats, seconds of the lease, seconds in which a woken worker has to come, '1' if those on watch do not
--- watch, beginning of the wake keys.
+-- ARGV: life, seats, seconds of the lease, seconds that a woken worker has to come, '1' if those on watch missed
+-- a job, prefix of the wake keys.
 for i = 1, #KEYS, 3 do
   if ARGV[5] == '1' then
     redis.call('DEL', KEYS[i + 1])
@@ -88,7 +88,7 @@ for i = 1, #KEYS, 3 do
       wake = math.max(wake, 2)
     end
     for _ = 1, wake do
-      -- Whoever came last is the most likely to be there still.
+      -- The latest comer is the most likely to be still alive.
       local life = redis.call('ZPOPMAX', KEYS[i + 2])[1]
       if not life then
         break
@@ -103,12 +103,12 @@ end
 
 
 class QueueWatch:
-    """Waits for a job on several queues at once without taking any, and for signals at the same time.
+    """Waits for a job on several queues and for signals at the same time; takes no job.
 
     Args:
         connection: the worker's client.
         inbox: wakes it at a signal.
-        life: name of this life of the worker.
+        life: id of this run of the worker.
     """
 
     def __init__(self, connection: redis.Redis, inbox: Inbox, life: str) -> None:
@@ -120,11 +120,11 @@ class QueueWatch:
         self._tracked: tuple[str, ...] = ()
         self._stale = False
         self._renew_at = 0.0
-        self._look_at = math.inf
+        self._check_at = math.inf
         self._seconds_asleep = 0.0
         self._poll_until = 0.0
-        self._looked = False
-        self._in_vain = 0
+        self._found_asleep = False
+        self._spurious_wakeups = 0
 
     def wait(self, queue_keys: Sequence[str], seconds: float) -> bool:
         """Wait until one of the queues may have a job, a signal comes, or the time is up.
@@ -134,14 +134,14 @@ class QueueWatch:
             seconds: how long to wait at most.
 
         Returns:
-            False if the time is up and nothing happened.
+            False if the time is up.
 
         Raises:
-            redis.exceptions.RedisError: Redis cannot be reached, or is a replica now, or has no memory left.
+            redis.exceptions.RedisError: Redis is unreachable, or is a replica now, or is out of memory.
         """
         until = time.monotonic() + seconds
-        if self._in_vain >= MANY_IN_VAIN:
-            self._inbox.wait(min(seconds, VAIN_SECONDS))
+        if self._spurious_wakeups >= MOST_SPURIOUS_WAKEUPS:
+            self._inbox.wait(min(seconds, SPURIOUS_PAUSE_SECONDS))
         if self._inbox.unread:
             return True
         if time.monotonic() >= self._poll_until and self._ask(tuple(sorted(queue_keys))):
@@ -151,44 +151,44 @@ class QueueWatch:
             return True
         while True:
             try:
-                # What has come already may lie in the client's own buffer, where the socket says nothing of it.
+                # A message may already be in the client's own buffer, where the socket does not show it.
                 if self._push.readable():
                     return self._woken()
-                self._inbox.wait(max(0.0, min(until, self._look_at) - time.monotonic()), [self._push.socket])
+                self._inbox.wait(max(0.0, min(until, self._check_at) - time.monotonic()), [self._push.socket])
                 if self._inbox.unread:
                     return True
                 if self._push.readable():
                     return self._woken()
                 now = time.monotonic()
-                if now >= self._look_at:
-                    self._look_at = now + self._seconds_asleep * random.uniform(0.0, 2.0)
+                if now >= self._check_at:
+                    self._check_at = now + self._seconds_asleep * random.uniform(0.0, 2.0)
                     if self._push.ask(("EXISTS", *self._joined))[0]:
-                        self._looked = True
+                        self._found_asleep = True
                         return self._woken()
             except RedisError:
                 self._push.disconnect()
                 return self._woken()
             if now >= until:
-                self._in_vain = 0
+                self._spurious_wakeups = 0
                 return False
 
     def leave(self) -> None:
-        """The worker has something else to do now; where that is a job, others are woken in its place."""
+        """Stop waiting; if the worker has taken a job, others are woken in its place."""
         joined, self._joined = self._joined, ()
-        self._in_vain = 0
+        self._spurious_wakeups = 0
         if not joined or self._push is None or self._push.socket is None:
             return
         keys = [each for key in joined for each in (key, WATCHING_KEY.format(key), ASLEEP_KEY.format(key))]
         seconds = (LEASE_SECONDS, WOKEN_SECONDS)
-        arguments = (self._life, SEATS, *seconds, "1" if self._looked else "", WAKE_KEY.format(""))
-        self._looked = False
+        arguments = (self._life, SEATS, *seconds, "1" if self._found_asleep else "", WAKE_KEY.format(""))
+        self._found_asleep = False
         try:
             self._push.post("EVAL", LEAVE_SCRIPT, len(keys), *keys, *arguments)
         except (RedisError, OSError):
             self._push.disconnect()  # Its lease will end.
 
     def close(self) -> None:
-        """Leave, and cut the connection. Nothing is lost by it: it only looked."""
+        """Leave, and close the connection."""
         self.leave()
         push, self._push = self._push, None
         if push is not None:
@@ -196,9 +196,9 @@ class QueueWatch:
                 push.close()
 
     def _ask(self, queue_keys: tuple[str, ...]) -> bool:
-        """Be on watch, or asleep. True if there is something to look at now."""
+        """Be on watch, or asleep. True if there is a job to fetch now."""
         try:
-            self._looked = False
+            self._found_asleep = False
             if self._push is None:
                 self._push = PushConnection(self._connection)
             if self._push.socket is None:
@@ -208,7 +208,7 @@ class QueueWatch:
                 self._join(self._push, queue_keys)
             elif not self._stale:
                 return False
-            # Only what the next command reads is tracked, so not what scripts read, which differs between versions.
+            # Tracks only what the next command reads, and not what scripts read, which differs between versions.
             _, found = self._push.ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._tracked))
             self._stale = False
             return bool(found)
@@ -216,9 +216,9 @@ class QueueWatch:
             self.close()
             raise
         except (ResponseError, NoRawConnection, TypeError) as error:
-            # No permission, a proxy that knows no RESP3, or a connection class without protocol or socket.
+            # No permission, a proxy without RESP3, or a connection class without protocol or socket.
             if not self._poll_until:
-                log.info("Queues are looked at every %g s, and not watched: %s", POLL_SECONDS, error)
+                log.info("Client tracking is unavailable, queues are polled every %g s: %s", POLL_SECONDS, error)
             self.close()
             self._poll_until = time.monotonic() + RENEW_SECONDS
             return False
@@ -234,13 +234,13 @@ class QueueWatch:
         self._tracked = (wake, *(key for key, seat in zip(queue_keys, seated, strict=True) if seat))
         now = time.monotonic()
         self._renew_at = now + RENEW_SECONDS
-        self._seconds_asleep = min(LOOK_SECONDS * asleep, RENEW_SECONDS)
-        self._look_at = now + self._seconds_asleep * random.uniform(0.0, 2.0) if asleep else math.inf
+        self._seconds_asleep = min(CHECK_SECONDS * asleep, RENEW_SECONDS)
+        self._check_at = now + self._seconds_asleep * random.uniform(0.0, 2.0) if asleep else math.inf
         self._stale = True
 
     def _woken(self) -> bool:
         self._stale = True
-        if self._look_at < math.inf:
-            self._renew_at = 0.0  # It may have been woken to take another one's seat.
-        self._in_vain += 1
+        if self._check_at < math.inf:
+            self._renew_at = 0.0  # It may have been woken to take over a seat.
+        self._spurious_wakeups += 1
         return True

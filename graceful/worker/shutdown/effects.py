@@ -19,7 +19,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.limits import distinct, hooks_deadline
 from graceful.core.records import HookResult, HookSpec
 from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted
-from graceful.hooks import once, registry, runner, watchdog
+from graceful.hooks import registry, runner, watchdog
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.reports.builder import shutdown_of
 from graceful.worker.cluster import rq_scheduler
@@ -161,7 +161,7 @@ class ShutdownEffects:
             log.warning(HORSE_STACKS, self._worker.name, stacks)
 
     def _run_hooks(self, coordinator: Coordinator) -> None:
-        once.claim()  # So that graceful.run_at_exit() does not run them again.
+        runner.claim()  # So that graceful.run_at_exit() does not run them again.
         specs = registry.exit_hooks()
         if specs:
 

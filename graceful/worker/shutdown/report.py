@@ -99,7 +99,7 @@ class WorkerReport:
         if journaled:  # Otherwise a thread may still stand in it, and hold its lock.
             self._journal_writer.close()
         if journaled and state.holds_nothing:
-            bounded(lambda: self._heartbeat.leave(archived=archived), min(JOURNAL_SECONDS, until.left()))
+            bounded(lambda: self._heartbeat.deregister(archived=archived), min(JOURNAL_SECONDS, until.left()))
         elif not journaled and not archived:
             Spool(self._settings.spool_dir).write(report)
         log_shutdown(report)
