@@ -1,12 +1,12 @@
-# Needs only Python 3.11 or later and make; everything else goes into .venv.
-#   make test        all tests that need nothing installed
-#   make demo        watch a worker being stopped in the middle of its work, and read its report
+# Needs only Python 3.11 or later and make; everything else is installed into .venv.
+#   make test        all tests that need nothing else installed
+#   make demo        stop a busy worker and show its report
 #   make demo-admin  the same report in the admin
-#   make chaos       break one thing at a time under real workers, and balance the books (SEED=, ROUNDS=, STORM=); docs/chaos.md
-#   make compat      RQ's own test suite over our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')
+#   make chaos       inject faults into real workers and account for every job (SEED=, ROUNDS=, STORM=); docs/chaos.md
+#   make compat      RQ's own test suite against our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')
 #   make bench       side by side with RQ's stock worker
 #   make lint        style, types, imports
-#   make clean       remove what the above have made
+#   make clean       remove everything that the above created
 
 PYTHON ?= python3
 JOBS ?= auto
@@ -14,7 +14,7 @@ ARGS ?=
 ROUNDS ?= 200
 STORM ?= 500
 SEED ?=
-# A pip constraints file, to test with other versions than the newest.
+# A pip constraints file, to test with versions other than the newest.
 CONSTRAINTS ?=
 
 BIN = .venv/bin
