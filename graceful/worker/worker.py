@@ -184,8 +184,9 @@ class GracefulMixin(HorseSide):
         )
         self._heartbeat.check_types()
         self._reaper.free_name(self.name, self._lifetime.report.hostname, lambda: self._drain.requested)
-        self._lifetime.open()
+        # The beat first: a worker that is killed in between is known, and gets a report; an entry alone stays for ever.
         heard = self._heartbeat.beat()
+        self._lifetime.open()
         self._torn_down = False
         super().bootstrap(logging_level, date_format, log_format)
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.

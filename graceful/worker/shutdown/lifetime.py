@@ -60,6 +60,7 @@ class Lifetime:
         self._finished = False
         self._requested_at: float | None = None
         self._drained_at: float | None = None
+        self._opened = False
         self.report = ShutdownReport(
             id=uuid4().hex,
             worker=worker,
@@ -84,11 +85,15 @@ class Lifetime:
         Raises:
             redis.exceptions.RedisError: Redis did not take it.
         """
+        self._opened = True
         self._journal_writer.write(self.report)
 
     def post(self) -> None:
-        """Write the report ahead, without waiting for Redis."""
-        if self.redis_away:
+        """Write the report ahead, without waiting for Redis.
+
+        Not where the start broke off before the first heartbeat: nobody would look for the entry of an unknown worker.
+        """
+        if self.redis_away or not self._opened:
             return
         try:
             self._journal_writer.post(self.report)
