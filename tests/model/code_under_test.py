@@ -48,13 +48,16 @@ from tests.model.engine import Request, World
 
 def _scripts() -> dict[str, str]:
     """Every Lua script there is, by its name in the code; one that is added there is found here by itself."""
-    return {
-        name.removesuffix("_SCRIPT").lower(): text
-        for module_name, module in sorted(sys.modules.items())
-        if module_name.startswith("graceful.")
-        for name, text in vars(module).items()
-        if isinstance(text, str) and "redis.call(" in text and name.endswith(("_SCRIPT", "SET_ASIDE"))
-    }
+    found: dict[str, str] = {}
+    for module_name, module in sorted(sys.modules.items()):
+        if not module_name.startswith("graceful."):
+            continue
+        for name, text in vars(module).items():
+            if isinstance(text, str) and "redis.call(" in text and name.endswith(("_SCRIPT", "SET_ASIDE")):
+                short = name.removesuffix("_SCRIPT").lower()
+                if found.setdefault(short, text) != text:
+                    found[f"{short} of {module_name.rpartition('.')[2]}"] = text
+    return found
 
 
 SCRIPTS = _scripts()

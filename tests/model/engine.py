@@ -398,7 +398,13 @@ def _plain(value: Any) -> Any:
 NETWORK = ("its reply is lost", "is not sent", "is sent twice")
 current: Any = None
 """The runtime in use; ``explorer.laboratory`` makes one."""
-LOCAL_COMMANDS = {"CLIENT SETNAME": True, "CLIENT INFO": {"addr": "model"}, "PUBLISH": 0, "SCRIPT LOAD": "sha"}
+LOCAL_COMMANDS = {
+    "CLIENT SETNAME": True,
+    "CLIENT INFO": {"addr": "model"},
+    "CLIENT LIST": [],
+    "PUBLISH": 0,
+    "SCRIPT LOAD": "sha",
+}
 
 
 class ModelRedis(redis.Redis):
