@@ -4,6 +4,7 @@
 #   make demo-admin  the same report in the admin
 #   make chaos       inject faults into real workers and account for every job (SEED=, ROUNDS=, STORM=); docs/chaos.md
 #   make compat      RQ's own test suite against our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')
+#   make prove       every order of events in small worlds of workers, on the real scripts (SEED=, MINUTES=)
 #   make bench       side by side with RQ's stock worker
 #   make lint        style, types, imports
 #   make clean       remove everything that the above created
@@ -13,15 +14,16 @@ JOBS ?= auto
 ARGS ?=
 ROUNDS ?= 200
 STORM ?= 500
+MINUTES ?= 30
 SEED ?=
 # A pip constraints file, to test with versions other than the newest.
 CONSTRAINTS ?=
 
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
-TIERS = tests/unit tests/db tests/integration tests/process
+TIERS = tests/unit tests/db tests/integration tests/model tests/process
 
-.PHONY: test demo demo-admin bench chaos compat lint clean
+.PHONY: test demo demo-admin bench chaos compat prove lint clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -42,6 +44,9 @@ chaos: .venv/installed
 
 compat: .venv/installed
 	$(BIN)/python -m tests.compat $(ARGS)
+
+prove: .venv/installed
+	$(BIN)/python -m tests.model --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import re
 import signal
@@ -12,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import rq
 from redis.exceptions import RedisError
@@ -25,6 +28,7 @@ from tests.chaos.faults import FAULTS, SETTINGS, STOPPED, TIMEOUT, Fault, Scene
 from tests.chaos.lane import Lane, StoredReport, Worker
 from tests.chaos.ledger import starts, turns
 from tests.chaos.plan import QUEUES, Round
+from tests.model import replay
 from tests.support.job_accounting import balance
 from tests.support.processes import pids_in_session
 from tests.support.waiting import NeverHappened, wait_until
@@ -346,6 +350,9 @@ class JobAccounting:
         self._balance_places(ids)
         self._balance_runs(ids)
         if not stock:
+            if directory := os.environ.get("CHAOS_DUMPS"):
+                # For `python -m tests.model replay`: what the server holds at rest.
+                replay.dump(self._lane.connection, list(QUEUES), Path(directory) / f"{uuid4().hex}.json")
             self._balance_reports(workers, settings)
             self._balance_interruptions(ids, len(workers))
             self._outcome.left_over += _left_over(self._lane, self._outcome.actor)

@@ -47,12 +47,11 @@ from graceful.worker.cluster.heartbeat import (
 from graceful.worker.cluster.process_identity import Process, machine, oom_kills
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
-from graceful.worker.queue.fetch import HELD_KEY, held_fields
+from graceful.worker.queue.fetch import AUTOPSY_KEY, HELD_KEY, held_fields
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, HeldJob, Requeued, Why, requeue
 from graceful.worker.shutdown.threads import bounded
 
 logger = logging.getLogger("graceful.worker")
-LOCK_KEY = "graceful:autopsy:{}"
 LOCK_SECONDS = 30
 QUEUE_PREFIX = Queue.redis_queue_namespace_prefix
 FREE_SECONDS = 6.0
@@ -156,7 +155,7 @@ class Reaper:
         return registration if registration is not None and registration.life == life else None
 
     def _under_lock(self, registration: Registration, *, overdue: bool) -> int:
-        key = LOCK_KEY.format(registration.life)
+        key = AUTOPSY_KEY.format(registration.life)
         if not self._connection.set(key, self._life, nx=True, ex=LOCK_SECONDS):
             if self._connection.ttl(key) == -1:
                 self._connection.expire(key, LOCK_SECONDS)  # Not set by us: it would never expire.

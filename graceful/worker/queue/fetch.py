@@ -28,6 +28,8 @@ HOLDERS_KEY = "graceful:holders"
 HELD_SECONDS = 7 * 24 * 3600
 """How long only graceful workers may fail a job that a worker holds, even a dead one; then RQ's own clean-up, which web
 pages and stock workers run, takes over. The held key itself is kept until the worker's report is closed."""
+AUTOPSY_KEY = "graceful:autopsy:{}"
+"""Lock of the reaper that is at work on a dead worker's life."""
 
 FETCH_SCRIPT = (
     UNSETTLED
@@ -76,9 +78,14 @@ return {KEYS[first], job, 'taken'}
 )
 
 CLAIM_SCRIPT = """
--- KEYS: held, holders. ARGV: life of the worker, job, then fields and their values in turn.
+-- KEYS: held, holders, and where a horse is about to begin the lock of a reaper.
+-- ARGV: life of the worker, job, then fields and their values in turn.
 redis.call('HLEN', KEYS[1])
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
+  return 0
+end
+-- A reaper that is at work on this life has looked for a horse already, and is about to put the job back.
+if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
@@ -164,10 +171,11 @@ def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bo
     """The horse is about to run this job: record its pid.
 
     Returns:
-        False if the worker no longer holds the job: it counted as dead, or Redis lost its last writes. The job is in
-        its queue again, or another worker has it.
+        False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
+        job is in its queue again, is about to be, or another worker holds it.
     """
-    return _note(connection, life, job_id, {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"})
+    fields: dict[str, str | int] = {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"}
+    return _note(connection, life, job_id, fields, AUTOPSY_KEY.format(life))
 
 
 def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, fails: bool) -> None:
@@ -185,10 +193,10 @@ def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, 
     _note(connection, life, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
 
 
-def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int]) -> bool:
+def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int], *lock: str) -> bool:
     pairs = [part for pair in fields.items() for part in pair]
     script = Script(connection, CLAIM_SCRIPT)
-    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY], args=[life, job_id, *pairs]))
+    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY, *lock], args=[life, job_id, *pairs]))
 
 
 def held_fields(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:

@@ -1,0 +1,667 @@
+"""The code that is explored: every name of it that the model needs, and what stands in for the world around it.
+
+The only module here that knows where things are in ``graceful``: a file that is renamed there is one line here.
+
+What is real: all Lua scripts, fetch, claim, requeue, failing, heartbeat, leaving, the reaper, the report's life, and of
+RQ the whole way of a job. What stands in for something: processes and their start times (a table), the clock, the
+memory that worker and horse share, waiting, the database and the spool (dicts that keep to the archive's rules).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import rq.executions
+import rq.utils
+from redis.exceptions import RedisError
+from rq.job import Job
+from rq.queue import Queue
+from rq.timeouts import BaseDeathPenalty, HorseMonitorTimeoutException
+
+from graceful import conf
+from graceful.core import report_json
+from graceful.core.deadline import Deadline
+from graceful.core.phases import Reason
+from graceful.core.post_mortem import knows_more
+from graceful.core.records import ShutdownReport
+from graceful.jobs import interruption
+from graceful.jobs.shared_memory import Stage, Verdict
+from graceful.reports import journal
+from graceful.reports.journal import Journal
+from graceful.worker import worker as worker_module
+from graceful.worker.classes import GracefulWorker
+from graceful.worker.cluster import heartbeat, process_identity, reaper
+from graceful.worker.cluster.heartbeat import BEAT_SECONDS, Heartbeat
+from graceful.worker.compat import rq_private
+from graceful.worker.horse import current_job, run
+from graceful.worker.queue import dequeue, fail_job, fetch, requeue
+from graceful.worker.shutdown import lifetime
+from tests.model import engine
+from tests.model.engine import Request, World
+
+
+def _scripts() -> dict[str, str]:
+    """Every Lua script there is, by its name in the code; one that is added there is found here by itself."""
+    found: dict[str, str] = {}
+    for module_name, module in sorted(sys.modules.items()):
+        if not module_name.startswith("graceful."):
+            continue
+        for name, text in vars(module).items():
+            if isinstance(text, str) and "redis.call(" in text and name.endswith(("_SCRIPT", "SET_ASIDE")):
+                short = name.removesuffix("_SCRIPT").lower()
+                if found.setdefault(short, text) != text:
+                    found[f"{short} of {module_name.rpartition('.')[2]}"] = text
+    return found
+
+
+SCRIPTS = _scripts()
+INTERRUPTIONS_FIELD = requeue.INTERRUPTIONS_FIELD
+JOURNAL_KEY = journal.JOURNAL_KEY
+RECOVERY_PID = 900
+HERE = "here"
+"""The machine of most processes."""
+
+
+# What stands in for the world.
+
+
+class NoPenalty(BaseDeathPenalty):  # type: ignore[misc]
+    """Time passes only where the explorer lets it: no alarm."""
+
+    def setup_death_penalty(self) -> None: ...
+
+    def cancel_death_penalty(self) -> None: ...
+
+
+class SharedMemory:
+    """The page that a worker shares with its horse, as facts of the world."""
+
+    FIELDS = {"verdict": Verdict.NONE, "interrupt": False, "policy": None, "stage": Stage.STARTING, "function": ""}
+
+    def __init__(self, owner: str, worker_pid: int) -> None:
+        self.__dict__.update(owner=owner, worker_pid=worker_pid)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.FIELDS:
+            raise AttributeError(name)
+        key = ("memory", self.owner, name)
+        return engine.current.observe(f"memory {name}", lambda world: world.facts.get(key, self.FIELDS[name]))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        engine.current.effect(lambda world: world.facts.__setitem__(("memory", self.owner, name), value))
+
+    def reset(self) -> None:
+        for name, value in self.FIELDS.items():
+            setattr(self, name, value)
+
+    @property
+    def announced(self) -> bool:
+        return bool(engine.current.observe("announced", lambda world: world.facts.get(("signalled", self.owner))))
+
+    limits = None
+
+    def read_stack(self) -> str:
+        return ""
+
+    def write_stack(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Archive:
+    """The database, for this model: reports by id, stored by the archive's own rules."""
+
+    @staticmethod
+    def store(report: ShutdownReport, *, seconds: float) -> bool:
+        def do(how: str) -> bool:
+            if how == "is away":
+                return False
+            engine.current.world.facts.update(_kept(engine.current.world, report))
+            return True
+
+        ways: tuple[str, ...] = ("goes on",)
+        request = Request(
+            f"archive {report.id}",
+            do,
+            lambda world: (*ways, "is away") if world.budget.get("database", 0) else ways,
+            remote=False,
+        )
+        return bool(engine.current.request(request))
+
+    @staticmethod
+    def read(life: str) -> ShutdownReport | None:
+        text = engine.current.observe(f"archived {life}", lambda world: world.facts.get(("archived", life)))
+        return report_json.load(text) if text else None
+
+    @staticmethod
+    def archive_pending(holder: Any, seconds: float) -> int:
+        """As the archive's: store what waits, and remove it there."""
+        stored = [report.id for report in holder.entries() if Archive.store(report, seconds=seconds)]
+        holder.remove(*stored)
+        return len(stored)
+
+
+def _kept(world: World, report: ShutdownReport) -> dict[tuple[Any, ...], Any]:
+    text = world.facts.get(("archived", report.id))
+    stored = report_json.load(text) if text else None
+    if stored is not None and not knows_more(report, stored):
+        return {}
+    return {("archived", report.id): report_json.dump(report)}
+
+
+class Spool:
+    """The directory for reports that neither Redis nor the database took."""
+
+    def __init__(self, directory: Any) -> None: ...
+
+    def write(self, report: ShutdownReport) -> bool:
+        key, text = ("spooled", report.id), report_json.dump(report)
+        engine.current.effect(lambda world: world.facts.__setitem__(key, text))
+        return True
+
+    def entries(self) -> list[ShutdownReport]:
+        found = engine.current.observe("spool", lambda world: tuple(sorted(world.find("spooled").values())))
+        return [report_json.load(text) for text in found]
+
+    def remove(self, *report_ids: str) -> None:
+        for life in report_ids:
+            engine.current.effect(lambda world, life=life: world.facts.pop(("spooled", life), None))
+
+
+class JournalWriter:
+    """As the worker's own: what is written ahead is not waited for, so it cannot fail."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def write(self, report: ShutdownReport) -> None:
+        Journal(self._connection).write(report)
+        engine.current.effect(lambda world: world.facts.__setitem__(("opened", report.id), True))
+
+    def post(self, report: ShutdownReport) -> None:
+        self._connection.execute_command("HSET", JOURNAL_KEY, report.id, report_json.dump(report), posted=True)
+
+    def close(self) -> None: ...
+
+
+def _inline(call: Callable[[], Any], seconds: float) -> Any:
+    """As ``bounded``, without a thread."""
+    doing = SimpleNamespace(value=None, error=None)
+    try:
+        doing.value = call()
+    except Exception as error:
+        doing.error = error
+    return doing
+
+
+def _start_time(pid: int) -> str:
+    alive = engine.current.observe(f"process {pid}", lambda world: world.alive(pid))
+    return f"t{pid}" if alive else ""
+
+
+def _look(pid: int) -> tuple[str, Any]:
+    started = _start_time(pid)
+    return started, process_identity.Fate.ALIVE if started else process_identity.Fate.DEAD
+
+
+def _here(call: Callable[[], Any], seconds: float) -> bool:
+    """As the call in a child process that a job is failed by, in this one."""
+    call()
+    return True
+
+
+def _machine() -> str:
+    """Of the process that asks."""
+    owner = engine.current.owner
+    return str(engine.current.observe("machine", lambda world: world.facts.get(("machine", owner), HERE)))
+
+
+class _Time(SimpleNamespace):
+    @staticmethod
+    def monotonic() -> float:
+        return float(engine.current.now)
+
+    @staticmethod
+    def time() -> float:
+        return float(engine.current.now)
+
+    @staticmethod
+    def sleep(seconds: float) -> None: ...
+
+
+class _Datetime:
+    """``rq.utils.datetime``: all of RQ asks its ``now()`` for the time."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+        class Now(real.datetime):  # type: ignore[misc, name-defined]
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return real.datetime.fromtimestamp(engine.current.now, tz or real.timezone.utc)
+
+        self.datetime = Now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class _Id:
+    def __init__(self) -> None:
+        self.hex = engine.current.new_id()
+
+    def __str__(self) -> str:
+        return self.hex
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """The world's stand-ins in place of the real ones, for the length of the block."""
+    engine.SCRIPT_NAMES.update({text: name for name, text in SCRIPTS.items()})
+    now, time, system = (lambda: engine.current.utc_now()), _Time(), _Os()
+
+    def nothing(*arguments: Any, **options: Any) -> None: ...
+
+    wanted: dict[Any, dict[str, Any]] = {
+        rq.utils: {"datetime": _Datetime(rq.utils.datetime)},
+        process_identity: {"start_time": _start_time, "_look": _look, "machine": _machine, "os": system},
+        fetch: {},
+        heartbeat: {"machine": _machine},
+        reaper: {
+            "machine": _machine,
+            "oom_kills": nothing,
+            "archive": Archive,
+            "Spool": Spool,
+            "bounded": _inline,
+            "_stored": Archive.read,
+            "time": time,
+            "utc_now": now,
+        },
+        lifetime: {
+            "archive": Archive,
+            "Spool": Spool,
+            "bounded": _inline,
+            "log_shutdown": nothing,
+            "time": time,
+            "utc_now": now,
+        },
+        worker_module: {
+            "SharedMemory": lambda: SharedMemory(engine.current.owner, system.getpid()),
+            "Drain": lambda settings: _Shutdown(engine.current.owner),
+            "HorseMonitor": lambda worker, *others: _HorseMonitor(worker),
+            "Attention": lambda *others: SimpleNamespace(attend=nothing, stop=nothing),
+            "Ending": lambda *others: SimpleNamespace(prepare=nothing),
+            "JournalWriter": JournalWriter,
+            "Heartbeat": NotedHeartbeat,
+            "StallGuard": lambda *others: SimpleNamespace(dismiss=nothing),
+            "setup_loghandlers": nothing,
+            "close_database_connections": nothing,
+            "os": system,
+            "time": time,
+            "utc_now": now,
+        },
+        current_job: {"time": time},
+        dequeue: {"time": time},
+        fail_job: {"_in_a_child": _here},
+        run: {
+            "_orphaned": lambda memory: _start_time(memory.worker_pid) == "",
+            "_run_exit_hooks": nothing,
+        },
+        interruption: {"guard": None},
+    }
+    for name in ("rq.executions", "rq.worker", "rq.worker.base", lifetime.__name__):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        wanted.setdefault(module, {}).update(uuid4=_Id)
+        if name != lifetime.__name__:
+            wanted[module]["setup_loghandlers"] = nothing
+    # A version of the code in which a name is not there has no need of what stands in for it.
+    places = [
+        (module, name, value)
+        for module, names in wanted.items()
+        for name, value in names.items()
+        if hasattr(module, name)
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in places]
+    for module, name, value in places:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+# A worker and its horse.
+
+
+class NotedHeartbeat(Heartbeat):
+    """As ours; that the worker was heard of stands in the books too."""
+
+    def beat(self) -> Any:
+        heard = super().beat()
+        registration = self.registration
+        engine.current.effect(lambda world: world.facts.__setitem__(("beaten", registration.worker), world.clock))
+        engine.current.effect(lambda world: world.facts.__setitem__(("opened", registration.life), True))
+        return heard
+
+
+class _Shutdown:
+    """What the worker was asked for: the explorer's signal."""
+
+    limits = None
+    quiet = False
+    instants = (float(engine.EPOCH),)
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    @property
+    def requested(self) -> bool:
+        return bool(engine.current.observe("requested", lambda world: world.facts.get(("signalled", self._owner))))
+
+    def end(self) -> Deadline:
+        return Deadline.after(60)
+
+
+class _Inbox:
+    unread = False
+
+    def wait(self, seconds: float, sockets: Any = ()) -> list[Any]:
+        return []
+
+
+class _HorseMonitor:
+    """Waiting for the horse, where the explorer says what happens meanwhile."""
+
+    def __init__(self, worker: ModelWorker) -> None:
+        self._worker = worker
+
+    def wait(self, job_at_work: Any) -> tuple[int | None, int | None, Any]:
+        worker = self._worker
+        while pid := worker.horse_pid:
+            request = Request(f"wait {pid}", lambda how: how, lambda world: self._ways(world, pid), remote=False)
+            how = engine.current.request(request)
+            if how == "beats":
+                worker._beat()
+                raise HorseMonitorTimeoutException
+            if how == "interrupts":
+                worker._memory.interrupt = True
+            elif how == "kills":
+                job_at_work.hard_limit_hit = True
+                engine.current.effect(lambda world, pid=pid: end_process(world, pid, 9, by_its_worker=True))
+            else:
+                status = engine.current.observe("status", lambda world, pid=pid: world.facts.get(("status", pid), 9))
+                rq_private.set_horse_pid(worker, 0)
+                worker._stopped_job_id = engine.current.observe(
+                    "stopped", lambda world: world.facts.get(("stopped", worker.name))
+                )
+                job_at_work.horse_status = status
+                return pid, 0 if job_at_work.not_done else status, None
+        return None, None, None
+
+    def _ways(self, world: World, pid: int) -> tuple[str, ...]:
+        if not world.alive(pid):
+            return ("goes on",)
+        ways = []
+        name = self._worker.name
+        if world.facts.get(("signalled", name)):
+            interrupted = world.facts.get(("memory", name, "interrupt"))
+            ways.append("kills" if interrupted else "interrupts")
+        if world.clock - world.facts.get(("beaten", name), 0) >= BEAT_SECONDS:
+            ways.append("beats")
+        return tuple(ways)
+
+    see_out = wait
+
+
+class _Os:
+    """``os``, with the pid of the process that asks."""
+
+    @staticmethod
+    def getpid() -> int:
+        if JOB_CONTEXT:
+            return JOB_CONTEXT[-1][0]
+        actor = engine.current._actor
+        return actor.pid if actor else RECOVERY_PID
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+def end_process(world: World, pid: int, status: int, *, by_its_worker: bool = False) -> None:
+    """A process ends: with a status of its own, or by SIGKILL (9)."""
+    if world.machines.pop(pid, None) is None:
+        return
+    world.facts[("status", pid)] = status
+    owner = world.facts.get(("horse", pid))
+    if status and owner and world.alive(owner[1]) and not by_its_worker:
+        # Its worker takes it for a crash of the job.
+        world.facts[("crashed", job_of(world, owner[0]))] = True
+    for job_id, runs in world.find("running").items():
+        if any(run[0] == pid for run in runs):
+            note_end(world, job_id, pid, "killed")
+    # The horses of a worker that is gone are told by the kernel.
+    for horse_pid, owner in world.find("horse").items():
+        if world.alive(horse_pid) and owner[1] == pid:
+            world.facts[("memory", owner[0], "interrupt")] = True
+
+
+def job_of(world: World, name: str) -> str:
+    """The job that a worker has forked a horse for last."""
+    return str(world.facts[("at", name)])
+
+
+def note_begun(world: World, name: str, life: str, job_id: str) -> None:
+    """In the books: a process is made for a job."""
+    world.facts[("at", name)] = job_id
+    world.facts[("begun", job_id)] = (*world.facts.get(("begun", job_id), ()), life)
+
+
+def note_start(world: World, job_id: str, pid: int, life: str) -> None:
+    """In the books: a job's own code begins."""
+    runs = world.facts.get(("running", job_id), ())
+    world.facts[("running", job_id)] = (*runs, (pid, life))
+    world.facts[("starts", job_id)] = (*world.facts.get(("starts", job_id), ()), life)
+
+
+def note_end(world: World, job_id: str, pid: int, how: str) -> None:
+    """In the books: a job's own code has come to an end."""
+    runs = world.facts.get(("running", job_id), ())
+    life = next((run[1] for run in runs if run[0] == pid), "?")
+    world.facts[("running", job_id)] = tuple(run for run in runs if run[0] != pid)
+    world.facts[("ends", job_id)] = (*world.facts.get(("ends", job_id), ()), (life, how))
+
+
+def the_job(job_id: str) -> str:
+    """What every job does: it runs until the explorer lets it end."""
+    runtime = engine.current
+    pid, life, memory_of = JOB_CONTEXT[-1]
+    runtime.effect(lambda world: note_start(world, job_id, pid, life))
+
+    def ways(world: World) -> tuple[str, ...]:
+        found = ["finishes"]
+        if world.facts.get(("memory", memory_of, "interrupt")):
+            found.append("is interrupted")
+        if world.budget.get("raises", 0):
+            found.append("raises")
+        return tuple(found)
+
+    how = runtime.request(Request(f"job {job_id}", lambda how: how, ways, remote=False))
+    ended = {"is interrupted": "interrupted", "raises": "raised"}.get(how, "finished")
+    runtime.effect(lambda world: note_end(world, job_id, pid, ended))
+    if how == "is interrupted":
+        assert interruption.guard is not None
+        interruption.guard.on_signal(0, None)
+    if how == "raises":
+        raise ValueError("an error of the job's own")
+    return "done"
+
+
+JOB_CONTEXT: list[tuple[int, str, str]] = []
+"""Pid, life and shared memory of the horse that is run at the moment."""
+
+
+class ModelWorker(GracefulWorker):
+    """A graceful worker in one process of the model. Its loop is short; each step of the loop is the real one."""
+
+    death_penalty_class = NoPenalty
+    log_job_description = False
+
+    def __init__(self, name: str, pid: int, queues: tuple[str, ...], is_horse: bool = False) -> None:
+        connection = engine.ModelRedis()
+        super().__init__([Queue(each, connection=connection) for each in queues], name=name, connection=connection)
+        self.pid = pid
+        self._is_horse = is_horse
+        self.is_at_work = True
+        self._memory = SharedMemory(name, pid)  # type: ignore[assignment]
+
+    should_run_maintenance_tasks = False  # type: ignore[assignment]
+
+    def get_redis_server_version(self) -> tuple[int, int, int]:
+        return (7, 0, 0)
+
+    def procline(self, message: str) -> None: ...
+
+    def open(self) -> None:
+        """A life begins."""
+        self._run = worker_module.Run({})
+        self._assemble(_Inbox(), conf.settings())  # type: ignore[arg-type]
+        engine.current.effect(lambda world: world.facts.__setitem__(("life", self.life), self.pid))
+        self.bootstrap()
+
+    def subscribe(self) -> None: ...
+
+    def _back_off(self) -> None: ...
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        runtime = engine.current
+        execution = self._current_job.execution if self._current_job else None
+        assert execution is not None
+        number = runtime.observe("pids", lambda world: world.facts.get(("pids",), 100))
+        pid = number + 1
+        # A forked process has the job already; here it is read again from what the worker had.
+        data = tuple(
+            (key, value if isinstance(value, bytes) else _bytes(value)) for key, value in job.to_dict().items()
+        )
+        arguments = (self.name, self.pid, pid, self.life, tuple(self.queue_names()), job.id, queue.name, data)
+        arguments += ((execution.id, execution.created_at),)
+        rq_private.set_horse_pid(self, pid)
+        runtime.effect(lambda world: begin_horse(world, self.name, self.pid, pid, arguments))
+        if not runtime.exploring:
+            run_horse(*arguments)
+
+    def teardown(self) -> None:
+        try:
+            self.register_death()
+            self._torn_down = True
+        except RedisError:
+            self._torn_down = False
+
+    def close(self) -> None:
+        """The end of a life, as ``_conclude`` and ``Ending.run`` make it."""
+        self.teardown()
+        self._lifetime.requested(
+            Reason.SIGNAL if self._drain.requested else Reason.BURST, None, float(engine.current.now)
+        )
+        try:
+            empty_handed = self._requeue_leftover()
+        except RedisError:
+            empty_handed = False
+        self._lifetime.drained()
+        self._lifetime.seal()
+        self._lifetime.keep(Deadline.after(60), self._heartbeat, empty_handed=empty_handed)
+
+    def take(self) -> tuple[Job, Queue] | None:
+        """As the loop takes a job in a burst; None if there is none, or a stop was asked for."""
+        try:
+            return self._dequeuer.next_job(None, None)
+        except worker_module.StopRequested:
+            return None
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else str(value).encode()
+
+
+def begin_horse(world: World, name: str, worker_pid: int, pid: int, arguments: tuple[Any, ...]) -> None:
+    world.facts[("pids",)] = pid
+    world.machines[pid] = world.machines[worker_pid]
+    world.facts[("horse", pid)] = (name, worker_pid)
+    life, job_id = arguments[3], arguments[5]
+    note_begun(world, name, life, job_id)
+    world.facts[("machine", f"{name}/horse{pid}")] = world.machines[pid]
+    if engine.current.exploring:
+        actor = f"{name}/horse{pid}"
+        world.actors[actor] = engine.Actor(actor, pid, run_horse, arguments, world.clock)
+
+
+def run_horse(
+    name: str,
+    worker_pid: int,
+    pid: int,
+    life: str,
+    queues: tuple[str, ...],
+    job_id: str,
+    queue_name: str,
+    data: tuple[tuple[str, Any], ...],
+    begun: tuple[str, Any],
+) -> None:
+    """A horse: RQ's ``perform_job`` in the graceful class, as ``main_work_horse`` calls it."""
+    runtime = engine.current
+    worker = ModelWorker(name, pid, queues, is_horse=True)
+    memory = SharedMemory(name, worker_pid)
+    worker.join(life, memory)  # type: ignore[arg-type]
+    job = Job(job_id, connection=worker.connection)
+    job.restore({key.encode(): value for key, value in data})
+    queue = Queue(queue_name, connection=worker.connection)
+    execution = rq.executions.Execution(begun[0], job_id, worker.connection)
+    if hasattr(execution, "worker_name"):
+        execution.worker_name = name
+    execution.created_at = execution.last_heartbeat = begun[1]
+    rq_private.set_job(execution, job)
+    worker.execution = execution
+    JOB_CONTEXT.append((pid, life, name))
+    status = 0
+    try:
+        worker.perform_job(job, queue, *perform_arguments(execution))
+    except engine.Suspend:
+        raise
+    except BaseException as error:
+        if isinstance(error, AssertionError):
+            raise
+        status = 256
+    finally:
+        JOB_CONTEXT.pop()
+        interruption.guard = None
+    runtime.effect(lambda world: end_process(world, pid, status))
+
+
+def perform_arguments(execution: Any) -> tuple[Any, ...]:
+    """RQ 3 hands the execution on; 2.x keeps it in the worker."""
+    return () if importlib.import_module("rq").__version__.startswith("2") else (execution,)
+
+
+def beat_interval_over(world: World, name: str) -> bool:
+    return world.clock - world.facts.get(("beaten", name), 0) >= BEAT_SECONDS
+
+
+__all__ = [
+    "INTERRUPTIONS_FIELD",
+    "SCRIPTS",
+    "Archive",
+    "Journal",
+    "ModelWorker",
+    "Spool",
+    "beat_interval_over",
+    "end_process",
+    "installed",
+]

@@ -1,0 +1,104 @@
+"""A script that fails half-way has done half of its work: Redis takes nothing back.
+
+So a script that fails must have changed nothing. Each call of each script in a few small worlds is done again with
+something hostile in the place of each thing that it may read: a key of another type, a field that is no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import redis
+
+from tests.model import code_under_test, engine
+from tests.model.engine import Runtime
+from tests.model.explorer import Explorer, Plan
+
+NO_NUMBERS = ("x", "9223372036854775807", "1e999", "")
+NUMBERS = (code_under_test.INTERRUPTIONS_FIELD, f"{code_under_test.INTERRUPTIONS_FIELD}_before_progress")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A script that failed after it had written.
+
+    Args:
+        script: its short name.
+        hostile: what was in its way.
+        error: how it failed.
+        changed: keys that it had changed by then.
+    """
+
+    script: str
+    hostile: str
+    error: str
+    changed: tuple[str, ...]
+
+
+def calls(
+    runtime: Runtime, plans: tuple[Plan, ...], each: int = 3
+) -> list[tuple[str, list[object], list[object], engine.Keys]]:
+    """Calls of scripts in these worlds, at most so many of each script, all of different states."""
+    runtime.calls = []
+    try:
+        for plan in plans:
+            Explorer(runtime, plan).explore(most=100)
+        found = runtime.calls
+    finally:
+        runtime.calls = None
+    kept: dict[str, dict[bytes, tuple[str, list[object], list[object], engine.Keys]]] = {}
+    for call in found:
+        of_script = kept.setdefault(call[0], {})
+        if len(of_script) < each:
+            of_script.setdefault(call[3].digest + repr(call[2]).encode(), call)
+    return [call for of_script in kept.values() for call in of_script.values()]
+
+
+def all_or_nothing(runtime: Runtime, plans: tuple[Plan, ...], only: str = "") -> Iterator[Cut]:
+    """A script that fails has changed nothing; yields those that have.
+
+    Args:
+        runtime: where.
+        plans: the worlds that the calls are taken from.
+        only: the short name of the one script to look at.
+    """
+    client = runtime.server.client
+    for text, keys, args, state in calls(runtime, plans):
+        if only not in ("", engine.script_name(text)):
+            continue
+        for what, spoil in _hostile(client, [str(key) for key in keys]):
+            runtime.server.put(state, engine.EPOCH)
+            if not spoil():
+                continue
+            before = runtime.server.take()
+            try:
+                runtime.script(text)(keys=keys, args=args)
+            except redis.exceptions.ResponseError as error:
+                after = runtime.server.take()
+                names = {*before.view, *after.view}
+                changed = tuple(sorted(name for name in names if before.view.get(name) != after.view.get(name)))
+                if changed:
+                    yield Cut(engine.script_name(text), what, str(error)[:100], changed)
+
+
+def _hostile(client: redis.Redis, keys: list[str]) -> Iterator[tuple[str, object]]:
+    for key in keys:
+
+        def another_type(key: str = key) -> bool:
+            kind = client.type(key)
+            client.delete(key)
+            client.rpush(key, "x") if kind != b"list" else client.set(key, "x")
+            return True
+
+        yield f"{key} is of another type", another_type
+        for field in NUMBERS:
+            for value in NO_NUMBERS:
+
+                def no_number(key: str = key, field: str = field, value: str = value) -> bool:
+                    if not key.startswith("rq:job:") or client.type(key) != b"hash":
+                        return False
+                    client.hset(key, field, value)
+                    return True
+
+                yield f"{field} of {key} is {value!r}", no_number

@@ -1,0 +1,323 @@
+"""What must hold, each with a name. ``ALWAYS`` in every state, ``AT_THE_END`` when minutes went by and a worker ran.
+
+A world keeps books besides Redis (``World.facts``): which process runs which job, how each run ended, which lives
+there were. Redis must agree with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from graceful.core import report_json
+from graceful.core.phases import JobOutcome, Outcome
+from tests.model import code_under_test
+from tests.model.engine import Keys, World
+
+if TYPE_CHECKING:
+    from tests.model.explorer import Plan
+
+Broken = Iterator[str]
+REGISTRIES = ("finished", "failed", "deferred", "scheduled", "canceled", "ready")
+MAX_INTERRUPTIONS = 3
+MAY_STAY = (
+    "rq:job:",
+    "rq:queues",
+    "rq:finished:",
+    "rq:failed:",
+    "rq:canceled:",
+    "rq:results:",
+    "rq:clean_registries:",
+    "rq:groups",
+    "rq:scheduler",
+)
+"""What RQ leaves of jobs that are over, and its locks, which expire."""
+
+
+def _content(keys: Keys, name: str, otherwise: Any) -> Any:
+    key = keys.view.get(name)
+    return otherwise if key is None else key.content
+
+
+def _job(keys: Keys, job_id: str) -> dict[str, str]:
+    found: dict[str, str] = _content(keys, f"rq:job:{job_id}", {})
+    return found
+
+
+def places(keys: Keys, plan: Plan, job_id: str) -> list[str]:
+    """Where Redis has a job; being fetched and being started are one place, "in flight".
+
+    What stands in the intermediate queue of a job that is over is cleared away by its worker, as a step of its own.
+    """
+    found = []
+    open_yet = _job(keys, job_id).get("status") in ("queued", "started")
+    flying = False
+    for queue in plan.queues:
+        found += [f"queue {queue}"] * _content(keys, f"rq:queue:{queue}", ()).count(job_id)
+        flying |= open_yet and job_id in _content(keys, f"rq:queue:{queue}:intermediate", ())
+        flying |= any(each.rpartition(":")[0] == job_id for each in _content(keys, f"rq:wip:{queue}", {}))
+        found += [f"{name} {queue}" for name in REGISTRIES if job_id in _content(keys, f"rq:{name}:{queue}", {})]
+    # One that is to fail for its interruptions is in no list while that is done, and held.
+    held = _content(keys, "graceful:holders", {}).get(job_id)
+    flying |= held is not None and _job(keys, job_id).get("graceful_interrupted_in") == held and not found
+    if len(found) + flying > 1 and f"canceled {plan.queues[0]}" in found:
+        found.remove(f"canceled {plan.queues[0]}")  # RQ cancels a job in flight without taking it from its worker.
+    return found + ["in flight"] * flying
+
+
+def _jobs(world: World, keys: Keys, plan: Plan) -> list[str]:
+    """The jobs that exist, and that nobody has deleted."""
+    names = [name.removeprefix("rq:job:") for name in keys.view if name.startswith("rq:job:")]
+    return [each for each in names if ":" not in each and world.facts.get(("asked", each)) != "delete"]
+
+
+def _overdue(world: World, life: str) -> bool:
+    """Whether a life was cut off on another machine for so long that it counts as dead; see the README's limits."""
+    return ("cut off for long", life) in world.facts
+
+
+def _split(world: World, job_id: str) -> bool:
+    """Whether a job was begun by a life that counts as dead and is not: it may run on both sides."""
+    return any(_overdue(world, life) for life in world.find("begun").get(job_id, ()))
+
+
+def one_place(world: World, keys: Keys, plan: Plan) -> Broken:
+    """Every job is in exactly one place: its queue, in flight, or one registry."""
+    stock = any(name.startswith("stock") for name in world.actors)
+    for job_id in _jobs(world, keys, plan):
+        found = places(keys, plan, job_id)
+        if (len(found) > 1 or not (found or stock)) and not _split(world, job_id):
+            yield f"{job_id} is in {found or 'no place'}"
+
+
+def one_live_holder(world: World, keys: Keys, plan: Plan) -> Broken:
+    """No job runs in two processes at once, unless one of them was cut off and counted as dead."""
+    for job_id, runs in world.find("running").items():
+        certain = [run for run in runs if not _overdue(world, run[1])]
+        if len(certain) > 1:
+            yield f"{job_id} runs in {certain}"
+
+
+def started_by_its_holder(world: World, keys: Keys, plan: Plan) -> Broken:
+    """What a graceful worker's horse runs is held by that worker, from the job's first instruction to its last."""
+    holders = _content(keys, "graceful:holders", {})
+    for job_id, runs in world.find("running").items():
+        for _, life in runs:
+            if ("life", life) in world.facts and holders.get(job_id) != life and not _overdue(world, life):
+                yield f"{job_id} runs for {life}, and {holders.get(job_id)} holds it"
+
+
+def counted_once(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A life that is interrupted or killed over a job counts once in the job, and no other life counts."""
+    for job_id in _jobs(world, keys, plan):
+        count = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0))
+        lives = {life for life, _ in world.find("ends").get(job_id, ())} | set(world.find("begun").get(job_id, ()))
+        finished = {life for life, how in world.find("ends").get(job_id, ()) if how == "finished"}
+        most = len(lives) - (1 if "finished" in _job(keys, job_id).get("status", "") and finished else 0)
+        if count - plan.counted > most:
+            yield f"{job_id} counts {count} interruptions, and {most} lives can have been interrupted over it"
+
+
+def failed_by_own_doing(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A job fails for an error of its own, for a crash of its process, or for too many interruptions; else never.
+
+    RQ takes a Redis that cannot be reached from the job's process for an error of the job, and so do we.
+    """
+    for job_id in _jobs(world, keys, plan):
+        hash_of = _job(keys, job_id)
+        if hash_of.get("status") != "failed" or _may_fail(world, plan, job_id):
+            continue
+        if int(hash_of.get(code_under_test.INTERRUPTIONS_FIELD, 0)) <= MAX_INTERRUPTIONS:
+            yield f"{job_id} has failed"
+
+
+def _may_fail(world: World, plan: Plan, job_id: str) -> bool:
+    raised = any(how == "raised" for _, how in world.find("ends").get(job_id, ()))
+    crashed = ("crashed", job_id) in world.facts
+    crashed |= ("cut off", job_id) in world.facts
+    return raised or crashed or ("asked", job_id) in world.facts or "failed" in plan.may
+
+
+def queued_jobs_stay(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A job that waits in its queue is nobody's, does not expire there, and is queued by its status too."""
+    for job_id in _jobs(world, keys, plan):
+        if _split(world, job_id) or not any(each.startswith("queue ") for each in places(keys, plan, job_id)):
+            continue
+        if job_id in _content(keys, "graceful:holders", {}):
+            yield f"{job_id} is in its queue, and {_content(keys, 'graceful:holders', {})[job_id]} holds it"
+        for name, key in keys.view.items():
+            # Fetch writes a time in the far future there, so that RQ's maintenance leaves a held job alone.
+            if name.endswith(f":intermediate:first_seen:{job_id}") and float(key.content) > world.clock + 60:
+                yield f"{job_id} is in its queue, and RQ's maintenance is kept from it"
+        if keys.view[f"rq:job:{job_id}"].ttl is not None and "ttl" not in plan.options:
+            yield f"{job_id} expires in its queue"
+        if _job(keys, job_id).get("status") != "queued":
+            yield f"{job_id} is in its queue as {_job(keys, job_id).get('status')!r}"
+        if _job(keys, job_id).get("worker_name"):
+            yield f"{job_id} is in its queue as that of worker {_job(keys, job_id)['worker_name']}"
+
+
+def back_at_the_front(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A job that was begun stands before those that were not."""
+    for queue in plan.queues:
+        ids = _content(keys, f"rq:queue:{queue}", ())
+        begun = [bool(world.find("begun").get(each)) and ("asked", each) not in world.facts for each in ids]
+        if begun != sorted(begun, reverse=True):
+            yield f"{ids} in {queue}, of which were begun: {begun}"
+
+
+def the_dead_do_not_beat(world: World, keys: Keys, plan: Plan) -> Broken:
+    """What is known of a worker's life is known as a whole: registration, beat and machine come and go together."""
+    workers = set(_content(keys, "graceful:workers", {}))
+    beats = set(_content(keys, "graceful:beats", {}))
+    machines = {life for name, key in keys.view.items() if name.startswith("graceful:on:") for life in key.content}
+    if not workers == beats == machines:
+        yield f"registered {sorted(workers)}, heard of {sorted(beats)}, on a machine {sorted(machines)}"
+
+
+def held_both_ways(world: World, keys: Keys, plan: Plan) -> Broken:
+    """What is held has a holder that is known of: each entry of ``graceful:holders`` is in the hands of its life."""
+    for job_id, life in _content(keys, "graceful:holders", {}).items():
+        if _content(keys, f"graceful:held:{life}", {}).get("job") != job_id:
+            yield f"{life} holds {job_id}, and does not know of it"
+
+
+def rq_gives_no_job_up(world: World, keys: Keys, plan: Plan) -> Broken:
+    """RQ's maintenance does not take a job that a live worker has just taken for one that is stuck.
+
+    It fails what it has seen in the intermediate queue more than a minute ago (``IntermediateQueue.cleanup``).
+    """
+    for queue in plan.queues:
+        for job_id in _content(keys, f"rq:queue:{queue}:intermediate", ()):
+            life = _content(keys, "graceful:holders", {}).get(job_id, "")
+            seen = float(_content(keys, f"rq:queue:{queue}:intermediate:first_seen:{job_id}", world.clock))
+            beat = world.facts.get(("beaten", life.partition(".")[0]), 0)
+            if world.clock - seen > 60 and world.clock - beat < 60:
+                yield f"{job_id} was taken by {life}, and RQ has first seen it {world.clock - seen:.0f} s ago"
+
+
+def executions_agree(world: World, keys: Keys, plan: Plan) -> Broken:
+    """Each execution that is kept, and each that a worker lists, is one that the started registry knows of."""
+    started = {entry for queue in plan.queues for entry in _content(keys, f"rq:wip:{queue}", {})}
+    for name, key in keys.view.items():
+        kept = {name.removeprefix("rq:execution:")} if name.startswith("rq:execution:") else set()
+        if name.startswith("rq:worker:") and name.endswith(":executions"):
+            kept = set(key.content)
+        for entry in kept - started:
+            job_id = entry.rpartition(":")[0]
+            # RQ's last heartbeat may come after the job's end, and makes the execution of a job that is over anew.
+            open_yet = _job(keys, job_id).get("status") in ("queued", "started")
+            if open_yet and not _split(world, job_id) and not _may_fail(world, plan, job_id):
+                yield f"{name} tells of {entry}, and the started registry has {sorted(started)}"
+
+
+ALWAYS = (
+    one_place,
+    one_live_holder,
+    started_by_its_holder,
+    counted_once,
+    failed_by_own_doing,
+    queued_jobs_stay,
+    back_at_the_front,
+    the_dead_do_not_beat,
+    held_both_ways,
+    executions_agree,
+    rq_gives_no_job_up,
+)
+
+
+def no_job_lost(world: World, keys: Keys, plan: Plan) -> Broken:
+    """Every job is finished, but one that failed by its own doing or that a user has taken away."""
+    for job_id in {*plan.jobs, *_jobs(world, keys, plan)}:
+        if ("asked", job_id) in world.facts or _may_fail(world, plan, job_id):
+            continue
+        status = _job(keys, job_id).get("status")
+        too_many = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0)) > MAX_INTERRUPTIONS
+        if status != "finished" and not (status == "failed" and too_many):
+            yield f"{job_id} is {status or 'gone'}, in {places(keys, plan, job_id)}"
+
+
+def interruptions_count(world: World, keys: Keys, plan: Plan) -> Broken:
+    """Each life that was interrupted or killed while the job's code ran is counted."""
+    for job_id in _jobs(world, keys, plan):
+        if ("asked", job_id) in world.facts or ("crashed", job_id) in world.facts:
+            continue
+        lives = {
+            life
+            for life, how in world.find("ends").get(job_id, ())
+            if how in ("interrupted", "killed") and ("life", life) in world.facts
+        }
+        count = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0))
+        if count - plan.counted < len(lives):
+            yield f"{job_id} counts {count}, and was interrupted in {sorted(lives)}"
+
+
+def one_report(world: World, keys: Keys, plan: Plan) -> Broken:
+    """Every life ends in exactly one report: sealed, in the archive, and nowhere else."""
+    for life in world.find("life"):
+        text = world.facts.get(("archived", life))
+        if text is None:
+            # A life that Redis never heard of has died before it took anything.
+            if ("opened", life) in world.facts:
+                yield f"{life} has no report"
+        elif not report_json.load(text).sealed:
+            yield f"the report of {life} is not sealed"
+    waiting = [*_content(keys, code_under_test.JOURNAL_KEY, {}), *world.find("spooled")]
+    if waiting:
+        yield f"reports of {waiting} wait for an archive"
+
+
+def reports_are_true(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A report says "killed" of those that were, and names the job that its worker was killed or interrupted over.
+
+    Not where somebody else has put the job back before: its own orphaned horse, or a reaper that was killed over it.
+    """
+    killed = [life for life, pid in world.find("life").items() if world.facts.get(("status", pid)) == 9]
+    for life, pid in world.find("life").items():
+        text = world.facts.get(("archived", life))
+        if text is None:
+            continue
+        report = report_json.load(text)
+        if report.outcome is Outcome.KILLED and world.facts.get(("status", pid)) == 0 and not _overdue(world, life):
+            yield f"{life} ended well, and its report says that it was killed"
+        named = {job.id: job.outcome for job in report.jobs.in_flight}
+        for job_id, ends in world.find("ends").items():
+            if int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0)) > MAX_INTERRUPTIONS:
+                continue  # It has failed for it, before the report was written.
+            hows = [how for owner, how in ends if owner == life]
+            stopped = "killed" in hows or ("interrupted" in hows and life not in killed)
+            excused = len(killed) > 1 or ("asked", job_id) in world.facts or ("crashed", job_id) in world.facts
+            if stopped and job_id not in named and not excused:
+                yield f"{life} was stopped over {job_id}, which its report does not name"
+        if JobOutcome.UNKNOWN in named.values():
+            yield f"the report of {life} does not know what became of its job"
+
+
+def nothing_left(world: World, keys: Keys, plan: Plan) -> Broken:
+    """Nothing is left of those that are gone: no key of ours, no execution, no entry in RQ's lists of workers."""
+    yield from world.facts.get(("ghosts",), ())
+    for name, key in keys.view.items():
+        if name.startswith("rq:worker:") and key.ttl is not None:
+            continue  # RQ's own, which expire.
+        if ":first_seen:" in name and key.ttl is not None:
+            continue
+        if not name.startswith(MAY_STAY) and not (name.startswith("rq:queue:") and name.count(":") == 2):
+            yield f"{name} = {json.dumps(key.content, default=sorted)[:200]}"
+
+
+AT_THE_END = (no_job_lost, interruptions_count, one_report, reports_are_true, nothing_left)
+
+
+def always(world: World, keys: Keys, plan: Plan) -> Iterator[tuple[str, str]]:
+    """Which of :data:`ALWAYS` are broken, and how."""
+    for invariant in ALWAYS:
+        for detail in invariant(world, keys, plan):
+            yield invariant.__name__, detail
+
+
+def at_the_end(world: World, keys: Keys, plan: Plan) -> Iterator[tuple[str, str]]:
+    """Which of :data:`AT_THE_END` are broken, and how."""
+    for invariant in AT_THE_END:
+        for detail in invariant(world, keys, plan):
+            yield invariant.__name__, detail

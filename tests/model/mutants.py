@@ -1,0 +1,125 @@
+"""Is the checker any good? Each line of each Lua script is taken away or weakened; an invariant must break by it.
+
+The mutants are made from the text of the scripts, so that a new line has its mutants by itself: a statement is
+deleted, a value that is asked for is not there, a condition is always or never true. A mutant that no world finds is
+printed: an invariant is missing, or the line is not needed, or the mutant is none (``EQUIVALENT`` says why).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tests.model import code_under_test
+from tests.model.cuts import all_or_nothing
+from tests.model.engine import Runtime
+from tests.model.explorer import Explorer, Plan
+
+PROTOCOL = ("fetch", "claim", "requeue", "beat", "leave", "forget")
+"""The scripts that the model runs; those for cursors, schedulers and unreadable entries have tests of their own."""
+
+SAMPLE = (
+    ("fetch", "without redis.call('HSET', KEYS[2]"),
+    ("claim", "false for KEYS[3]"),
+    ("claim", "without redis.call('HSET'"),
+    ("requeue", "without redis.call('LPUSH'"),
+    ("requeue", "without redis.pcall('LREM'"),
+    ("leave", "without redis.call('HDEL', KEYS[1]"),
+    ("beat", "without redis.call('ZADD'"),
+)
+"""Mutants that ``make test`` tries: script, and how the mutation begins."""
+
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""By script and mutation: why it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One script with one line changed.
+
+    Args:
+        script: its short name.
+        line: number of the line.
+        what: the change in words.
+        text: the script.
+    """
+
+    script: str
+    line: int
+    what: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.script}:{self.line} {self.what}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.script, self.what
+
+
+def mutants(script: str) -> Iterator[Mutant]:
+    """All mutants of a script."""
+    text = code_under_test.SCRIPTS[script]
+    lines = text.splitlines()
+
+    def changed(number: int, what: str, line: str) -> Mutant:
+        return Mutant(script, number + 1, what, "\n".join([*lines[:number], line, *lines[number + 1 :]]))
+
+    for number, line in enumerate(lines):
+        code = line.strip()
+        if re.match(r"(redis\.p?call\(|table\.insert\()", code):
+            yield changed(number, f"without {code}", "")
+        elif found := re.match(r"(local )?([\w, ]+) = (.*(?:redis\.call|ask)\(.*)", code):
+            yield changed(number, f"nothing for {code}", f"{found[1] or ''}{found[2]} = nil")
+        elif found := re.match(r"(if|elseif) (.*) then$", code):
+            for value in ("true", "false"):
+                yield changed(number, f"{value} for {found[2]}", f"{found[1]} {value} then")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant.
+
+    Args:
+        mutant: which.
+        killed_by: the invariant that broke; empty if none did.
+        world: the world in which it broke.
+        seconds: how long it took.
+    """
+
+    mutant: Mutant
+    killed_by: str
+    world: str
+    seconds: float
+
+
+def try_out(
+    runtime: Runtime, mutant: Mutant, plans: Sequence[Plan], *, most: int, cuts: tuple[Plan, ...] = ()
+) -> Verdict:
+    """Explore worlds with a mutant in the place of its script until an invariant breaks.
+
+    Args:
+        runtime: where.
+        mutant: which.
+        plans: the worlds, in this order.
+        most: states of each world that are looked at.
+        cuts: worlds out of which calls of the script are done again with something hostile in their way.
+    """
+    began = time.monotonic()
+    runtime.rewrites = {code_under_test.SCRIPTS[mutant.script]: mutant.text}
+    try:
+        for plan in plans:
+            try:
+                result = Explorer(runtime, plan).explore(most=most)
+            except Exception as error:  # A script that cannot even be run.
+                return Verdict(mutant, f"{type(error).__name__}", plan.name, time.monotonic() - began)
+            if result.broken:
+                return Verdict(mutant, result.broken, plan.name, time.monotonic() - began)
+        if cuts and any(all_or_nothing(runtime, cuts, mutant.script)):
+            return Verdict(mutant, "all_or_nothing", "", time.monotonic() - began)
+    finally:
+        runtime.rewrites = {}
+    return Verdict(mutant, "", "", time.monotonic() - began)
