@@ -305,8 +305,8 @@ def _begun(state: State) -> tuple[State, Effects]:
         Effect.GUARD,
         Effect.ANNOUNCE,
         *bound,
-        Effect.WRITE_JOURNAL,
         Effect.STOP_SCHEDULER,
+        Effect.WRITE_JOURNAL,
         # Last: where nobody reads the log any more, writing to it may block for ever.
         Effect.REQUESTED,
     )

@@ -35,7 +35,6 @@ from graceful.worker.queue.dequeue import Dequeuer
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
-from graceful.worker.shutdown.journal_writer import JournalWriter
 from graceful.worker.shutdown.os_signals import Inbox
 from graceful.worker.shutdown.report import WorkerReport
 from graceful.worker.shutdown.stall_guard import StallGuard
@@ -81,7 +80,7 @@ class Session:
         identity = WorkerIdentity(worker.name, queues, f"{shown.__module__}.{shown.__qualname__}", settings.release)
         self.life = identity.life
         heartbeat = Heartbeat(connection, Registration.here(self.life, worker.name, queues))
-        self.report = WorkerReport(identity, settings, JournalWriter(connection), heartbeat)
+        self.report = WorkerReport(identity, settings, connection, heartbeat)
         self.job_process = (OwnProcess if worker.runs_jobs_itself else HorseProcess)(worker, self.memory)
         self.effects = ShutdownEffects(worker, settings, self.memory, self.job_process, self.report)
         budget = Budget(settings.timeout, settings.hooks_timeout, settings.interrupt_timeout)

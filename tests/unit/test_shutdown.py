@@ -156,8 +156,8 @@ def test_a_stop_without_a_job_asks_for_everything_once_and_logs_last() -> None:
         Effect.GUARD,
         Effect.ANNOUNCE,
         Effect.BOUND_REDIS,
-        Effect.WRITE_JOURNAL,
         Effect.STOP_SCHEDULER,
+        Effect.WRITE_JOURNAL,
         Effect.REQUESTED,
     ]
     assert (state.phase, state.reason, state.signal) == (Phase.REQUESTED, Reason.SIGNAL, "SIGTERM")

@@ -20,7 +20,9 @@ MOST_PENDING = 100
 
 
 class JournalWriter:
-    """One worker's way to the journal, over a connection of its own.
+    """One worker's way to the journal, over a connection of its own from the shutdown's beginning on.
+
+    Before it there is one entry only, which the client writes: an idle worker needs no connection for it.
 
     Args:
         connection: the worker's client.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
+import redis
 from redis.exceptions import RedisError
 
 from graceful import signals
@@ -14,6 +15,7 @@ from graceful.core.records import ShutdownReport
 from graceful.core.shutdown import State
 from graceful.reports import archive
 from graceful.reports.builder import Clock, WorkerIdentity, report_of
+from graceful.reports.journal import Journal
 from graceful.reports.line import log_shutdown
 from graceful.reports.spool import Spool
 from graceful.worker.cluster.heartbeat import Heartbeat
@@ -33,16 +35,17 @@ class WorkerReport:
     Args:
         worker: whose report it is.
         settings: the settings that hold for the worker.
-        journal_writer: writes to the journal without waiting.
+        connection: the worker's client.
         heartbeat: the worker's entries in Redis, which go once the report is stored.
     """
 
     def __init__(
-        self, worker: WorkerIdentity, settings: Settings, journal_writer: JournalWriter, heartbeat: Heartbeat
+        self, worker: WorkerIdentity, settings: Settings, connection: redis.Redis, heartbeat: Heartbeat
     ) -> None:
         self.worker = worker
         self._settings = settings
-        self._journal_writer = journal_writer
+        self._journal = Journal(connection)
+        self._journal_writer = JournalWriter(connection)
         self._heartbeat = heartbeat
         self._started = self._requested = Clock()
         self._opened = self._unreachable = False
@@ -62,7 +65,7 @@ class WorkerReport:
         Raises:
             redis.exceptions.RedisError: Redis did not take it.
         """
-        self._journal_writer.write(self.of(state))
+        self._journal.write(self.of(state))
         self._opened = True
 
     def write_ahead(self, state: State) -> None:
