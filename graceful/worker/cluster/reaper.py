@@ -38,6 +38,7 @@ from graceful.worker.cluster.process_identity import Process, machine, oom_kills
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
 from graceful.worker.queue.fetch import HELD_KEY, texts
+from graceful.worker.queue.lua import counter
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, NOT_ONCE, Requeued, requeue, requeue_unread
 from graceful.worker.shutdown.exit import bounded
 
@@ -267,11 +268,13 @@ class Reaper:
         if held.get("policy") != "requeue":
             return True  # It is to fail, or was taken by a version that does not say.
         fields = (INTERRUPTIONS_FIELD, "graceful_interruptions_before_progress")
-        found: Any = self._connection.hmget(Job.key_for(held["job"]), fields)
         try:
-            count, before_progress = (int(each or 0) for each in found)
-        except ValueError:
-            return True
+            found: Any = self._connection.hmget(Job.key_for(held["job"]), fields)
+        except ResponseError:
+            return False  # It is no job, and is gone for the script too.
+        count, before_progress = map(counter, found)
+        if before_progress > count:
+            before_progress = 0
         return count + 1 - before_progress > self._settings.max_interruptions
 
     def _take_job_back(self, registration: Registration, held: dict[str, str]) -> InFlightJob | None:
@@ -311,8 +314,10 @@ class Reaper:
                 "Job %s, which worker %s held, cannot be read", one_line(job_id), one_line(registration.worker)
             )
             return None
-        # The job itself is never unpickled here; its horse has written down what it says (fetch.describe).
-        fails = started and (held.get("policy") or self._settings.interrupted_jobs) == "fail"
+        # The job itself is never unpickled here; its horse has written down what it says (fetch.describe). That of a
+        # version that does not write it down has not: a job that must not be started again would be, so a child asks.
+        policy = held.get("policy") or (fail_job.policy(worker, job) if started else None)
+        fails = started and (policy or self._settings.interrupted_jobs) == "fail"
         most = NOT_ONCE if fails else self._settings.max_interruptions
         given = requeue(worker, registration.life, job, queue_key, execution, most if started else None)
         in_flight = InFlightJob(job_id, held.get("function", "?"), queue.name, interruptions=given.interruptions)
