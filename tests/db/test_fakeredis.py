@@ -11,7 +11,7 @@ from graceful.hooks import runner
 from graceful.worker import GracefulSimpleWorker
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)  # The report is stored by a thread, so outside of a test's transaction.
 def test_a_burst_on_fakeredis() -> None:
     """A burst of a worker without horses runs its jobs on fakeredis, and has its report."""
     connection = fakeredis.FakeStrictRedis()

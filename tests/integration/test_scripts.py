@@ -13,9 +13,10 @@ from redis.exceptions import ResponseError
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import SET_ASIDE
 from graceful.worker.cluster.deregister import DEREGISTER_FROM_RQ_SCRIPT, RELEASE_LOCKS_SCRIPT
-from graceful.worker.cluster.heartbeat import DEREGISTER_SCRIPT, HEARTBEAT_SCRIPT
+from graceful.worker.cluster.heartbeat import DEREGISTER_SCRIPT, HEARTBEAT_SCRIPT, OBSERVE_SCRIPT
 from graceful.worker.horse.cursor_store import SAVE_SCRIPT
 from graceful.worker.queue.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
+from graceful.worker.queue.lua import WHOLE, counter
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, REQUEUE_SCRIPT
 
 QUEUE, HELD, HOLDERS, JOB = "rq:queue:q", "graceful:held:life", "graceful:holders", "rq:job:j"
@@ -123,6 +124,12 @@ CASES = {
     "fetch again": Case(FETCH_SCRIPT, FETCH.keys, ("life:0", "life", 60, "rq:job:"), RUNNING),
     "claim": Case(CLAIM_SCRIPT, (HELD, HOLDERS), ("life", "j", 7, "started"), RUNNING),
     "beat": Case(HEARTBEAT_SCRIPT, (WORKERS, BEATS, MACHINE), ("new", "{}", 60, 600, 30), KNOWN),
+    "look": Case(
+        OBSERVE_SCRIPT,
+        (BEATS, MACHINE, "graceful:suspects"),
+        (60, 5, 120),
+        {**KNOWN, "graceful:suspects": {"old": 1.0}},
+    ),
     "leave": LEAVE,
     "forget": Case(
         DEREGISTER_FROM_RQ_SCRIPT,
@@ -188,6 +195,15 @@ def test_a_job_with_an_unreadable_counter_is_requeued(connection: redis.Redis, f
     assert after[QUEUE] == [b"j", b"behind"]
     assert after[JOB][INTERRUPTIONS_FIELD.encode()] == str(count).encode()
     assert {STARTED, EXECUTIONS, EXECUTION, OF_WORKER, HOLDERS, f"{QUEUE}:intermediate"}.isdisjoint(after)
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, "0", "7", "007", "999999999", "1000000000"])
+def test_python_reads_a_counter_as_the_scripts_do(connection: redis.Redis, value: str) -> None:
+    """A process without a worker decides whether a job may be requeued by the number that the script will find."""
+    connection.hset(JOB, "count", value)
+    said = connection.hget(JOB, "count")
+    assert counter(said) == connection.eval(WHOLE + "return whole(redis.call('HGET', KEYS[1], 'count'))", 1, JOB)
+    assert counter(None) == 0
 
 
 def test_progress_cannot_be_ahead_of_the_interruptions(connection: redis.Redis) -> None:

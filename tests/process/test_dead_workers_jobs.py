@@ -205,6 +205,35 @@ def test_without_a_worker_a_job_that_must_not_be_repeated_waits_for_one(
     assert ArchivedReport.objects.filter(outcome=Outcome.KILLED).count() == 1
 
 
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_the_policy_of_a_job_that_an_older_version_held(
+    repeatable: bool, queue: Queue, connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """It is in the payload alone, and holds all the same: in a rolling deploy versions stand beside each other."""
+    arguments: tuple[Any, ...] = (jobs.once_long,) if repeatable else (worker_jobs.must_not_be_repeated, 30)
+    job = kill_at_work(start_worker, queue, *arguments)
+    (held,) = connection.keys("graceful:held:*")
+    assert connection.hdel(held, "policy", "function") == 2
+    worker = start_worker(options=["--burst"], wait=False)
+    assert worker.wait() == 0, worker.output
+    if repeatable:
+        assert_done_once(connection, job)
+    else:
+        assert (job.get_status(), connection.hget(jobs.STARTED, job.id)) == (JobStatus.FAILED, b"1")
+
+
+@pytest.mark.parametrize("count", ["many", "1.5", "9" * 5000, "1000000000"])
+def test_without_a_worker_a_job_with_an_unreadable_counter_is_requeued(
+    count: str, queue: Queue, connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """A counter that no worker wrote counts as 0, as in the scripts: the job does not wait for a worker."""
+    job = kill_at_work(start_worker, queue)
+    connection.hset(job.key, "graceful_interruptions", count)
+    call_command("archive_reports", stdout=StringIO())
+    assert queue.job_ids == [job.id]
+    assert connection.hget(job.key, "graceful_interruptions") == b"1"
+
+
 def test_the_entries_of_a_running_job_last_and_go_with_it(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
@@ -219,6 +248,21 @@ def test_the_entries_of_a_running_job_last_and_go_with_it(
     assert connection.zscore(queue.started_job_registry.key, member) > now + HELD_SECONDS - 60
     assert connection.ttl(f"rq:execution:{member.decode()}") > HELD_SECONDS - 60
     assert 0 < connection.ttl(worker.key) <= 600
+    connection.rpush("tests:release", "now")
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 10)
+    worker.signal()
+    assert worker.wait() == 0, worker.output
+    assert connection.keys("rq:execution*") == []
+    assert connection.zcard(queue.started_job_registry.key) == 0
+
+
+def test_a_heartbeat_that_comes_after_the_jobs_end_leaves_nothing(
+    queue: Queue, connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """RQ's heartbeat makes the execution's hash anew, with nothing else in it: it is removed again."""
+    job = queue.enqueue(jobs.until_released, "tests:release")
+    worker = start_worker(options=["--worker-class", CLASSES + "LateHeartbeat"])
+    assert connection.blpop(["tests:late"], 15)
     connection.rpush("tests:release", "now")
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 10)
     worker.signal()

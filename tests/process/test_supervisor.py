@@ -12,7 +12,7 @@ from rq import Queue
 from graceful.core.phases import HookOutcome, JobOutcome
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
-from tests.support.processes import is_alive
+from tests.support.processes import cpu_seconds, is_alive
 from tests.support.reports import report_of
 from tests.support.waiting import wait_until
 
@@ -34,6 +34,9 @@ def test_job_that_holds_the_gil_goes_back(
     job = queue.enqueue("builtins.sum", range(10**13))
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=SHORT)
     wait_until(lambda: job.get_status() == "started", 10)
+    # A signal that comes before sum() has the GIL is heard, and then the worker's own watchdog ends it, by exit code 1.
+    before = cpu_seconds(worker.pid)
+    wait_until(lambda: cpu_seconds(worker.pid) > before + 0.3, 10)
     worker.signal(signal.SIGTERM)
     assert worker.wait(10) == -signal.SIGKILL
     wait_until(lambda: queue.job_ids == [job.id], 10)

@@ -262,6 +262,8 @@ def test_a_horse_that_is_still_starting(
     wait_until(lambda: worker.state == "busy", 20, lambda: worker.output, interval=0.001)
     worker.signal()
     assert worker.wait(5) == os.EX_TEMPFAIL, worker.output
+    # At the hard limit a worker without horses ends with its job, which only its supervisor gives back.
+    wait_until(lambda: not worker.children(), 12, lambda: worker.output)
     (in_flight,) = report_of(connection, worker).jobs.in_flight
     assert in_flight.outcome in (JobOutcome.INTERRUPTED, JobOutcome.KILLED, JobOutcome.RETURNED)
     assert balance(connection, [job.id]).places == {job.id: ("queue:default",)}

@@ -12,6 +12,7 @@ from rq.queue import Queue
 
 from graceful.worker import GracefulSimpleWorker, GracefulWorker, worker
 from graceful.worker.queue import dequeue
+from tests.support.waiting import wait_until
 
 
 def _die() -> None:
@@ -54,6 +55,15 @@ class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
         self.job_monitoring_interval = 1
         worker.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
+
+
+class LateHeartbeat(Hasty):
+    """Sends RQ's heartbeat of a job only when the job's execution has ended, which it waits for."""
+
+    def maintain_heartbeats(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        self.connection.rpush("tests:late", job.id)
+        wait_until(lambda: not self.connection.exists(f"rq:executions:{job.id}"), 10, interval=0.001)
+        super().maintain_heartbeats(job, *args, **kwargs)
 
 
 class HastySimple(GracefulSimpleWorker):  # type: ignore[misc, valid-type]

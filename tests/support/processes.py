@@ -39,6 +39,13 @@ def _state(pid: int) -> str:
         return ""
 
 
+def cpu_seconds(pid: int) -> float:
+    """How long a process has been computing, outside of the kernel."""
+    # proc_pid_stat(5): utime is the 14th field, and the third is the first after the name.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
+
+
 def started_at(pid: int) -> str | None:
     """When a process was started, in the system's own form; None if there is none, or only a zombie is left of it.
 

@@ -60,6 +60,9 @@ return {overdue, redis.call('SMEMBERS', KEYS[3])}
 OBSERVE_SCRIPT = """
 -- KEYS: heartbeats, machine, suspects. ARGV: seconds until overdue, until a suspect is judged, until it is forgotten.
 local now = tonumber(redis.call('TIME')[1])
+local neighbours = redis.call('SMEMBERS', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+-- All that can fail is behind us.
 local overdue = {}
 for _, life in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 200)) do
   local beat = tonumber(redis.call('ZSCORE', KEYS[1], life))
@@ -71,7 +74,7 @@ for _, life in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumbe
     table.insert(overdue, life)
   end
 end
-return {overdue, redis.call('SMEMBERS', KEYS[2])}
+return {overdue, neighbours}
 """
 
 STALE_HOLDERS_SCRIPT = """

@@ -48,6 +48,7 @@ from graceful.worker.cluster.process_identity import Process, machine, oom_kills
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
 from graceful.worker.queue.fetch import AUTOPSY_KEY, HELD_KEY, held_fields
+from graceful.worker.queue.lua import counter
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, HeldJob, Requeued, Why, requeue
 from graceful.worker.shutdown.threads import bounded
 
@@ -272,11 +273,13 @@ class Reaper:
         if held.get("policy") != "requeue":
             return True  # It is to be failed, or an earlier version took it and did not write its policy.
         fields = (INTERRUPTIONS_FIELD, "graceful_interruptions_before_progress")
-        found: Any = self._connection.hmget(Job.key_for(held["job"]), fields)
         try:
-            count, before_progress = (int(each or 0) for each in found)
-        except ValueError:
-            return True
+            found: Any = self._connection.hmget(Job.key_for(held["job"]), fields)
+        except ResponseError:
+            return False  # It is no job, and is gone for the script too.
+        count, before_progress = map(counter, found)
+        if before_progress > count:
+            before_progress = 0
         return count + 1 - before_progress > self._settings.max_interruptions
 
     def _requeue_held_job(self, registration: Registration, held: dict[str, str]) -> InFlightJob | None:
@@ -292,41 +295,39 @@ class Reaper:
         why = Why.WORKER_DIED if "horse" in held else Why.NOT_STARTED
         job_held = HeldJob(registration.life, job_id, origin, queue_key, execution)
         # The job is not unpickled here; its horse has written down what it says of itself (fetch.describe).
-        if self._worker is not None and self._unreadable(self._worker, registration, job_id):
-            # It would end each worker that takes it. RQ's maintenance fails it, out of the intermediate queue.
-            return None
-        given = requeue(self._connection, job_held, why, self._settings, policy=held.get("policy"))
+        policy, job = held.get("policy"), None
+        if self._worker is not None:
+            try:
+                job = self._worker.job_class.fetch(
+                    job_id, connection=self._connection, serializer=self._worker.serializer
+                )
+            except NoSuchJobError:
+                pass  # The script finds that out too.
+            except (RedisError, OSError):
+                raise
+            except Exception:
+                # It would end each worker that takes it. RQ's maintenance fails it, out of the intermediate queue.
+                logger.exception(log.JOB_UNREADABLE, one_line(registration.worker), one_line(job_id))
+                return None
+            if job is not None and why is Why.WORKER_DIED and not policy:
+                # A version that does not write it down took it. It may say that it must not be started again.
+                policy = fail_job.policy(self._worker, job)
+        given = requeue(self._connection, job_held, why, self._settings, policy=policy)
         in_flight = InFlightJob(job_id, held.get("function", "?"), origin, interruptions=given.interruptions)
         if given.must_fail:
-            return self._fail(in_flight, job_held, given)
+            return self._fail(in_flight, job, job_held, given)
         if given.found in ("not held", "gone"):
             return None  # It is another's, or nobody can say what became of it.
         return replace(in_flight, outcome=given.outcome(why))
 
-    def _unreadable(self, worker: BaseWorker, registration: Registration, job_id: str) -> bool:
-        try:
-            worker.job_class.fetch(job_id, connection=self._connection, serializer=worker.serializer)
-        except (RedisError, OSError):
-            raise
-        except NoSuchJobError:
-            return False
-        except Exception:
-            logger.exception(log.JOB_UNREADABLE, one_line(registration.worker), one_line(job_id))
-            return True
-        return False
-
-    def _fail(self, in_flight: InFlightJob, held: HeldJob, given: Requeued) -> InFlightJob | None:
+    def _fail(self, in_flight: InFlightJob, job: Job | None, held: HeldJob, given: Requeued) -> InFlightJob | None:
         """Fail a job that is not to be requeued; its callbacks take a worker to run them."""
         worker = self._worker
-        if worker is None:
+        if worker is None or job is None:
             return None  # It stays held until a worker comes by; see _needs_a_worker.
         queue: Queue = worker.queue_class.from_queue_key(
             held.queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
         )
-        try:
-            job: Job = worker.job_class.fetch(held.id, connection=self._connection, serializer=worker.serializer)
-        except NoSuchJobError:
-            return None
         fail_job.fail(worker, job, queue, held.execution, given.interruptions, by_policy=given.by_policy)
         return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
 

@@ -5,7 +5,9 @@ A retry would start a job again that must not be restarted by a shutdown, or one
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import mmap
 import os
 import signal
 import sys
@@ -20,6 +22,7 @@ from rq.worker import BaseWorker
 
 from graceful.core.deadline import Deadline
 from graceful.exceptions import GracefulError, StoppedByShutdown, TooManyInterruptions
+from graceful.jobs.on_interrupt import Policy, policy_of
 from graceful.worker.compat import rq_private
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse import parent_death
@@ -30,6 +33,7 @@ CALLBACK_SECONDS = 2
 """How long a failure callback may take here: the worker is shutting down."""
 CHILD_SECONDS = CALLBACK_SECONDS + 0.5
 POLL_SECONDS = 0.005
+ANSWERS: tuple[Policy | None, ...] = (None, "requeue", "fail")
 OVER = frozenset({JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED})
 
 
@@ -81,6 +85,27 @@ def fail(
         job.retries_left = 0  # Failed for good: otherwise handle_job_failure would retry it (should_retry).
     rq_private.fail(worker, job, queue, f"{type(error).__name__}: {error}", execution)
     return True
+
+
+def policy(worker: Any, job: Job) -> Policy | None:
+    """What a job says of its interruption, or None: it says nothing, or cannot be read here in a reasonable time.
+
+    Args:
+        worker: the worker that asks.
+        job: the job; it is unpickled in a child process only.
+    """
+    said = mmap.mmap(-1, 1)  # Shared with the child.
+
+    def ask() -> None:
+        function = None
+        with contextlib.suppress(Exception):
+            function = job.func
+        said[0] = ANSWERS.index(policy_of(function, job.meta))
+
+    with said:
+        if not _in_a_child(ask, min(CHILD_SECONDS, worker.seconds_left / 2)):
+            log.warning("Job %s: what it says of its interruption could not be read in time", job.id)
+        return ANSWERS[said[0]]
 
 
 def _in_a_child(call: Callable[[], object], seconds: float) -> bool:

@@ -27,6 +27,13 @@ local function whole(text)
 end
 """
 
+
+def counter(text: bytes | str | None) -> int:
+    """What ``whole`` makes of a field's value, for Python that decides as a script will."""
+    said = text.decode("ascii", "replace") if isinstance(text, bytes) else text or ""
+    return int(said) if len(said) <= 9 and said.isascii() and said.isdecimal() else 0
+
+
 UNSETTLED = (
     ASK
     + """
