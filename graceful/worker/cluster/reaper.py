@@ -177,8 +177,6 @@ class Reaper:
         job = self._requeue_held_job(registration, held)
         if report is not None and report.sealed:
             sealed = amended(report, job)
-            if sealed != report:
-                Journal(self._connection).write(sealed)
         else:
             last_heartbeat: Any = self._connection.zscore(HEARTBEATS_KEY, registration.life)
             kills, process = oom_kills(), registration.process
@@ -193,7 +191,8 @@ class Reaper:
                     oom_killed=bool(known and (kills or 0) > (registration.oom_kills or 0)),
                 ),
             )
-            Journal(self._connection).write(sealed)
+        # First where it is safe, whether it came from the archive or from the spool.
+        Journal(self._connection).write(sealed)
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
         deregister_from_rq(self._connection, registration)
         deregister(self._connection, registration, archived=archived, job_settled=True)
@@ -229,9 +228,13 @@ class Reaper:
 
     def _report(self, registration: Registration) -> ShutdownReport | None:
         """Its latest report; if Redis was unreachable at its end, that is in the archive or in the spool."""
-        archive.archive_pending(Spool(self._settings.spool_dir), ARCHIVE_SECONDS)
+        spool = Spool(self._settings.spool_dir)
+        archive.archive_pending(spool, ARCHIVE_SECONDS)
         stored = bounded(lambda: _stored(registration.life), ARCHIVE_SECONDS).value
         written = self._written(registration.life)
+        if stored is None and (written is None or not written.sealed):
+            # The database may be unreachable too: the journal's entry then is older than the sealed report in the spool.
+            stored = next((each for each in _spooled(spool) if each.id == registration.life), None)
         if stored is None or (written is not None and knows_more(written, stored)):
             return written
         return stored
@@ -350,6 +353,13 @@ def reap(connection: redis.Redis, settings: Settings, name: str) -> int:
         redis.exceptions.RedisError: Redis is unreachable.
     """
     return Reaper(connection, name, f"{name} {uuid.uuid4().hex}", settings).reap(observe(connection))
+
+
+def _spooled(spool: Spool) -> list[ShutdownReport]:
+    try:
+        return spool.entries()
+    except OSError:
+        return []  # archive_pending() has logged why.
 
 
 def _stored(life: str) -> ShutdownReport | None:
