@@ -65,7 +65,7 @@ def traces(connection: redis.Redis) -> list[str]:
 def test_one_of_several_successors_closes_the_report(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The job would be put back by each of them, and be there three times."""
+    """Of several reapers one closes the report and requeues the job, once."""
     killed, job_id = kill_at_work(start_worker, queue)
     successors = [start_worker(("low",), ["--burst"], wait=False) for _ in range(3)]
     for each in successors:
@@ -79,7 +79,7 @@ def test_one_of_several_successors_closes_the_report(
 def test_an_overdue_worker_of_another_machine_is_dead(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A node that is lost would keep its job, and its place in the list, for ever."""
+    """A worker on another machine whose heartbeat is overdue is reaped."""
     killed, job_id = kill_at_work(start_worker, queue)
     life = edit_registration(connection, machine="elsewhere/1")
     reaper = start_worker(("low",), ["--worker-class", "tests.support.dying_workers.Hasty"])
@@ -101,7 +101,7 @@ def test_an_overdue_worker_of_another_machine_is_dead(
 def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A worker that was stopped for a minute (a laptop's lid, a debugger) would lose its job to another."""
+    """A living worker on this machine is left alone, however overdue its heartbeat."""
     job = queue.enqueue(jobs.until_released, "release")
     worker = start_worker()
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
@@ -119,7 +119,7 @@ def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
 def test_a_pid_that_another_process_has_got_meanwhile(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A dead worker would count as alive for as long as a stranger has its pid."""
+    """A dead worker whose pid was reused is reaped."""
     killed, job_id = kill_at_work(start_worker, queue)
     edit_registration(connection, pid=os.getpid())
     succeed(start_worker)
@@ -128,7 +128,7 @@ def test_a_pid_that_another_process_has_got_meanwhile(
 
 
 def test_a_successor_that_died_over_it(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A report would stay open for ever because one reaper was killed while closing it."""
+    """A report that a killed reaper left unfinished is closed by the next one."""
     killed, job_id = kill_at_work(start_worker, queue)
     (life,) = (key.decode() for key in connection.hkeys(WORKERS_KEY))
     connection.set(f"graceful:autopsy:{life}", "another")
@@ -141,7 +141,7 @@ def test_a_successor_that_died_over_it(queue: Queue, connection: redis.Redis, st
 
 
 def test_a_report_that_its_worker_had_sealed(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A shutdown would be told as a death, because its worker came to removing nothing any more."""
+    """A sealed report of a dead worker stays as it is, and its entries are removed."""
     killed, _ = kill_at_work(start_worker, queue)
     ((life, text),) = connection.hgetall(JOURNAL_KEY).items()
     report = report_json.load(text)
@@ -166,7 +166,7 @@ HOSTILE = [
 
 
 def test_registrations_that_are_none(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """Anybody who can write to Redis, or a newer release, could keep all workers from starting."""
+    """Invalid registrations are set aside, and the worker starts."""
     here = MACHINE_KEY.format(machine())
     for number, text in enumerate(HOSTILE):
         connection.hset(WORKERS_KEY, f"life{number}", text)
@@ -198,7 +198,7 @@ def test_registrations_that_are_none(queue: Queue, connection: redis.Redis, star
 def test_what_is_said_of_a_dead_worker_is_nonsense(
     held: dict[str, str] | str, journal: str | None, queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """One broken entry would keep all workers of the machine from starting."""
+    """Invalid entries of a dead worker do not keep others from starting."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     process = {"machine": machine(), "pid": int(dead.stdout), "started": "1"}
     registration = {"life": "life", "worker": "dead", "queues": ["default"], "process": process, "oom_kills": None}

@@ -79,7 +79,7 @@ def start_and_run(
 def test_a_job_that_was_taken_and_not_started_comes_back_to_the_front(
     name: str, queue_names: tuple[str, ...], queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Killed between dequeue and start, a worker would take its job with it, or the job would count as interrupted."""
+    """A job fetched and not started by a killed worker is requeued at the front, uncounted."""
     first, second = queue.enqueue(jobs.quick), queue.enqueue(jobs.quick)
     worker = start_worker(queue_names, ["--worker-class", CLASSES + name], wait=False)
     assert worker.wait() == -signal.SIGKILL
@@ -98,7 +98,7 @@ def test_a_job_that_was_taken_and_not_started_comes_back_to_the_front(
 def test_a_horse_learns_that_its_worker_is_gone(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The job would go on unseen, and a reaper would start it beside itself."""
+    """The horse of a killed worker is interrupted, and its job requeued once."""
     worker, job, horse = start_and_run(start_worker, queue, jobs.napping, 30)
     second = queue.enqueue(jobs.quick)
     worker.signal(signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_a_horse_learns_that_its_worker_is_gone(
 
 
 def test_a_job_that_must_not_be_started_again(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """The horse of a worker that was killed would put it back, and it would be paid for twice."""
+    """A job whose policy is to fail is failed after its worker was killed, not requeued."""
     worker, job, horse = start_and_run(start_worker, queue, worker_jobs.must_not_be_repeated, 30)
     worker.signal(signal.SIGKILL)
     wait_until(lambda: not is_alive(horse), INTERRUPT_SECONDS + 5)
@@ -129,7 +129,7 @@ def test_a_job_that_must_not_be_started_again(queue: Queue, connection: redis.Re
 def test_a_successor_in_the_middle_of_its_own_job(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """To fail a dead worker's job would take the reaper's own execution away, of which it then dies."""
+    """Failing a dead worker's job leaves the reaper's own execution alone."""
     worker, job, _ = start_and_run(start_worker, queue, worker_jobs.must_not_be_repeated, 60)
     own = queue.enqueue(jobs.napping, 5)
     reaper = start_worker(options=["--worker-class", CLASSES + "Hasty"])
@@ -144,7 +144,7 @@ def test_a_successor_in_the_middle_of_its_own_job(
 def test_a_successor_leaves_a_job_alone_whose_horse_lives(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The job would run twice at once; and a horse that swallows every interruption would live for ever."""
+    """A job whose horse is alive is not requeued; a horse that swallows interruptions is killed."""
     settings = {**SETTINGS, "GRACEFUL_INTERRUPT_TIMEOUT": 4.0}
     job = queue.enqueue(jobs.stubborn, 60)
     worker = start_worker(settings=settings)
@@ -163,7 +163,7 @@ def test_a_successor_leaves_a_job_alone_whose_horse_lives(
 
 
 def test_worker_and_horse_killed_together(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A node that is lost, or the kernel's memory killer on the whole group, would take the job with it."""
+    """If worker and horse are killed together, the job is requeued and the report closed."""
     worker, job, _ = start_and_run(start_worker, queue, jobs.sleeping, 30)
     second = queue.enqueue(jobs.quick)
     worker.signal_session(signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_worker_and_horse_killed_together(queue: Queue, connection: redis.Redis,
 
 
 def test_the_killed_workers_job_fails_at_last(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A job that takes its worker with it each time would kill one worker after the other."""
+    """A job whose workers are killed each time fails after the allowed interruptions."""
     job = queue.enqueue(jobs.sleeping, 30)
     settings = {**SETTINGS, "GRACEFUL_MAX_INTERRUPTIONS": 1}
     for _ in range(2):
@@ -192,7 +192,7 @@ def test_the_killed_workers_job_fails_at_last(queue: Queue, connection: redis.Re
 def test_the_name_of_a_killed_worker_is_free_at_once(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker, admin_client: Client
 ) -> None:
-    """A StatefulSet's worker would not start for seven minutes, and the pages would list a ghost all that time."""
+    """A worker with the name of a killed one starts at once, and RQ lists one worker."""
     killed = start_worker(name="the-worker")
     killed.signal(signal.SIGKILL)
     killed.wait()
@@ -209,7 +209,7 @@ def test_the_name_of_a_killed_worker_is_free_at_once(
 
 
 def test_killed_while_draining(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """Nobody could tell that a deploy's SIGKILL came while a job was being waited for, nor for which job."""
+    """The report of a worker killed while draining names the phase and the job."""
     worker, job, _ = start_and_run(start_worker, queue, jobs.napping, 30)
     worker.signal(signal.SIGTERM)
     wait_until(lambda: journal(connection).phase is Phase.DRAINING, 5)
@@ -233,7 +233,7 @@ def test_killed_while_draining(queue: Queue, connection: redis.Redis, start_work
 
 
 def test_killed_in_a_hook(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """Nobody could tell which hook took the time that the platform did not give."""
+    """The report of a worker killed in a hook names the hook."""
     worker = start_worker(
         settings={"GRACEFUL_EXIT_HOOKS": ["tests.support.worker_hooks.horse_note", CLASSES + "endless"]},
         environment={"TEST_NOTES": "/dev/null"},
@@ -251,7 +251,7 @@ def test_killed_in_a_hook(queue: Queue, connection: redis.Redis, start_worker: S
 
 
 def test_killed_while_idle_or_busy(queue: Queue, start_worker: StartWorker) -> None:
-    """A worker that nobody had asked to stop would vanish without a word."""
+    """A worker killed without a request to stop gets a report too."""
     worker, job, _ = start_and_run(start_worker, queue, jobs.sleeping, 30)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
@@ -263,7 +263,7 @@ def test_killed_while_idle_or_busy(queue: Queue, start_worker: StartWorker) -> N
 
 
 def test_killed_when_the_report_was_sealed(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A clean shutdown would be told as a death, or twice."""
+    """A worker killed after its report was sealed keeps that report."""
     worker = start_worker(options=["--worker-class", CLASSES + "KilledSealed"])
     worker.signal(signal.SIGTERM)
     assert worker.wait() == -signal.SIGKILL
@@ -277,7 +277,7 @@ def test_killed_when_the_report_was_sealed(connection: redis.Redis, queue: Queue
 def test_a_namesake_of_a_living_worker_leaves_it_its_name(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The living worker would vanish from every list, because another of its name could not start."""
+    """A second worker of a living worker's name fails to start and leaves the first one registered."""
     living = start_worker(name="the-worker")
     namesake = start_worker(name="the-worker", wait=False)
     assert namesake.wait() == 70, namesake.output

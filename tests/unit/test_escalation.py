@@ -91,7 +91,7 @@ TestEscalation.settings = settings(max_examples=50, stateful_step_count=12, dead
 
 @given(st.lists(st.floats(0, 20), min_size=1).map(sorted))
 def test_counted_signals_are_a_second_apart(instants: list[float]) -> None:
-    """Ctrl+C in a terminal, which sends two signals, would interrupt the job at once."""
+    """Signals within a second of each other count as one, as with Ctrl+C in a terminal."""
     counted = distinct(instants)
     assert counted[0] == instants[0]
     assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(counted))
@@ -101,7 +101,7 @@ def test_counted_signals_are_a_second_apart(instants: list[float]) -> None:
 
 
 def test_the_limits_of_the_default_settings() -> None:
-    """The grace period would be shared out otherwise than the documentation says."""
+    """The default settings give the documented limits."""
     defaults = {"timeout": 25.0, "hooks_timeout": 5.0, "interrupt_timeout": 3.0}
     assert limits_of([100.0], **defaults) == Limits(Deadline(117.0), Deadline(120.0), Deadline(125.0))
     assert limits_of([100.0, 100.5], **defaults) == limits_of([100.0], **defaults)
