@@ -147,7 +147,7 @@ def test_last_without_any_report(as_reader: Client) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pages_bring_waiting_reports_home(
+def test_pages_archive_waiting_reports(
     as_reader: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, settings: Any
 ) -> None:
     """Opening a page archives the reports that still wait in Redis."""

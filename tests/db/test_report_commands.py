@@ -154,7 +154,7 @@ def test_waiting_reports_are_shown(tmp_path: Path, settings: Any) -> None:
     assert err.getvalue() == ""
 
 
-def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings: Any) -> None:
+def test_archiving_stores_what_waits_and_removes_what_is_old(tmp_path: Path, settings: Any) -> None:
     """``archive_reports`` archives what waits, removes old reports, and names unreachable servers."""
     settings.GRACEFUL_SPOOL_DIR = str(tmp_path / "spool")
     settings.GRACEFUL_REPORTS_KEEP = timedelta(days=30)

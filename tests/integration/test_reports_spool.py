@@ -127,7 +127,7 @@ def test_an_id_never_leaves_the_directory(spool: Spool, report_id: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spooled_reports_come_home(spool: Spool) -> None:
+def test_spooled_reports_are_archived(spool: Spool) -> None:
     """Spooled reports are archived and removed."""
     spool.write(a_report())
     spool.write(a_report())

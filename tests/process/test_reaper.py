@@ -40,7 +40,7 @@ def kill_at_work(start_worker: StartWorker, queue: Queue) -> tuple[WorkerProcess
     return worker, job.id
 
 
-def succeed(start_worker: StartWorker) -> WorkerProcess:
+def reap_by(start_worker: StartWorker) -> WorkerProcess:
     """A reaper that leaves the jobs of the queue alone."""
     worker = start_worker(("low",), ["--burst"], wait=False)
     assert worker.wait() == 0, worker.output
@@ -62,15 +62,15 @@ def traces(connection: redis.Redis) -> list[str]:
     return sorted(key.decode() for key in connection.keys("graceful:*"))
 
 
-def test_one_of_several_successors_closes_the_report(
+def test_one_of_several_reapers_closes_the_report(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
     """Of several reapers one closes the report and requeues the job, once."""
     killed, job_id = kill_at_work(start_worker, queue)
-    successors = [start_worker(("low",), ["--burst"], wait=False) for _ in range(3)]
-    for each in successors:
+    reapers = [start_worker(("low",), ["--burst"], wait=False) for _ in range(3)]
+    for each in reapers:
         assert each.wait() == 0, each.output
-    assert sum(each.output.count(DEAD) for each in successors) == 1
+    assert sum(each.output.count(DEAD) for each in reapers) == 1
     assert ArchivedReport.objects.filter(worker=killed.name).count() == 1
     assert queue.job_ids == [job_id]
     assert traces(connection) == []
@@ -107,7 +107,7 @@ def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
     (life,) = connection.hkeys(WORKERS_KEY)
     connection.zadd(HEARTBEATS_KEY, {life: 1})
-    succeed(start_worker)
+    reap_by(start_worker)
     assert connection.hexists(WORKERS_KEY, life)
     connection.rpush("release", 1)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 10)
@@ -122,20 +122,20 @@ def test_a_pid_that_another_process_has_got_meanwhile(
     """A dead worker whose pid was reused is reaped."""
     killed, job_id = kill_at_work(start_worker, queue)
     edit_registration(connection, pid=os.getpid())
-    succeed(start_worker)
+    reap_by(start_worker)
     assert ArchivedReport.objects.filter(worker=killed.name, outcome=Outcome.KILLED).exists()
     assert queue.job_ids == [job_id]
 
 
-def test_a_successor_that_died_over_it(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
+def test_a_reaper_that_was_killed(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
     """A report that a killed reaper left unfinished is closed by the next one."""
     killed, job_id = kill_at_work(start_worker, queue)
     (life,) = (key.decode() for key in connection.hkeys(WORKERS_KEY))
     connection.set(f"graceful:autopsy:{life}", "another")
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [], "there were two of them at it"
     connection.delete(f"graceful:autopsy:{life}")  # As it does by itself after LOCK_SECONDS.
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job_id]
     assert ArchivedReport.objects.filter(worker=killed.name).count() == 1
 
@@ -147,7 +147,7 @@ def test_a_report_that_its_worker_had_sealed(queue: Queue, connection: redis.Red
     report = report_json.load(text)
     sealed = replace(report, outcome=Outcome.INTERRUPTED, exit_code=75, ended_at=report.started_at)
     connection.hset(JOURNAL_KEY, life, report_json.dump(sealed))
-    succeed(start_worker)
+    reap_by(start_worker)
     (archived,) = ArchivedReport.objects.filter(worker=killed.name)
     assert (archived.outcome, archived.exit_code) == (Outcome.INTERRUPTED, 75)
     assert traces(connection) == []

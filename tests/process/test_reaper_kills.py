@@ -29,10 +29,10 @@ CLASSES = "tests.support.dying_workers."
 INTERRUPT_SECONDS = 0.5
 SETTINGS = {"GRACEFUL_INTERRUPT_TIMEOUT": INTERRUPT_SECONDS, "GRACEFUL_TIMEOUT": 20.0}
 OTHER = "low"
-"""A queue that only successors listen to, so that they find the dead and leave the jobs alone."""
+"""A queue that only reapers listen to, so that they find the dead and leave the jobs alone."""
 
 
-def succeed(start_worker: StartWorker, *queues: str, **arguments: Any) -> WorkerProcess:
+def reap_by(start_worker: StartWorker, *queues: str, **arguments: Any) -> WorkerProcess:
     """A reaper that looks after the dead and ends."""
     worker = start_worker(queues or (OTHER,), ["--burst"], wait=False, **arguments)
     assert worker.wait() == 0, worker.output
@@ -85,10 +85,10 @@ def test_a_job_that_was_taken_and_not_started_comes_back_to_the_front(
     assert worker.wait() == -signal.SIGKILL
     if not name.startswith("Simple"):  # Whose supervisor may have put it back by now.
         assert queue.job_ids == [second.id], "the window was missed: the worker holds no job"
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [first.id, second.id]
     assert interruptions(first) == 0
-    succeed(start_worker, "default")
+    reap_by(start_worker, "default")
     books = balance(connection, [first.id, second.id])
     assert books.started == {first.id: 1, second.id: 1}
     assert len(books.at("finished")) == 2
@@ -107,7 +107,7 @@ def test_a_horse_learns_that_its_worker_is_gone(
     assert int(connection.hget(jobs.RUNNING, job.id) or 0) == 0, "it was killed, and not interrupted"
     assert queue.job_ids == [job.id, second.id]
     assert interruptions(job) == 1
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job.id, second.id]
     assert interruptions(job) == 1, "it was counted twice"
     balance(connection, [job.id, second.id]).assert_balanced()
@@ -121,12 +121,12 @@ def test_a_job_that_must_not_be_started_again(queue: Queue, connection: redis.Re
     wait_until(lambda: not is_alive(horse), INTERRUPT_SECONDS + 5)
     assert worker.wait() == -signal.SIGKILL
     assert queue.job_ids == []
-    succeed(start_worker)
+    reap_by(start_worker)
     assert job.get_status(refresh=True) == "failed"
     assert traces(connection) == []
 
 
-def test_a_successor_in_the_middle_of_its_own_job(
+def test_a_reaper_in_the_middle_of_its_own_job(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
     """Failing a dead worker's job leaves the reaper's own execution alone."""
@@ -141,7 +141,7 @@ def test_a_successor_in_the_middle_of_its_own_job(
     assert "Traceback" not in reaper.output
 
 
-def test_a_successor_leaves_a_job_alone_whose_horse_lives(
+def test_a_reaper_leaves_a_job_alone_whose_horse_lives(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
     """A job whose horse is alive is not requeued; a horse that swallows interruptions is killed."""
@@ -151,11 +151,11 @@ def test_a_successor_leaves_a_job_alone_whose_horse_lives(
     horse = int(wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10) or 0)
     worker.signal(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     assert is_alive(horse), "the machine was too slow for this test"
     assert queue.job_ids == []
     wait_until(lambda: not is_alive(horse), 4.0 + 5)
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job.id]
     assert interruptions(job) == 1
     assert connection.scard(jobs.OVERLAPPED) == 0
@@ -168,7 +168,7 @@ def test_worker_and_horse_killed_together(queue: Queue, connection: redis.Redis,
     second = queue.enqueue(jobs.quick)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job.id, second.id]
     assert interruptions(job) == 1
     assert traces(connection) == []
@@ -184,7 +184,7 @@ def test_the_killed_workers_job_fails_at_last(queue: Queue, connection: redis.Re
         wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
         worker.signal_session(signal.SIGKILL)
         worker.wait()
-        succeed(start_worker, settings=settings)
+        reap_by(start_worker, settings=settings)
     assert job.get_status(refresh=True) == "failed"
     assert balance(connection, [job.id]).places == {job.id: ("failed:default",)}
 
@@ -201,7 +201,7 @@ def test_the_name_of_a_killed_worker_is_free_at_once(
     wait_until(lambda: [worker.pid for worker in Worker.all(connection=connection)] == [again.pid], 15, again.__repr__)
     again.signal(signal.SIGKILL)
     again.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     assert Worker.all(connection=connection) == []
     page = admin_client.get("/django-rq/workers/0/").content.decode()
     assert "the-worker" not in page
@@ -215,7 +215,7 @@ def test_killed_while_draining(queue: Queue, connection: redis.Redis, start_work
     wait_until(lambda: journal(connection).phase is Phase.DRAINING, 5)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
-    reaper = succeed(start_worker)
+    reaper = reap_by(start_worker)
     found = report()
     assert (found.worker, found.reason, found.outcome, found.exit_code) == (
         worker.name,
@@ -242,7 +242,7 @@ def test_killed_in_a_hook(queue: Queue, connection: redis.Redis, start_worker: S
     wait_until(lambda: "endless" in journal(connection).notes, 5)
     worker.signal(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     found = report()
     assert found.phase is Phase.HOOKS
     assert f"running the exit hook {CLASSES}endless" in found.notes
@@ -255,7 +255,7 @@ def test_killed_while_idle_or_busy(queue: Queue, start_worker: StartWorker) -> N
     worker, job, _ = start_and_run(start_worker, queue, jobs.sleeping, 30)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     found = report()
     assert found.requested_at is None
     assert found.phase is Phase.RUNNING
@@ -268,7 +268,7 @@ def test_killed_when_the_report_was_sealed(connection: redis.Redis, queue: Queue
     worker.signal(signal.SIGTERM)
     assert worker.wait() == -signal.SIGKILL
     assert journal(connection).sealed
-    succeed(start_worker)
+    reap_by(start_worker)
     (found,) = ArchivedReport.objects.filter(worker=worker.name)
     assert (found.outcome, found.reason, found.exit_code) == (Outcome.CLEAN, Reason.SIGNAL, 0)
     assert traces(connection) == []

@@ -118,7 +118,7 @@ class Storm:
         books = balance(self.connection, self.job_ids, self.names)
         books.assert_balanced()
         assert len(books.at("finished")) == len(self.job_ids), books.summary()
-        # A job in hand has time enough here: none has to be begun again.
+        # A job in flight has time enough here: none has to be started again.
         assert set(books.started.values()) == {1}, books.run_twice
 
 

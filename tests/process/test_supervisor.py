@@ -42,7 +42,7 @@ def test_job_that_holds_the_gil_goes_back(
     wait_until(lambda: not connection.exists("graceful:workers", "graceful:holders"), 10)
 
 
-def test_companion_goes_with_its_worker(start_worker: StartWorker, queue: Queue) -> None:
+def test_supervisor_ends_with_its_worker(start_worker: StartWorker, queue: Queue) -> None:
     """A supervisor that stayed would be a process that nobody ends; the fixture fails on it."""
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"])
     assert len(worker.children()) == 1

@@ -156,7 +156,7 @@ def test_back_within_the_budget(away: Away) -> None:
     assert balance(away.queue.connection, [job.id]).places == {job.id: ("queue:default",)}
 
 
-def test_back_for_the_successor(away: Away) -> None:
+def test_back_for_the_reaper(away: Away) -> None:
     """What a worker held that ended without Redis would stay started until RQ fails it, minutes later."""
     worker = away.start()
     job = away.running(worker_jobs.idles, 60)

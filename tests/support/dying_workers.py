@@ -19,7 +19,7 @@ def _die() -> None:
 
 
 class KilledBeforeStart(GracefulWorker):  # type: ignore[misc, valid-type]
-    """Is killed with a job in hand that it has not begun."""
+    """Is killed with a fetched job that it has not started."""
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         _die()

@@ -160,12 +160,12 @@ def test_missing_name_in_a_module_that_is_there(optional: bool) -> None:
 def test_module_that_breaks_at_import(error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that raises at import is an error of its hook, not of the whole check."""
     name = f"breaks_with_{error.lower()}"
-    (tmp_path / f"{name}.py").write_text(f"raise {error}('of no use')")
+    (tmp_path / f"{name}.py").write_text(f"raise {error}('broken')")
     monkeypatch.syspath_prepend(tmp_path)
     with override_settings(GRACEFUL_EXIT_HOOKS=[f"{name}.hook"]):
         ((number, message),) = found()
     assert number == "graceful.E014"
-    assert message.endswith(f"got: {error}: of no use")
+    assert message.endswith(f"got: {error}: broken")
 
 
 def test_condition_and_async_generator() -> None:
