@@ -213,7 +213,7 @@ def test_the_page_of_a_report_with_gaps(as_reader: Client) -> None:
     )
     save(report)
     page = as_reader.get(url_of(report)).content.decode()
-    assert "nobody saw it" in page
+    assert "not observed" in page
     assert "Timeline" not in page
     assert rows_shown(as_reader) == ["web-1.4242"]
 
