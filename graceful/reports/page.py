@@ -85,7 +85,7 @@ def report_page(report: ShutdownReport) -> ReportPage:
 
 
 def _facts(report: ShutdownReport) -> tuple[Fact, ...]:
-    code = _("nobody saw it") if report.exit_code is None else str(report.exit_code)
+    code = _("not observed") if report.exit_code is None else str(report.exit_code)
     reason = (report.reason or "-").replace("_", " ")
     facts = (
         Fact(_("Reason"), f"{reason} ({report.signal})" if report.signal else reason),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -114,55 +114,22 @@ def local_time(moment: datetime) -> datetime:
 
 
 def _hook_row(hook: records.HookResult, report: ShutdownReport, place: int) -> ReportedHook:
-    return ReportedHook(
-        report=report,
-        place=place,
-        name=hook.name,
-        outcome=hook.outcome,
-        seconds=hook.seconds,
-        timeout=hook.timeout,
-        detail=hook.detail,
-        error=hook.error,
-        traceback=hook.traceback,
-    )
+    return ReportedHook(report=report, place=place, **asdict(hook))
 
 
 def _hook_of(row: ReportedHook) -> records.HookResult:
-    return records.HookResult(
-        name=row.name,
-        outcome=HookOutcome(row.outcome),
-        seconds=row.seconds,
-        timeout=row.timeout,
-        detail=row.detail,
-        error=row.error,
-        traceback=row.traceback,
-    )
+    values = {each.name: getattr(row, each.name) for each in fields(records.HookResult)}
+    return records.HookResult(**{**values, "outcome": HookOutcome(row.outcome)})
 
 
 def _job_row(job: records.InFlightJob, report: ShutdownReport, place: int) -> ReportedJob:
-    return ReportedJob(
-        report=report,
-        place=place,
-        job_id=cut(job.id, NAME_LENGTH),
-        function=job.function,
-        queue=job.queue,
-        outcome=job.outcome,
-        seconds=job.seconds,
-        interruptions=job.interruptions,
-        stack=job.stack,
-    )
+    values = asdict(job)
+    return ReportedJob(report=report, place=place, job_id=cut(values.pop("id"), NAME_LENGTH), **values)
 
 
 def _job_of(row: ReportedJob) -> records.InFlightJob:
-    return records.InFlightJob(
-        id=row.job_id,
-        function=row.function,
-        queue=row.queue,
-        outcome=JobOutcome(row.outcome),
-        seconds=row.seconds,
-        interruptions=row.interruptions,
-        stack=row.stack,
-    )
+    values = {each.name: getattr(row, each.name) for each in fields(records.InFlightJob)}
+    return records.InFlightJob(**{**values, "id": row.job_id, "outcome": JobOutcome(row.outcome)})
 
 
 Row = TypeVar("Row", ReportedHook, ReportedJob)

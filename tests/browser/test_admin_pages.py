@@ -95,7 +95,7 @@ def store(*reports: ShutdownReport) -> None:
 
 
 def test_from_the_index_to_the_last_report_in_one_click(browser: Chrome, live_server: LiveServer, reader: User) -> None:
-    """Whoever is called at night has the answer one click from the index, or goes looking for it."""
+    """The newest report is one click from the admin's index."""
     store(a_clean_report(worker="older.1"), a_report(worker="newest.1", requested_at=MIDNIGHT + timedelta(days=1)))
     log_in(browser, live_server)
     picture(browser, "index")
@@ -113,7 +113,7 @@ def test_from_the_index_to_the_last_report_in_one_click(browser: Chrome, live_se
 
 
 def test_the_timeline_is_drawn(browser: Chrome, live_server: LiveServer, reader: User) -> None:
-    """Bars without a width or a colour are an empty table."""
+    """The bars of the timeline have a width and a colour."""
     store(a_report())
     log_in(browser, live_server)
     browser.get(f"{live_server.url}/admin/graceful/shutdownreport/last/")
@@ -129,7 +129,7 @@ def test_the_timeline_is_drawn(browser: Chrome, live_server: LiveServer, reader:
 
 
 def test_the_list_leads_to_a_report(browser: Chrome, live_server: LiveServer, reader: User) -> None:
-    """The list is how an older report is found: by filter, search and date."""
+    """Filter, search and date of the list lead to a report."""
     store(
         *(
             a_clean_report(worker=f"web-1.{number}", requested_at=MIDNIGHT + timedelta(days=number))
@@ -154,7 +154,7 @@ def test_the_list_leads_to_a_report(browser: Chrome, live_server: LiveServer, re
 def test_a_report_that_waits_is_there_when_the_page_opens(
     browser: Chrome, live_server: LiveServer, reader: User, tmp_path: Path
 ) -> None:
-    """The newest report is the one that did not get into the database."""
+    """A report that still waits in Redis is shown when the page opens."""
     Spool(tmp_path / "spool").write(a_report(worker="stranded.1"))
     log_in(browser, live_server)
     click(browser, browser.find_element(By.LINK_TEXT, "Last shutdown report"))
@@ -162,7 +162,7 @@ def test_a_report_that_waits_is_there_when_the_page_opens(
 
 
 def test_nothing_from_outside_runs(browser: Chrome, live_server: LiveServer, reader: User, settings: Any) -> None:
-    """A job named by a user of the site would run as script in the session of an administrator."""
+    """Markup in the names of jobs is shown as text and does not run."""
     # Without the policy's help.
     settings.MIDDLEWARE = settings.MIDDLEWARE[1:]
     job = InFlightJob(PAYLOAD, PAYLOAD, PAYLOAD, JobOutcome.KILLED, stack=f"</pre>{PAYLOAD}")
@@ -197,7 +197,7 @@ def test_nothing_from_outside_runs(browser: Chrome, live_server: LiveServer, rea
 
 
 def test_without_the_permission_there_is_nothing(browser: Chrome, live_server: LiveServer) -> None:
-    """Reports hold tracebacks: not every user of the admin may read them."""
+    """Without the permission there is no link and no page."""
     store(a_report(worker="hidden.1"))
     User.objects.create_user("other", password="secret", is_staff=True)
     log_in(browser, live_server, "other")
@@ -209,7 +209,7 @@ def test_without_the_permission_there_is_nothing(browser: Chrome, live_server: L
 
 
 def test_dark_mode(new_browser: NewBrowser, live_server: LiveServer, reader: User) -> None:
-    """White on white, for everyone whose system is dark."""
+    """Text and background differ in dark mode."""
     browser = new_browser("--force-dark-mode", "--blink-settings=preferredColorScheme=0")
     store(a_report())
     log_in(browser, live_server)

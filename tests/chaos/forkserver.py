@@ -1,7 +1,8 @@
-"""Starts workers quickly: a process that has everything imported forks them, and tells when each of them ends.
+"""Starts workers quickly: a process that has everything imported forks them, and reports when each of them ends.
 
-Run as ``python -m tests.chaos.forkserver``; orders come as JSON lines on stdin, news go as JSON lines to stdout.
-The workers are real ones: a session each, their own command line, environment and settings.
+Run as ``python -m tests.chaos.forkserver``; it reads orders as JSON lines on stdin and writes events as JSON lines to
+stdout. The workers are real ones: a session each, their own command line, environment and settings. Tests use the
+simpler ``tests/support/forkserver.py``: a call at a time, no events.
 """
 
 from __future__ import annotations

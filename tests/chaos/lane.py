@@ -93,7 +93,7 @@ class StoredReport:
         pid: of its worker.
         place: where it is: database, journal or spool.
         outcome: the report's.
-        exit_code: the report's; None where nobody saw it.
+        exit_code: the report's; None if not seen.
     """
 
     pid: int

@@ -1,4 +1,7 @@
-"""A TCP proxy between workers and server, that cuts, refuses and stalls as it is told."""
+"""A TCP proxy between workers and server that cuts, refuses and stalls on request.
+
+One thread and a selector for all connections, each closed with a reset. TLS needs ``tests/support/proxy.py``.
+"""
 
 from __future__ import annotations
 

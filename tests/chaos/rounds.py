@@ -44,7 +44,7 @@ STOCK_SECONDS = 8.0
 BOTH = ({"finished", "canceled"}, {"failed", "canceled"}, {"finished", "failed"})
 """Where RQ leaves a job that a user cancelled while it ran, or stopped when its result was stored and its horse not yet
 gone: in two registries (``Worker.monitor_work_horse`` in rq/worker/worker_classes.py, read in 2.6.1 and 3.0.0)."""
-SUCCESSOR_SECONDS = 20.0
+REAPER_SECONDS = 20.0
 UNHURRIED = {**SETTINGS, "GRACEFUL_TIMEOUT": 15.0, "GRACEFUL_HOOKS_TIMEOUT": 10.0}
 """Of the reaper: it shows what is left over, and not how quick it is."""
 MAY_STAY = re.compile(
@@ -159,7 +159,7 @@ def play(lane: Lane, plan: Round, *, stock: bool = False) -> Outcome:
             QUEUES, "burst", stock=stock, settings=UNHURRIED, name=name, with_scheduler=scheduled
         )
         workers.append(reaper)
-        if not reaper.ended.wait(SUCCESSOR_SECONDS):
+        if not reaper.ended.wait(REAPER_SECONDS):
             outcome.left_over.append(f"the reaper did not end: {reaper!r}")
             reaper.signal_session(signal.SIGKILL)
             reaper.ended.wait(5)

@@ -70,7 +70,7 @@ class HidepidLane(Lane):
         return ["unshare", "-m", "sh", "-c", mount, "sh", *super().nursery_command()]
 
     def zombies(self, session: int) -> list[int]:
-        # kill(2) finds them, and their state is hidden: a successor would wait for the heartbeat, rightly.
+        # kill(2) finds them, and their state is hidden: a reaper would rightly wait for the heartbeat.
         found = []
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
             try:

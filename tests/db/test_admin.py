@@ -97,7 +97,7 @@ def test_only_the_view_permission_exists() -> None:
 
 @pytest.mark.parametrize("path", ["", "last/", "{id}/change/", "{id}/export/", "{id}/history/"])
 def test_nothing_without_the_permission(client: Client, path: str) -> None:
-    """A user without the view permission gets 403 on every page."""
+    """Every page is 403 for a user without the view permission, and redirects an anonymous one to the login."""
     report = a_report()
     save(report)
     client.force_login(User.objects.create_user("other", is_staff=True))
@@ -120,7 +120,7 @@ def test_not_even_a_superuser_can_add_or_delete(admin_client: Client, method: st
 
 @pytest.mark.parametrize("path", ["", "{id}/change/", "{id}/export/"])
 def test_a_post_changes_nothing(admin_client: Client, path: str) -> None:
-    """POST requests are refused and change nothing."""
+    """A POST with a forged form changes nothing."""
     report = a_report()
     save(report)
     form = {"worker": "forged", "action": "delete_selected", "_selected_action": report.id, "post": "yes"}
@@ -147,7 +147,7 @@ def test_last_without_any_report(as_reader: Client) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pages_bring_waiting_reports_home(
+def test_pages_archive_waiting_reports(
     as_reader: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, settings: Any
 ) -> None:
     """Opening a page archives the reports that still wait in Redis."""
@@ -213,7 +213,7 @@ def test_the_page_of_a_report_with_gaps(as_reader: Client) -> None:
     )
     save(report)
     page = as_reader.get(url_of(report)).content.decode()
-    assert "nobody saw it" in page
+    assert "not observed" in page
     assert "Timeline" not in page
     assert rows_shown(as_reader) == ["web-1.4242"]
 
@@ -233,7 +233,7 @@ def test_the_export_is_the_one_json_form(as_reader: Client) -> None:
 @pytest.mark.parametrize("view", ["change", "export"])
 @pytest.mark.parametrize("report_id", ["nothing", "x" * 2000, "a\x00b"])
 def test_a_report_that_is_not_there(as_reader: Client, view: str, report_id: str) -> None:
-    """An unknown id redirects to the index with a message."""
+    """An unknown id is answered with a redirect, not an error page."""
     response = as_reader.get(reverse(f"admin:graceful_shutdownreport_{view}", args=(quote(report_id),)))
     assert response.status_code == 302
 

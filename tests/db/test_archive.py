@@ -186,7 +186,7 @@ class Held:
         self.waiting.pop(report_id)
 
 
-def test_what_waits_is_brought_home_and_removed() -> None:
+def test_what_waits_is_archived_and_removed() -> None:
     """Sealed reports are archived and removed from journal and spool."""
     held = Held(a_report(), a_report())
     archive.store(next(iter(held.waiting.values())), seconds=5)

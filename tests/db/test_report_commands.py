@@ -154,7 +154,7 @@ def test_waiting_reports_are_shown(tmp_path: Path, settings: Any) -> None:
     assert err.getvalue() == ""
 
 
-def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings: Any) -> None:
+def test_archiving_stores_what_waits_and_removes_what_is_old(tmp_path: Path, settings: Any) -> None:
     """``archive_reports`` archives what waits, removes old reports, and names unreachable servers."""
     settings.GRACEFUL_SPOOL_DIR = str(tmp_path / "spool")
     settings.GRACEFUL_REPORTS_KEEP = timedelta(days=30)
@@ -174,7 +174,7 @@ def test_archiving_brings_home_and_removes_what_is_old(tmp_path: Path, settings:
 
 
 def test_without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the tables both commands name the migrate command instead of a traceback."""
+    """Without the tables the command names ``manage.py migrate`` instead of showing a traceback."""
     monkeypatch.setattr(ArchivedReport._meta, "db_table", "no_such_table")
     with pytest.raises(CommandError, match=r"cannot be read: (.|\n)*no_such_table(.|\n)*manage.py migrate graceful"):
         command("shutdown_report")

@@ -116,7 +116,7 @@ def test_more_entries_than_fit_one_answer(connection: redis.Redis) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_sealed_entries_come_home(connection: redis.Redis) -> None:
+def test_sealed_entries_are_archived(connection: redis.Redis) -> None:
     """Sealed entries are archived and removed; open ones stay."""
     journal = Journal(connection)
     sealed, still_open = a_report(), a_report(phase=Phase.DRAINING, outcome=None)
@@ -191,7 +191,7 @@ def test_a_page_waits_for_a_hanging_server_once_and_briefly(own_valkey: Server) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_page_brings_reports_home(connection: redis.Redis) -> None:
+def test_a_page_archives_reports(connection: redis.Redis) -> None:
     """A page archives the reports that wait."""
     report = a_report()
     Journal(connection).write(report)

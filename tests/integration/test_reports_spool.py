@@ -22,7 +22,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def test_what_is_written_is_read(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
-    """A report would be lost when Redis and database are both away."""
+    """A spooled report is read back unchanged."""
     report = a_report(worker="web-1\nforged line")
     assert spool.write(report)
     assert spool.entries() == [report]
@@ -34,7 +34,7 @@ def test_what_is_written_is_read(spool: Spool, capsys: pytest.CaptureFixture[str
 
 
 def test_only_this_user_can_read_it(spool: Spool) -> None:
-    """Tracebacks on a shared machine would be everybody's."""
+    """Directory and files are accessible to this user only."""
     spool.write(a_report())
     spool.directory.chmod(0o755)
     spool.write(a_report())
@@ -43,14 +43,14 @@ def test_only_this_user_can_read_it(spool: Spool) -> None:
 
 
 def test_nothing_is_there_before_the_first_report(spool: Spool) -> None:
-    """Looking for reports would make directories on every machine."""
+    """Reading creates no directory."""
     assert spool.entries() == []
     spool.remove("x")
     assert not spool.directory.exists()
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another user of /tmp could have us write, chmod or read elsewhere."""
+    """A spool directory that is a symbolic link is refused."""
     target = tmp_path / "target"
     target.mkdir()
     (tmp_path / "link").symlink_to(target)
@@ -64,7 +64,7 @@ def test_a_symbolic_link_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_directory_of_another_user_is_refused(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user of /tmp could hand us reports of its own making, or take ours."""
+    """A spool directory of another user is refused."""
     spool.directory.mkdir(parents=True)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert spool.write(a_report()) is False
@@ -75,7 +75,7 @@ def test_a_directory_of_another_user_is_refused(spool: Spool, monkeypatch: pytes
 def test_a_full_disk_costs_one_line(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An error here would change the exit code; a half file would be there for ever."""
+    """A failed write leaves one line on stderr and no partial file."""
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -87,13 +87,13 @@ def test_a_full_disk_costs_one_line(
 
 
 def test_a_stderr_that_is_gone_is_no_error(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon without stderr would end with an error instead of its exit code."""
+    """A closed stderr is ignored."""
     monkeypatch.setattr("sys.stderr", None)
     assert spool.write(a_report())
 
 
 def test_unreadable_files_are_set_aside(spool: Spool, tmp_path: Path) -> None:
-    """One bad file would keep all others from coming home; a pipe or a link would hold or mislead the reader."""
+    """Unreadable files, pipes and links are set aside, and the other files are read."""
     good = a_report()
     spool.write(good)
     (spool.directory / "bad.json").write_bytes(b"\x80\x04pickle")
@@ -114,7 +114,7 @@ def test_unreadable_files_are_set_aside(spool: Spool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("report_id", ["../../etc/passwd", "..", "a/b", "\u00e4" * 64, ".hidden", "-rf", "x y"])
 def test_an_id_never_leaves_the_directory(spool: Spool, report_id: str) -> None:
-    """An id is a text like any other; as a path it could overwrite any file of this user."""
+    """The file of a report stays in the directory, whatever its id."""
     name = file_name(report_id)
     assert "/" not in name
     assert not name.startswith((".", "-"))
@@ -127,8 +127,8 @@ def test_an_id_never_leaves_the_directory(spool: Spool, report_id: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_spooled_reports_come_home(spool: Spool) -> None:
-    """The next worker on this machine stores what the last one could only write to a file."""
+def test_spooled_reports_are_archived(spool: Spool) -> None:
+    """Spooled reports are archived and removed."""
     spool.write(a_report())
     spool.write(a_report())
     assert archive.archive_pending(spool, 5) == 2

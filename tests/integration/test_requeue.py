@@ -67,7 +67,7 @@ def held(connection: redis.Redis, queue: Queue) -> Held:
 
 
 def test_a_job_that_was_only_taken(held: Held) -> None:
-    """A job that was taken in the last instant would be at the end of the queue, or counted as interrupted."""
+    """A job that was fetched and not started goes back to the front of its queue, uncounted."""
     assert held.requeue() == Requeued("given back", 0)
     assert held.connection.lrange(held.queue.key, 0, -1) == [held.job.id.encode(), held.behind.id.encode()]
     assert held.connection.llen(held.queue.intermediate_queue_key) == 0
@@ -75,7 +75,7 @@ def test_a_job_that_was_only_taken(held: Held) -> None:
 
 
 def test_a_job_that_was_running(held: Held) -> None:
-    """RQ would count it as running, and fail it later as abandoned, while another worker does it."""
+    """A running job goes to the front of its queue, leaves RQ's registries, and is counted as interrupted."""
     held.start()
     assert held.places == ("started:default",)
     assert held.requeue(3) == Requeued("given back", 1)
@@ -90,7 +90,7 @@ def test_a_job_that_was_running(held: Held) -> None:
 
 
 def test_twice_is_once(held: Held) -> None:
-    """A reply that is lost makes the worker ask again: the job would be in the queue twice."""
+    """A repeated requeue puts the job into its queue once."""
     held.start()
     assert held.requeue(3).back
     assert held.requeue(3) == Requeued("in its queue", 1)
@@ -99,7 +99,7 @@ def test_twice_is_once(held: Held) -> None:
 
 
 def test_another_worker_has_it_already(held: Held) -> None:
-    """A late give-back would take the job out of the hands of the worker that does it now."""
+    """A late requeue leaves a job alone that another worker holds."""
     held.start()
     assert held.requeue(3).back
     assert Fetcher(held.connection, "other").fetch([(held.queue.key, held.queue.intermediate_queue_key)])
@@ -112,7 +112,7 @@ def test_another_worker_has_it_already(held: Held) -> None:
 
 @pytest.mark.parametrize("status", ["finished", "failed", "stopped", "canceled", "scheduled", "deferred"])
 def test_a_job_that_came_to_its_end_in_the_last_instant(held: Held, status: str) -> None:
-    """A job that is done would be done again."""
+    """A job that has ended is not requeued."""
     held.start()
     held.job.set_status(JobStatus(status))
     found = held.requeue(3)
@@ -123,7 +123,7 @@ def test_a_job_that_came_to_its_end_in_the_last_instant(held: Held, status: str)
 
 
 def test_a_job_that_was_requeued_by_its_own_retry(held: Held) -> None:
-    """A retry that was stored in the last instant would be in the queue twice."""
+    """A job that its own retry has scheduled is not requeued again."""
     held.start()
     held.job.set_status(JobStatus.QUEUED)
     held.connection.rpush(held.queue.key, held.job.id)
@@ -133,7 +133,7 @@ def test_a_job_that_was_requeued_by_its_own_retry(held: Held) -> None:
 
 
 def test_a_job_that_was_deleted(held: Held) -> None:
-    """A job that a user has deleted would come back as an id without a job."""
+    """A deleted job is not put back into its queue."""
     held.start()
     held.job.delete()
     assert held.requeue(3) == Requeued("gone", 0)
@@ -144,7 +144,7 @@ def test_a_job_that_was_deleted(held: Held) -> None:
 
 @pytest.mark.parametrize("most", [0, 1, 3])
 def test_too_many(held: Held, most: int) -> None:
-    """A job that never gets done would be begun again for ever, or would fail one time too early."""
+    """A job is requeued up to the limit of interruptions, and not beyond."""
     for number in range(1, most + 1):
         held.start()
         assert held.requeue(most) == Requeued("given back", number)
@@ -158,7 +158,7 @@ def test_too_many(held: Held, most: int) -> None:
 
 
 def test_not_once(held: Held) -> None:
-    """A job that is to fail when it is interrupted would be started again."""
+    """A job whose policy is to fail is not requeued."""
     held.start()
     found = held.requeue(NOT_ONCE)
     assert found.must_fail
@@ -173,7 +173,7 @@ def test_not_once(held: Held) -> None:
 )
 @hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_in_whatever_order_a_job_is_in_one_place(connection: redis.Redis, queue: Queue, steps: list[str]) -> None:
-    """Against every order of events: never lost while it is not done, never twice, and no other's hands touched."""
+    """In every order of events a job is in exactly one place, and other holders are untouched."""
     connection.flushall()
     held = Held(connection, queue)
     connection.lrem(queue.key, 0, held.behind.id)

@@ -251,7 +251,7 @@ def test_any_value_of_any_field(connection: redis.Redis, case: Case, value: str)
 
 
 def test_the_unreadable_entries_have_a_bound(connection: redis.Redis) -> None:
-    """Whoever writes entries that nobody reads would fill the server with them."""
+    """The number of unreadable entries kept is bounded."""
     case = CASES["set aside"]
     case.put(connection)
     for number in range(4):

@@ -21,7 +21,7 @@ def registered(connection: redis.Redis, name: str, *, process: Process | None = 
 
 
 def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> None:
-    """A worker that lives and says so would be taken for dead, or the other way round."""
+    """Dead workers are listed: those gone, and those elsewhere whose heartbeat is overdue; living ones are not."""
     here = Process.here()
     registered(connection, "alive")
     gone = registered(connection, "gone", process=replace(here, started="1"))
@@ -34,7 +34,7 @@ def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> No
 
 @pytest.mark.django_db
 def test_the_report_command_tells_of_them(connection: redis.Redis) -> None:
-    """After a SIGKILL the newest report is an older worker's, and would read as if all were well."""
+    """``shutdown_report`` warns of killed workers whose reports are not closed yet."""
     registered(connection, "gone", process=replace(Process.here(), started="1"))
     err = StringIO()
     with pytest.raises(CommandError, match="no shutdown report yet"):

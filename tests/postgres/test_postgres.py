@@ -57,7 +57,7 @@ def stored(worker: WorkerProcess) -> ShutdownReport:
 def test_out_of_connections_at_the_end(
     connection: Redis, queue: Queue, start_worker: StartWorker, shared_database: str
 ) -> None:
-    """At a deploy of many workers the database may refuse some of them: their reports must wait, not vanish."""
+    """If the database refuses a connection, the report waits and is stored later."""
     job = queue.enqueue(jobs.quick)
     worker = start_worker()
     wait_until(lambda: job.get_status() == "finished", 20)
@@ -73,7 +73,7 @@ def test_out_of_connections_at_the_end(
 def test_pool_is_closed_before_each_fork_and_at_the_end(
     connection: Redis, queue: Queue, start_worker: StartWorker, shared_database: str
 ) -> None:
-    """A horse with its worker's pool would speak on the same sockets; a pool cut at the end leaves errors behind."""
+    """The connection pool is closed before each fork and at the end."""
     entry = database_from_url(shared_database)
     entry["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
     written = [queue.enqueue(jobs.write_model, f"user-{number}") for number in range(3)]

@@ -65,7 +65,7 @@ def seconds_to_end(worker: WorkerProcess) -> float:
 
 
 def test_database_that_does_not_answer(connection: redis.Redis, start_worker: StartWorker, tmp_path: Path) -> None:
-    """A clean end would look like a crash, because the report could not be stored in time."""
+    """With a hung database the worker ends in time, and the report waits in Redis."""
     path = tmp_path / "locked.sqlite3"
     worker = start_worker(settings=hooks("after"), environment={"DATABASE_URL": f"sqlite:///{path}"})
     database = sqlite3.connect(path, isolation_level=None)
@@ -84,7 +84,7 @@ def test_database_that_does_not_answer(connection: redis.Redis, start_worker: St
 
 
 def test_hook_that_closes_all_descriptors(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """What the worker itself closes at the end would not be open any more, and its error would be the exit code."""
+    """A hook that closes all descriptors does not change the exit code."""
     worker = start_worker(settings=hooks("closes_all_descriptors", "after"))
     assert seconds_to_end(worker) < 3.0 + LATE
     report = report_of(connection, worker)
@@ -93,7 +93,7 @@ def test_hook_that_closes_all_descriptors(connection: redis.Redis, start_worker:
 
 
 def test_output_that_nobody_reads_any_more(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A log line that cannot be written would take the hooks out of the report, and the report its seal."""
+    """A blocked log pipe affects neither the hooks nor the report."""
     worker = start_worker(settings=hooks("fills_the_output", "after"))
     assert seconds_to_end(worker) < 3.0 + LATE
     report = report_of(connection, worker)
@@ -105,7 +105,7 @@ def test_output_that_nobody_reads_any_more(connection: redis.Redis, start_worker
 def test_log_that_was_stuck_before_the_signal(
     connection: redis.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """A worker that hangs in the first line that it logs of its end would never come to that end."""
+    """A worker whose log pipe is blocked before the signal still ends in time."""
     stuck = tmp_path / "stuck"
     handler = {"stuck": {"class": f"{HOOKS}.StuckHandler"}}
     logging = {"version": 1, "disable_existing_loggers": False, "handlers": handler}
@@ -120,7 +120,7 @@ def test_log_that_was_stuck_before_the_signal(
 
 @pytest.mark.parametrize(("hook", "code"), [("hangs_at_exit", 0), ("hangs_at_exit_with_the_gil", 1)])
 def test_atexit_function_that_hangs(hook: str, code: int, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A library that hangs while the process leaves would hold it past the grace period."""
+    """An atexit function that hangs does not delay the exit past the grace period."""
     worker = start_worker(settings=hooks(hook))
     assert seconds_to_end(worker) < 3.0 + LATE
     assert worker.exit_code == code
@@ -128,7 +128,7 @@ def test_atexit_function_that_hangs(hook: str, code: int, connection: redis.Redi
 
 
 def test_receiver_of_shutdown_finished_that_hangs(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A clean end that is stored already would look like a crash, because a receiver does not return."""
+    """A receiver of ``shutdown_finished`` that hangs does not change the stored report."""
     worker = start_worker(settings=hooks("leaves_a_receiver_that_hangs"))
     assert seconds_to_end(worker) < 2.0 + LATE
     report = report_of(connection, worker)
@@ -138,7 +138,7 @@ def test_receiver_of_shutdown_finished_that_hangs(connection: redis.Redis, start
 def test_job_in_c_code_that_takes_no_notice_of_signals(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """In a worker without horses a long query would hold the worker for as long as it takes: no handler runs."""
+    """In a worker without horses, a job in C code does not delay the end past the grace period."""
     job = queue.enqueue(worker_jobs.waits_in_c, 30)
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=hooks("after"))
     wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
@@ -154,7 +154,7 @@ def test_job_in_c_code_that_takes_no_notice_of_signals(
 def test_signal_that_another_thread_recorded_first_counts_once(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """The handler that runs when the C code returns would count as a second request, which interrupts the job."""
+    """A signal recorded by two threads counts as one request."""
     job = queue.enqueue(worker_jobs.waits_in_c, 2.5)
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"])
     wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
@@ -167,7 +167,7 @@ def test_signal_that_another_thread_recorded_first_counts_once(
 
 @pytest.mark.parametrize("worker_class", ["GracefulSimpleWorker", "GracefulWorker"])
 def test_many_workers_in_one_process(worker_class: str, valkey: Server, connection: redis.Redis) -> None:
-    """A test suite that runs its jobs in a worker of its own would fill with threads and open connections."""
+    """Many workers in one process leave neither threads nor connections behind."""
     script = MANY_TIMES.format(worker_class=f"graceful.worker.{worker_class}")
     environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT), "TEST_REDIS_URL": valkey.url}
     done = subprocess.run(

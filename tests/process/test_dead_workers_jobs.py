@@ -90,7 +90,7 @@ def assert_done_once(connection: redis.Redis, job: Job) -> None:
 def test_nobody_else_fails_a_dead_workers_job(
     silent: int, queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """However long nobody lives that could requeue it, pages, scrapes and stock workers leave it alone."""
+    """While no graceful worker lives, pages, scrapes and stock workers do not fail a dead worker's job."""
     job = kill_at_work(start_worker, queue, retry=Retry(3))
     let_pass(connection, silent)
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_a_worker_that_starts_when_rqs_entries_expire_requeues_the_job(
 def test_a_job_that_was_taken_and_not_started_is_not_failed(
     name: str, queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """RQ's maintenance fails what it finds in the intermediate queue twice, a minute apart: not what a worker holds."""
+    """RQ's maintenance does not fail a held job in the intermediate queue."""
     job = queue.enqueue(jobs.quick, on_failure=Callback(jobs.on_failure))
     start_worker(options=["--worker-class", CLASSES + name], wait=False).wait()
     for _ in range(3):
@@ -142,7 +142,7 @@ def test_a_job_that_was_taken_and_not_started_is_not_failed(
 def test_a_job_that_rqs_clean_up_has_failed_is_requeued(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A worker of the version before was killed, and a page has failed its job: it was interrupted all the same."""
+    """A job that RQ's clean-up failed after its worker, of the previous version, was killed is requeued."""
     job = kill_at_work(start_worker, queue)
     let_the_registry_expire(connection, queue)
     everybody_looks(connection, queue)
@@ -157,7 +157,7 @@ def test_a_job_that_rqs_clean_up_has_failed_is_requeued(
 def test_without_a_worker_archive_reports_requeues_the_job(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Where the number of workers follows the queue's length, nobody would start for a job that is in no queue."""
+    """``archive_reports`` requeues a dead worker's job while no worker lives."""
     job = kill_at_work(start_worker, queue)
     out = StringIO()
     call_command("archive_reports", stdout=out)
@@ -172,7 +172,7 @@ def test_without_a_worker_archive_reports_requeues_the_job(
 def test_without_a_worker_the_silent_are_judged_at_a_second_look(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker, client: Any, admin_user: Any
 ) -> None:
-    """After an outage of Redis nobody has beaten yet, and a page must not requeue everybody's running job."""
+    """Without a worker, overdue workers are judged at a second check only."""
     job = kill_at_work(start_worker, queue)
     move_to_another_machine(connection)
     let_pass(connection, OVERDUE_SECONDS + 5)
@@ -194,7 +194,7 @@ def test_without_a_worker_the_silent_are_judged_at_a_second_look(
 def test_without_a_worker_a_job_that_must_not_be_repeated_waits_for_one(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Only its payload says so, and that is for a worker to read: it is neither requeued nor failed before."""
+    """Without a worker, a job that may have to be failed is neither requeued nor failed."""
     job = kill_at_work(start_worker, queue, worker_jobs.must_not_be_repeated, 30)
     call_command("archive_reports", stdout=StringIO())
     assert (queue.job_ids, job.get_status()) == ([], JobStatus.STARTED)
@@ -237,7 +237,7 @@ def test_without_a_worker_a_job_with_an_unreadable_counter_is_requeued(
 def test_the_entries_of_a_running_job_last_and_go_with_it(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Each of RQ's heartbeats would make them expire again; the worker's own entry still expires as ever."""
+    """RQ's entries of a running job are kept alive, and removed at its end."""
     job = queue.enqueue(jobs.until_released, "tests:release")
     worker = start_worker(options=["--worker-class", CLASSES + "Hasty"])
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
@@ -284,7 +284,7 @@ class Touches:
 def test_without_a_worker_nothing_is_unpickled(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Whoever may write to Redis could run code in the web process, or make it hang."""
+    """A process that is no worker never unpickles a job."""
     job = kill_at_work(start_worker, queue)
     payload = pickle.dumps(Touches(tmp_path / "unpickled"))
     connection.hset(job.key, mapping={"data": payload, "meta": payload, "success_callback_name": payload})

@@ -58,7 +58,7 @@ def run(directory: Path, script: str) -> tuple[int, list[str], str]:
 
 
 def test_runs_once_at_the_end(tmp_path: Path) -> None:
-    """A script would end without its hooks, or run them twice."""
+    """Exit hooks run once at the end of a script."""
     code, lines, errors = run(tmp_path, "run_at_exit()\nrun_at_exit()\nprint('end')")
     assert lines[:2] == ["end", "hook True exit None"]
     assert lines[-1] == "Exit hooks at process exit: 1 run, all ok"
@@ -67,7 +67,7 @@ def test_runs_once_at_the_end(tmp_path: Path) -> None:
 
 
 def test_async_hook_at_the_end(tmp_path: Path) -> None:
-    """An interpreter that is ending would refuse to run an event loop."""
+    """An async hook runs at the end of a script."""
     code, lines, errors = run(tmp_path, "settings.GRACEFUL_EXIT_HOOKS = [waits]\nrun_at_exit()")
     assert lines[0].startswith("Exit hook __main__.waits ok")
     assert lines[0].endswith("awaited")
@@ -76,20 +76,20 @@ def test_async_hook_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ending", "expected"), [("sys.exit(3)", 3), ("raise ValueError('of the script')", 1)])
 def test_exit_code_stays_the_scripts(ending: str, expected: int, tmp_path: Path) -> None:
-    """The hooks would hide how the script went."""
+    """The script's exit code is kept."""
     code, lines, _ = run(tmp_path, f"run_at_exit()\n{ending}")
     assert lines[0] == "hook True exit None"
     assert code == expected
 
 
 def test_not_again_where_a_worker_ran_them(tmp_path: Path) -> None:
-    """A worker started in a script would have its hooks run twice."""
+    """Hooks that a worker in the process has run do not run again."""
     code, lines, errors = run(tmp_path, "run_at_exit()\nassert runner.claim()\nprint('end')")
     assert (code, lines, errors) == (0, ["end"], "")
 
 
 def test_forked_child_does_not_run_its_parents(tmp_path: Path) -> None:
-    """A child would close what its parent still needs."""
+    """A forked child does not run its parent's hooks."""
     script = """
 run_at_exit()
 child = os.fork()
@@ -104,7 +104,7 @@ print("end", flush=True)
 
 
 def test_forked_child_that_asks_for_itself(tmp_path: Path) -> None:
-    """The workers of a server that forks after loading the application would have no exit hooks."""
+    """A forked child that calls ``run_at_exit`` runs hooks of its own."""
     script = """
 run_at_exit()
 child = os.fork()
@@ -125,7 +125,7 @@ print("end", flush=True)
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_signals(signum: signal.Signals, tmp_path: Path) -> None:
-    """A script that is told to stop would end without its hooks and its finally blocks."""
+    """With ``signals=True`` SIGTERM and SIGHUP run ``finally`` blocks and hooks, and end with 128 + signal."""
     script = """
 run_at_exit(signals=True)
 try:
@@ -144,7 +144,7 @@ finally:
 
 
 def test_second_signal_does_not_cut_the_hooks_short(tmp_path: Path) -> None:
-    """Somebody impatient would cost the hooks."""
+    """A second signal does not cut the hooks short."""
     script = """
 def slow(shutdown):
     os.kill(os.getpid(), signal.SIGTERM)
@@ -159,7 +159,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_handlers_of_others_are_left_alone(tmp_path: Path) -> None:
-    """A server's own way to stop would be lost."""
+    """Existing signal handlers are left alone."""
     script = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 run_at_exit(signals=True)
@@ -172,7 +172,7 @@ run_at_exit()
 
 
 def test_hook_that_hangs(tmp_path: Path) -> None:
-    """The process would never end."""
+    """A hook that hangs times out, and the process ends."""
     code, lines, _ = run(tmp_path, "settings.GRACEFUL_EXIT_HOOKS = [hangs, hook]\nrun_at_exit()")
     assert "hook True exit None" in lines
     assert lines[-1] == "Exit hooks at process exit: 2 run, not ok: __main__.hangs"
@@ -180,7 +180,7 @@ def test_hook_that_hangs(tmp_path: Path) -> None:
 
 
 def test_hook_that_cannot_be_interrupted(tmp_path: Path) -> None:
-    """The process would never end; no standby thread can be started here, so the watchdog has to end it."""
+    """Without a standby thread the watchdog ends a process whose hook cannot be interrupted."""
     script = """
 def blocks():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -194,7 +194,7 @@ run_at_exit()
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
-    """The process would end with a traceback, or without a word."""
+    """Invalid settings are logged in one line, and the process ends as usual."""
     code, lines, errors = run(tmp_path, "settings.GRACEFUL_TIMEOUT = -5\nrun_at_exit()")
     assert lines == [
         "Exit hooks not run, invalid settings: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5"

@@ -140,7 +140,7 @@ async def bad():
 
 @pytest.mark.parametrize("where", HANGS)
 def test_hook_that_hangs_times_out_where_it_hung(where: str, tmp_path: Path) -> None:
-    """A hook that hangs would hold up the worker's end, and nobody would know where it hung."""
+    """A hook that hangs times out, with the stack where it hung."""
     ending = run_script(tmp_path, HANGS[where], ("bad", 0.3), ("after", None))
     bad = ending.hooks["bad"]
     assert bad["outcome"] == "timed_out"
@@ -155,7 +155,7 @@ def test_hook_that_hangs_times_out_where_it_hung(where: str, tmp_path: Path) -> 
 
 
 def test_hook_that_swallows_the_timeout_gets_it_again(tmp_path: Path) -> None:
-    """A hook that catches everything once or twice would go on for ever."""
+    """A hook that swallows the timeout gets it again."""
     hooks = """
 def bad():
     for _ in range(3):
@@ -171,7 +171,7 @@ def bad():
 
 
 def test_two_hooks_that_hang_share_the_time(tmp_path: Path) -> None:
-    """A hook without a timeout of its own would starve those after it."""
+    """Two hooks that hang get equal shares of the time."""
     hooks = "def bad():\n    time.sleep(60)\ndef worse():\n    time.sleep(60)"
     ending = run_script(tmp_path, hooks, ("bad", None), ("worse", None), ("after", None), seconds=1.5)
     assert [row["outcome"] for row in ending.hooks.values()] == ["timed_out", "timed_out", "ok"]
@@ -212,7 +212,7 @@ def bad():
 
 @pytest.mark.parametrize("how", UNREACHABLE)
 def test_standby_takes_over_from_a_hook_that_cannot_be_interrupted(how: str, tmp_path: Path) -> None:
-    """A hook that no signal gets out of would keep all others from running, and the report from being written."""
+    """The standby thread runs the remaining hooks and ends the process."""
     ending = run_script(tmp_path, UNREACHABLE[how], ("bad", 0.2), ("after", None), seconds=3.0)
     assert ending.way == "taken over"
     assert ending.exit_code == 70
@@ -226,7 +226,7 @@ def test_standby_takes_over_from_a_hook_that_cannot_be_interrupted(how: str, tmp
 
 
 def test_standby_of_the_standby(tmp_path: Path) -> None:
-    """A second hook that cannot be interrupted would catch the standby thread too."""
+    """A second hook that cannot be interrupted is abandoned too, by the next standby thread."""
     hooks = """
 def bad():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -246,7 +246,7 @@ def worse():
 
 
 def test_last_hook_that_cannot_be_interrupted_ends_within_the_deadline(tmp_path: Path) -> None:
-    """The standby thread's patience would come on top of the hooks' time."""
+    """The takeover happens within the deadline of the hooks."""
     hooks = "def bad():\n    signal.signal(signal.SIGALRM, signal.SIG_IGN); time.sleep(60)"
     ending = run_script(tmp_path, hooks, ("after", None), ("bad", None), seconds=1.5)
     assert ending.way == "taken over"
@@ -255,7 +255,7 @@ def test_last_hook_that_cannot_be_interrupted_ends_within_the_deadline(tmp_path:
 
 
 def test_receiver_of_hook_finished_that_hangs_is_left_behind(tmp_path: Path) -> None:
-    """A metrics receiver that hangs would keep the remaining hooks from running."""
+    """A receiver of ``hook_finished`` that hangs does not keep the remaining hooks from running."""
     hooks = """
 def bad():
     return "fine"
@@ -282,7 +282,7 @@ RAISES = {
 
 @pytest.mark.parametrize("error", RAISES)
 def test_hook_that_raises_harms_nobody(error: str, tmp_path: Path) -> None:
-    """An error, or an exit, in one hook would be the end of all."""
+    """An error or SystemExit in one hook does not affect the others."""
     ending = run_script(tmp_path, RAISES[error], ("bad", None), ("after", None))
     bad = ending.hooks["bad"]
     assert bad["outcome"] == "failed"
@@ -332,7 +332,7 @@ def bad():
 
 @pytest.mark.parametrize("what", HARMLESS)
 def test_what_a_hook_leaves_behind_does_not_harm_the_next(what: str, tmp_path: Path) -> None:
-    """Streams closed, a child forked or SIGALRM changed would keep the next hook from running, or from ending."""
+    """Closed streams, a forked child or a changed SIGALRM do not affect the next hook."""
     hooks = HARMLESS[what] + "\ndef hangs():\n    time.sleep(60)"
     ending = run_script(tmp_path, hooks, ("bad", None), ("hangs", 0.4), ("after", None))
     assert [row["outcome"] for row in ending.hooks.values()] == ["ok", "timed_out", "ok"]
@@ -342,7 +342,7 @@ def test_what_a_hook_leaves_behind_does_not_harm_the_next(what: str, tmp_path: P
 
 
 def test_alarm_at_the_very_end_of_a_hook(tmp_path: Path) -> None:
-    """An alarm that comes just as a hook returns would come out of the runner, or end the next hook."""
+    """An alarm just as a hook returns neither leaves the runner nor ends the next hook."""
     hooks = """
 from graceful.hooks import alarm
 alarm.REPEAT_SECONDS = 0.0001
@@ -368,7 +368,7 @@ logging.disable()
     "hold", ["ctypes.PyDLL(None).sleep(60)", "[ctypes.PyDLL(None).usleep(900000) for _ in range(60)]"]
 )
 def test_watchdog_ends_a_process_whose_gil_is_held(hold: str, tmp_path: Path) -> None:
-    """C code that holds the GIL would keep every thread of Python, and so the process, from ever ending."""
+    """The watchdog ends a process in which C code holds the GIL."""
     script = tmp_path / "script.py"
     script.write_text(
         "import ctypes, sys\n"
@@ -398,7 +398,7 @@ def test_watchdog_ends_a_process_whose_gil_is_held(hold: str, tmp_path: Path) ->
 
 
 def test_watchdog_that_is_disarmed_does_nothing(tmp_path: Path) -> None:
-    """A process that comes to its end in time would be ended all the same."""
+    """A disarmed watchdog does nothing."""
     script = tmp_path / "script.py"
     script.write_text(
         "import ctypes\n"

@@ -84,7 +84,7 @@ def works_and_ends(start_worker: StartWorker, queue: Queue, name: str) -> str:
 
 @pytest.mark.usefixtures("shared_database")
 def test_a_worker_among_hostile_entries(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """It starts, does its jobs and ends cleanly; bad entries are set aside and logged once, good ones are closed."""
+    """The worker starts, runs its jobs and ends cleanly; bad entries are set aside and logged once."""
     write_hostile(connection)
     output = works_and_ends(start_worker, queue, "gone")
     assert "Traceback" not in output
@@ -103,7 +103,7 @@ def test_a_worker_among_hostile_entries(connection: redis.Redis, queue: Queue, s
 
 
 def test_a_lock_that_never_ends_gets_an_end(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A dead worker's report is not locked for ever by a key that somebody else has set."""
+    """A lock without an expiry gets one."""
     connection.hset(WORKERS_KEY, "gone", json.dumps(GONE))
     connection.sadd(MACHINE_KEY.format(machine()), "gone")
     connection.rpush("graceful:autopsy:gone", "no lock")
@@ -115,7 +115,7 @@ def test_a_lock_that_never_ends_gets_an_end(connection: redis.Redis, start_worke
 def test_a_worker_where_every_key_is_of_a_wrong_type(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """They are renamed, with an end to their life, and it works."""
+    """Keys of the wrong type are renamed with an expiry, and the worker runs."""
     keys = write_wrong_types(connection)
     output = works_and_ends(start_worker, queue, "w")
     for key in keys:
@@ -128,7 +128,7 @@ def test_a_worker_where_every_key_is_of_a_wrong_type(
 def test_keys_that_become_of_a_wrong_type_under_a_worker(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A worker that runs already goes on."""
+    """A running worker goes on when its keys become of the wrong type."""
     worker = start_worker()
     write_wrong_types(connection)
     job = queue.enqueue(jobs.quick)

@@ -44,7 +44,7 @@ def rows(shared_database: str) -> list[int]:
 def test_a_second_worker_goes_on_where_the_first_was_stopped(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int], worker_class: str
 ) -> None:
-    """A deploy would make the job start over, or lose rows of it."""
+    """The next worker continues where the stopped one interrupted the job."""
     job = queue.enqueue(jobs.over_groups, 0.005)
     for _ in range(2):
         before = len(done(connection, job))
@@ -65,7 +65,7 @@ def test_a_second_worker_goes_on_where_the_first_was_stopped(
 def test_it_gives_the_worker_back_at_once(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """Each deploy would wait for the whole grace period, which is 25 seconds here."""
+    """A resumable job ends within its item when a shutdown is requested, far below the grace period."""
     job = queue.enqueue(jobs.over_groups, 0.005)
     worker = start_worker()
     wait_until(lambda: done(connection, job), 20)
@@ -76,7 +76,7 @@ def test_it_gives_the_worker_back_at_once(
 def test_a_row_that_is_interrupted_in_its_middle_is_the_only_one_repeated(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """The cursor would be lost where an item takes longer than the time that is left."""
+    """Of a job interrupted at the soft limit only the row in progress is repeated."""
     slow = rows[30]
     job = queue.enqueue(jobs.over_groups, 0.001, slow)
     limits = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 1.0, "GRACEFUL_INTERRUPT_TIMEOUT": 1.0}
@@ -92,7 +92,7 @@ def test_a_row_that_is_interrupted_in_its_middle_is_the_only_one_repeated(
 def test_a_kill_costs_what_was_done_since_the_last_saving(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """Losing a machine would make the job start over."""
+    """After SIGKILL the next run repeats what was done since the last save, and no more."""
     job = queue.enqueue(jobs.over_groups, 0.005, None, 0.1)
     first = start_worker()
     wait_until(lambda: len(done(connection, job)) > 100, 20)
@@ -113,7 +113,7 @@ def test_a_kill_costs_what_was_done_since_the_last_saving(
 def test_more_interruptions_than_are_allowed_do_not_fail_a_job_that_gets_on(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """A job that takes longer than the time between deploys would never end, and then fail."""
+    """Interruptions before progress do not count towards the limit."""
     job = queue.enqueue(jobs.over_groups, 0.005)
     for _ in range(3):
         at = len(done(connection, job))
@@ -128,7 +128,7 @@ def test_more_interruptions_than_are_allowed_do_not_fail_a_job_that_gets_on(
 def test_a_job_that_gets_nowhere_fails_in_the_end(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """An item that hangs would be begun by every worker, for ever."""
+    """A job without progress fails after the allowed interruptions."""
     job = queue.enqueue(jobs.over_groups, 0.001, rows[20])
     settings = {
         "GRACEFUL_MAX_INTERRUPTIONS": 1,
@@ -150,7 +150,7 @@ def test_a_job_that_gets_nowhere_fails_in_the_end(
 def test_a_retry_goes_on_and_a_repetition_starts_over(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """A failure would cost all rows before it; or a job that repeats would find its cursor and do nothing."""
+    """A retry continues at the cursor; a repetition starts over."""
     failing = queue.enqueue(jobs.over_groups, 0.0, None, 5.0, rows[50], retry=Retry(1))
     assert start_worker(options=["--burst"], wait=False).wait(30) == 0
     assert done(connection, failing) == [*rows[:51], *rows[50:]]
@@ -162,7 +162,7 @@ def test_a_retry_goes_on_and_a_repetition_starts_over(
 def test_a_job_with_two_loops_does_not_repeat_the_first(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """Everything before the interrupted loop would be done again."""
+    """A finished first loop is not repeated when the second is interrupted."""
     job = queue.enqueue(jobs.two_loops, 100, 0.005)
     worker = start_worker()
     wait_until(lambda: len(done(connection, job)) > ROWS + 10, 20)
@@ -176,7 +176,7 @@ def test_a_job_with_two_loops_does_not_repeat_the_first(
 def test_a_job_that_fails_when_interrupted_is_left_its_time(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """A job with on_interrupt("fail") would fail although it could have finished."""
+    """A job with ``on_interrupt("fail")`` may finish until the soft limit."""
     job = queue.enqueue(jobs.not_twice, 0.003)
     worker = start_worker()
     wait_until(lambda: done(connection, job), 20)
@@ -188,7 +188,7 @@ def test_a_job_that_fails_when_interrupted_is_left_its_time(
 def test_a_job_that_was_deleted_does_not_come_back(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """Its cursor would make a hash again that RQ takes for a job, and that never goes."""
+    """Saving the cursor does not recreate a deleted job."""
     job = queue.enqueue(jobs.over_groups, 0.005)
     worker = start_worker()
     wait_until(lambda: len(done(connection, job)) > 20, 20)
@@ -201,7 +201,7 @@ def test_a_job_that_was_deleted_does_not_come_back(
 def test_nothing_is_lost_or_doubled_over_many_interruptions(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, rows: list[int]
 ) -> None:
-    """The books of a queue of resumable jobs would not balance."""
+    """Over many interruptions every item is done, and none twice."""
     all_jobs: list[Any] = [queue.enqueue(jobs.over_groups, 0.001) for _ in range(3)]
     interruptions = 0
     while any(job.get_status() != "finished" for job in all_jobs):

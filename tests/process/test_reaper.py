@@ -41,7 +41,7 @@ def kill_at_work(start_worker: StartWorker, queue: Queue) -> tuple[WorkerProcess
     return worker, job.id
 
 
-def succeed(start_worker: StartWorker) -> WorkerProcess:
+def reap_by(start_worker: StartWorker) -> WorkerProcess:
     """A reaper that leaves the jobs of the queue alone."""
     worker = start_worker(("low",), ["--burst"], wait=False)
     assert worker.wait() == 0, worker.output
@@ -63,15 +63,15 @@ def traces(connection: redis.Redis) -> list[str]:
     return sorted(key.decode() for key in connection.keys("graceful:*"))
 
 
-def test_one_of_several_successors_closes_the_report(
+def test_one_of_several_reapers_closes_the_report(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The job would be put back by each of them, and be there three times."""
+    """Of several reapers one closes the report and requeues the job, once."""
     killed, job_id = kill_at_work(start_worker, queue)
-    successors = [start_worker(("low",), ["--burst"], wait=False) for _ in range(3)]
-    for each in successors:
+    reapers = [start_worker(("low",), ["--burst"], wait=False) for _ in range(3)]
+    for each in reapers:
         assert each.wait() == 0, each.output
-    assert sum(each.output.count(DEAD) for each in successors) == 1
+    assert sum(each.output.count(DEAD) for each in reapers) == 1
     assert ArchivedReport.objects.filter(worker=killed.name).count() == 1
     assert queue.job_ids == [job_id]
     assert traces(connection) == []
@@ -80,7 +80,7 @@ def test_one_of_several_successors_closes_the_report(
 def test_an_overdue_worker_of_another_machine_is_dead(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A node that is lost would keep its job, and its place in the list, for ever."""
+    """A worker on another machine whose heartbeat is overdue is reaped."""
     killed, job_id = kill_at_work(start_worker, queue)
     life = edit_registration(connection, machine="elsewhere/1")
     reaper = start_worker(("low",), ["--worker-class", "tests.support.dying_workers.Hasty"])
@@ -102,13 +102,13 @@ def test_an_overdue_worker_of_another_machine_is_dead(
 def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A worker that was stopped for a minute (a laptop's lid, a debugger) would lose its job to another."""
+    """A living worker on this machine is left alone, however overdue its heartbeat."""
     job = queue.enqueue(jobs.until_released, "release")
     worker = start_worker()
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
     (life,) = connection.hkeys(WORKERS_KEY)
     connection.zadd(HEARTBEATS_KEY, {life: 1})
-    succeed(start_worker)
+    reap_by(start_worker)
     assert connection.hexists(WORKERS_KEY, life)
     connection.rpush("release", 1)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 10)
@@ -120,35 +120,35 @@ def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
 def test_a_pid_that_another_process_has_got_meanwhile(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """A dead worker would count as alive for as long as a stranger has its pid."""
+    """A dead worker whose pid was reused is reaped."""
     killed, job_id = kill_at_work(start_worker, queue)
     edit_registration(connection, pid=os.getpid())
-    succeed(start_worker)
+    reap_by(start_worker)
     assert ArchivedReport.objects.filter(worker=killed.name, outcome=Outcome.KILLED).exists()
     assert queue.job_ids == [job_id]
 
 
-def test_a_successor_that_died_over_it(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A report would stay open for ever because one reaper was killed while closing it."""
+def test_a_reaper_that_was_killed(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
+    """A report that a killed reaper left unfinished is closed by the next one."""
     killed, job_id = kill_at_work(start_worker, queue)
     (life,) = (key.decode() for key in connection.hkeys(WORKERS_KEY))
     connection.set(f"graceful:autopsy:{life}", "another")
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [], "there were two of them at it"
     connection.delete(f"graceful:autopsy:{life}")  # As it does by itself after LOCK_SECONDS.
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job_id]
     assert ArchivedReport.objects.filter(worker=killed.name).count() == 1
 
 
 def test_a_report_that_its_worker_had_sealed(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A shutdown would be told as a death, because its worker came to removing nothing any more."""
+    """A sealed report of a dead worker stays as it is, and its entries are removed."""
     killed, _ = kill_at_work(start_worker, queue)
     ((life, text),) = connection.hgetall(JOURNAL_KEY).items()
     report = report_json.load(text)
     sealed = replace(report, outcome=Outcome.INTERRUPTED, exit_code=75, ended_at=report.started_at)
     connection.hset(JOURNAL_KEY, life, report_json.dump(sealed))
-    succeed(start_worker)
+    reap_by(start_worker)
     (archived,) = ArchivedReport.objects.filter(worker=killed.name)
     assert (archived.outcome, archived.exit_code) == (Outcome.INTERRUPTED, 75)
     assert traces(connection) == []
@@ -167,7 +167,7 @@ HOSTILE = [
 
 
 def test_registrations_that_are_none(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """Anybody who can write to Redis, or a newer release, could keep all workers from starting."""
+    """Invalid registrations are set aside, and the worker starts."""
     here = MACHINE_KEY.format(machine())
     for number, text in enumerate(HOSTILE):
         connection.hset(WORKERS_KEY, f"life{number}", text)
@@ -199,7 +199,7 @@ def test_registrations_that_are_none(queue: Queue, connection: redis.Redis, star
 def test_what_is_said_of_a_dead_worker_is_nonsense(
     held: dict[str, str] | str, journal: str | None, queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """One broken entry would keep all workers of the machine from starting."""
+    """Invalid entries of a dead worker do not keep others from starting."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     process = {"machine": machine(), "pid": int(dead.stdout), "started": "1"}
     registration = {"life": "life", "worker": "dead", "queues": ["default"], "process": process, "oom_kills": None}

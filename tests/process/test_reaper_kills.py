@@ -29,10 +29,10 @@ CLASSES = "tests.support.dying_workers."
 INTERRUPT_SECONDS = 0.5
 SETTINGS = {"GRACEFUL_INTERRUPT_TIMEOUT": INTERRUPT_SECONDS, "GRACEFUL_TIMEOUT": 20.0}
 OTHER = "low"
-"""A queue that only successors listen to, so that they find the dead and leave the jobs alone."""
+"""A queue that only reapers listen to, so that they find the dead and leave the jobs alone."""
 
 
-def succeed(start_worker: StartWorker, *queues: str, **arguments: Any) -> WorkerProcess:
+def reap_by(start_worker: StartWorker, *queues: str, **arguments: Any) -> WorkerProcess:
     """A reaper that looks after the dead and ends."""
     worker = start_worker(queues or (OTHER,), ["--burst"], wait=False, **arguments)
     assert worker.wait() == 0, worker.output
@@ -79,16 +79,16 @@ def start_and_run(
 def test_a_job_that_was_taken_and_not_started_comes_back_to_the_front(
     name: str, queue_names: tuple[str, ...], queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Killed between dequeue and start, a worker would take its job with it, or the job would count as interrupted."""
+    """A job fetched and not started by a killed worker is requeued at the front, uncounted."""
     first, second = queue.enqueue(jobs.quick), queue.enqueue(jobs.quick)
     worker = start_worker(queue_names, ["--worker-class", CLASSES + name], wait=False)
     assert worker.wait() == -signal.SIGKILL
     if not name.startswith("Simple"):  # Whose supervisor may have put it back by now.
         assert queue.job_ids == [second.id], "the window was missed: the worker holds no job"
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [first.id, second.id]
     assert interruptions(first) == 0
-    succeed(start_worker, "default")
+    reap_by(start_worker, "default")
     books = balance(connection, [first.id, second.id])
     assert books.started == {first.id: 1, second.id: 1}
     assert len(books.at("finished")) == 2
@@ -98,7 +98,7 @@ def test_a_job_that_was_taken_and_not_started_comes_back_to_the_front(
 def test_a_horse_learns_that_its_worker_is_gone(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The job would go on unseen, and a reaper would start it beside itself."""
+    """The horse of a killed worker is interrupted, and its job requeued once."""
     worker, job, horse = start_and_run(start_worker, queue, jobs.napping, 30)
     second = queue.enqueue(jobs.quick)
     worker.signal(signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_a_horse_learns_that_its_worker_is_gone(
     assert int(connection.hget(jobs.RUNNING, job.id) or 0) == 0, "it was killed, and not interrupted"
     assert queue.job_ids == [job.id, second.id]
     assert interruptions(job) == 1
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job.id, second.id]
     assert interruptions(job) == 1, "it was counted twice"
     balance(connection, [job.id, second.id]).assert_balanced()
@@ -115,21 +115,21 @@ def test_a_horse_learns_that_its_worker_is_gone(
 
 
 def test_a_job_that_must_not_be_started_again(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """The horse of a worker that was killed would put it back, and it would be paid for twice."""
+    """A job whose policy is to fail is failed after its worker was killed, not requeued."""
     worker, job, horse = start_and_run(start_worker, queue, worker_jobs.must_not_be_repeated, 30)
     worker.signal(signal.SIGKILL)
     wait_until(lambda: not is_alive(horse), INTERRUPT_SECONDS + 5)
     assert worker.wait() == -signal.SIGKILL
     assert queue.job_ids == []
-    succeed(start_worker)
+    reap_by(start_worker)
     assert job.get_status(refresh=True) == "failed"
     assert traces(connection) == []
 
 
-def test_a_successor_in_the_middle_of_its_own_job(
+def test_a_reaper_in_the_middle_of_its_own_job(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """To fail a dead worker's job would take the reaper's own execution away, of which it then dies."""
+    """Failing a dead worker's job leaves the reaper's own execution alone."""
     worker, job, _ = start_and_run(start_worker, queue, worker_jobs.must_not_be_repeated, 60)
     own = queue.enqueue(jobs.napping, 5)
     reaper = start_worker(options=["--worker-class", CLASSES + "Hasty"])
@@ -141,21 +141,21 @@ def test_a_successor_in_the_middle_of_its_own_job(
     assert "Traceback" not in reaper.output
 
 
-def test_a_successor_leaves_a_job_alone_whose_horse_lives(
+def test_a_reaper_leaves_a_job_alone_whose_horse_lives(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The job would run twice at once; and a horse that swallows every interruption would live for ever."""
+    """A job whose horse is alive is not requeued; a horse that swallows interruptions is killed."""
     settings = {**SETTINGS, "GRACEFUL_INTERRUPT_TIMEOUT": 4.0}
     job = queue.enqueue(jobs.stubborn, 60)
     worker = start_worker(settings=settings)
     horse = int(wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10) or 0)
     worker.signal(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     assert is_alive(horse), "the machine was too slow for this test"
     assert queue.job_ids == []
     wait_until(lambda: not is_alive(horse), 4.0 + 5)
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job.id]
     assert interruptions(job) == 1
     assert connection.scard(jobs.OVERLAPPED) == 0
@@ -163,19 +163,19 @@ def test_a_successor_leaves_a_job_alone_whose_horse_lives(
 
 
 def test_worker_and_horse_killed_together(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A node that is lost, or the kernel's memory killer on the whole group, would take the job with it."""
+    """If worker and horse are killed together, the job is requeued and the report closed."""
     worker, job, _ = start_and_run(start_worker, queue, jobs.sleeping, 30)
     second = queue.enqueue(jobs.quick)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     assert queue.job_ids == [job.id, second.id]
     assert interruptions(job) == 1
     assert traces(connection) == []
 
 
 def test_the_killed_workers_job_fails_at_last(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A job that takes its worker with it each time would kill one worker after the other."""
+    """A job whose workers are killed each time fails after the allowed interruptions."""
     job = queue.enqueue(jobs.sleeping, 30)
     settings = {**SETTINGS, "GRACEFUL_MAX_INTERRUPTIONS": 1}
     for _ in range(2):
@@ -184,7 +184,7 @@ def test_the_killed_workers_job_fails_at_last(queue: Queue, connection: redis.Re
         wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
         worker.signal_session(signal.SIGKILL)
         worker.wait()
-        succeed(start_worker, settings=settings)
+        reap_by(start_worker, settings=settings)
     assert job.get_status(refresh=True) == "failed"
     assert balance(connection, [job.id]).places == {job.id: ("failed:default",)}
 
@@ -192,7 +192,7 @@ def test_the_killed_workers_job_fails_at_last(queue: Queue, connection: redis.Re
 def test_the_name_of_a_killed_worker_is_free_at_once(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker, admin_client: Client
 ) -> None:
-    """A StatefulSet's worker would not start for seven minutes, and the pages would list a ghost all that time."""
+    """A worker with the name of a killed one starts at once, and RQ lists one worker."""
     killed = start_worker(name="the-worker")
     killed.signal(signal.SIGKILL)
     killed.wait()
@@ -201,7 +201,7 @@ def test_the_name_of_a_killed_worker_is_free_at_once(
     wait_until(lambda: [worker.pid for worker in Worker.all(connection=connection)] == [again.pid], 15, again.__repr__)
     again.signal(signal.SIGKILL)
     again.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     assert Worker.all(connection=connection) == []
     page = admin_client.get("/django-rq/workers/0/").content.decode()
     assert "the-worker" not in page
@@ -209,13 +209,13 @@ def test_the_name_of_a_killed_worker_is_free_at_once(
 
 
 def test_killed_while_draining(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """Nobody could tell that a deploy's SIGKILL came while a job was being waited for, nor for which job."""
+    """The report of a worker killed while draining names the phase and the job."""
     worker, job, _ = start_and_run(start_worker, queue, jobs.napping, 30)
     worker.signal(signal.SIGTERM)
     wait_until(lambda: journal(connection).phase is Phase.DRAINING, 5)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
-    reaper = succeed(start_worker)
+    reaper = reap_by(start_worker)
     found = report()
     assert (found.worker, found.reason, found.outcome, found.exit_code) == (
         worker.name,
@@ -233,7 +233,7 @@ def test_killed_while_draining(queue: Queue, connection: redis.Redis, start_work
 
 
 def test_killed_in_a_hook(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """Nobody could tell which hook took the time that the platform did not give."""
+    """The report of a worker killed in a hook names the hook."""
     worker = start_worker(
         settings={"GRACEFUL_EXIT_HOOKS": ["tests.support.worker_hooks.horse_note", CLASSES + "endless"]},
         environment={"TEST_NOTES": "/dev/null"},
@@ -242,7 +242,7 @@ def test_killed_in_a_hook(queue: Queue, connection: redis.Redis, start_worker: S
     wait_until(lambda: "endless" in journal(connection).notes, 5)
     worker.signal(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     found = report()
     assert found.phase is Phase.HOOKS
     assert f"running the exit hook {CLASSES}endless" in found.notes
@@ -251,11 +251,11 @@ def test_killed_in_a_hook(queue: Queue, connection: redis.Redis, start_worker: S
 
 
 def test_killed_while_idle_or_busy(queue: Queue, start_worker: StartWorker) -> None:
-    """A worker that nobody had asked to stop would vanish without a word."""
+    """A worker killed without a request to stop gets a report too."""
     worker, job, _ = start_and_run(start_worker, queue, jobs.sleeping, 30)
     worker.signal_session(signal.SIGKILL)
     worker.wait()
-    succeed(start_worker)
+    reap_by(start_worker)
     found = report()
     assert found.requested_at is None
     assert found.phase is Phase.RUNNING
@@ -263,12 +263,12 @@ def test_killed_while_idle_or_busy(queue: Queue, start_worker: StartWorker) -> N
 
 
 def test_killed_when_the_report_was_sealed(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A clean shutdown would be told as a death, or twice."""
+    """A worker killed after its report was sealed keeps that report."""
     worker = start_worker(options=["--worker-class", CLASSES + "KilledSealed"])
     worker.signal(signal.SIGTERM)
     assert worker.wait() == -signal.SIGKILL
     assert journal(connection).sealed
-    succeed(start_worker)
+    reap_by(start_worker)
     (found,) = ArchivedReport.objects.filter(worker=worker.name)
     assert (found.outcome, found.reason, found.exit_code) == (Outcome.CLEAN, Reason.SIGNAL, 0)
     assert traces(connection) == []
@@ -277,7 +277,7 @@ def test_killed_when_the_report_was_sealed(connection: redis.Redis, queue: Queue
 def test_a_namesake_of_a_living_worker_leaves_it_its_name(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """The living worker would vanish from every list, because another of its name could not start."""
+    """A second worker of a living worker's name fails to start and leaves the first one registered."""
     living = start_worker(name="the-worker")
     namesake = start_worker(name="the-worker", wait=False)
     assert namesake.wait() == 70, namesake.output

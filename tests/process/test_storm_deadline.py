@@ -99,7 +99,7 @@ def enqueue(queue: Queue, shuffled: random.Random, number: int) -> list[Job]:
 def test_an_interrupted_job_loses_nothing_but_time(
     worker_class: str, connection: redis.Redis, forkserver: ForkServer, queue: Queue, seed: int
 ) -> None:
-    """A deploy would fail jobs, use up their retries, run them twice at once, or be killed with its worker."""
+    """Interrupted jobs are requeued within the budget; none fails, is lost, or runs twice at once."""
     shuffled = random.Random(seed)
     jobs: list[Job] = []
     overruns: list[float] = []

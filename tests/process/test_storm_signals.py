@@ -118,7 +118,7 @@ class Storm:
         books = balance(self.connection, self.job_ids, self.names)
         books.assert_balanced()
         assert len(books.at("finished")) == len(self.job_ids), books.summary()
-        # A job in hand has time enough here: none has to be begun again.
+        # A job in flight has time enough here: none has to be started again.
         assert set(books.started.values()) == {1}, books.run_twice
 
 
@@ -148,7 +148,7 @@ def test_no_job_is_lost_or_run_twice(
     forkserver: ForkServer,
     seed: int,
 ) -> None:
-    """A deploy would lose jobs, leave them stuck, or run them twice."""
+    """Signals at random instants lose no job, leave none stuck, and run none twice at once."""
     storm = Storm(connection, forkserver, seed, queue_names)
     storm.rage(signum, target, options)
     storm.settle()
@@ -157,7 +157,7 @@ def test_no_job_is_lost_or_run_twice(
 def test_no_job_is_lost_or_run_twice_by_workers_side_by_side(
     connection: redis.Redis, forkserver: ForkServer, seed: int
 ) -> None:
-    """A job that goes back to its queue could be in another worker's hands already."""
+    """The same holds for workers that share a queue."""
     storm = Storm(connection, forkserver, seed, THREE)
     for number in range(max(1, SHUTDOWNS // 4)):
         storm.top_up()

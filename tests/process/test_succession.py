@@ -52,7 +52,7 @@ def last_word(connection: redis.Redis, worker: WorkerProcess) -> tuple[ShutdownR
 def test_a_job_that_had_finished_is_finished(
     stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
-    """A horse exit hook that hangs would make a stored result look like a killed job."""
+    """A finished job whose horse exit hook hangs is reported as finished."""
     job = queue.enqueue(jobs.napping, 0.3)
     hook = {"call": "tests.support.worker_hooks.swallows_everything", "timeout": 20}
     worker = stopped(job.id, GRACEFUL_HORSE_EXIT_HOOKS=[hook])
@@ -66,7 +66,7 @@ def test_a_job_that_had_finished_is_finished(
 def test_a_job_that_was_interrupted_is_not_given_up_over_its_horse_exit_hook(
     stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
-    """The alarm of the hook comes at the hard limit: the job would be told as killed, and its stack be gone."""
+    """A job interrupted before its horse exit hook hung is reported as interrupted, with its stack."""
     job = queue.enqueue(worker_jobs.idles, 60)
     hook = {"call": "tests.support.worker_hooks.tidies_up", "timeout": 20}
     worker = stopped(job.id, GRACEFUL_HORSE_EXIT_HOOKS=[hook])
@@ -80,7 +80,7 @@ def test_a_job_that_was_interrupted_is_not_given_up_over_its_horse_exit_hook(
 def test_a_job_that_somebody_ended_meanwhile(
     how: str, outcome: JobOutcome, stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
-    """The report would say that it went back to its queue."""
+    """A job that a user ended meanwhile is reported with that end."""
     job = queue.enqueue(jobs.stubborn, 60)
     worker = stopped(job.id)
     getattr(job, how)()
@@ -94,7 +94,7 @@ def test_a_job_that_somebody_ended_meanwhile(
 def test_a_failure_callback_that_sleeps(
     stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
-    """The supervisor would run out of time over it, and the job would stay started, its callback called twice."""
+    """A failure callback that sleeps is killed; the job fails, and the callback runs once."""
     job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_and_sleeps))
     worker = stopped(job.id, GRACEFUL_MAX_INTERRUPTIONS=0)
     assert worker.wait(10) == os.EX_TEMPFAIL, worker.output
@@ -123,7 +123,7 @@ def test_a_failure_callback_that_holds_the_gil(
 def test_a_worker_of_the_same_name_stays_registered(
     stopped: Callable[..., WorkerProcess], start_worker: StartWorker, connection: redis.Redis, queue: Queue
 ) -> None:
-    """A deploy that keeps the names would leave the new worker unlisted, as the old one's supervisor ends it."""
+    """The old worker's supervisor leaves a new worker of the same name registered."""
     job = queue.enqueue(jobs.stubborn, 60, on_failure=Callback(worker_jobs.failed_slowly))
     first = stopped(job.id, name="same", GRACEFUL_MAX_INTERRUPTIONS=0)
     first.wait(10)
@@ -136,7 +136,7 @@ def test_a_worker_of_the_same_name_stays_registered(
 
 
 def test_a_child_of_the_job(stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue) -> None:
-    """``multiprocessing`` waits for it at exit: past the grace period, and with another exit code than the report's."""
+    """A child process of the job does not delay the exit or change the exit code."""
     job = queue.enqueue(worker_jobs.stubborn_with_a_child, 60)
     hook = "tests.support.worker_hooks.naps"
     settings = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_EXIT_HOOKS": [hook]}
@@ -162,7 +162,7 @@ def test_a_child_of_the_job(stopped: Callable[..., WorkerProcess], connection: r
 def test_redis_that_froze_before_the_signal(
     job: Callable[[float], None], outcome: Outcome, exit_code: int, start_worker: StartWorker, own_valkey: Server
 ) -> None:
-    """Where the attendant stands in a beat that nobody answers, the job is not interrupted, and no hook runs."""
+    """If Redis hangs during a heartbeat, the job is still interrupted and hooks run in time."""
     connection = own_valkey.client()
     enqueued = get_queue("default").enqueue(job, 60)
     settings = {

@@ -29,7 +29,7 @@ NAPPING = {
 def test_job_that_holds_the_gil_goes_back(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis, shared_database: str
 ) -> None:
-    """Without the supervisor the worker would never hear of SIGTERM, and the platform's SIGKILL would hit its job."""
+    """If a job holds the GIL at SIGTERM, the supervisor ends the worker in time and requeues the job."""
     # sum() over a range is one call in C that looks at no signal and never lets go of the GIL.
     job = queue.enqueue("builtins.sum", range(10**13))
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=SHORT)
@@ -45,8 +45,8 @@ def test_job_that_holds_the_gil_goes_back(
     wait_until(lambda: not connection.exists("graceful:workers", "graceful:holders"), 10)
 
 
-def test_companion_goes_with_its_worker(start_worker: StartWorker, queue: Queue) -> None:
-    """A supervisor that stayed would be a process that nobody ends; the fixture fails on it."""
+def test_supervisor_ends_with_its_worker(start_worker: StartWorker, queue: Queue) -> None:
+    """The supervisor ends with its worker."""
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"])
     assert len(worker.children()) == 1
     worker.signal(signal.SIGTERM)
@@ -55,7 +55,7 @@ def test_companion_goes_with_its_worker(start_worker: StartWorker, queue: Queue)
 
 
 def test_job_that_ignores_its_children(start_worker: StartWorker, queue: Queue) -> None:
-    """A supervisor that the kernel has forgotten already would turn a clean end into exit code 1."""
+    """A job that ignores SIGCHLD does not change the exit code."""
     job = queue.enqueue(worker_jobs.ignores_its_children)
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker", "--burst"], wait=False)
     assert worker.wait() == 0, worker.output
@@ -65,7 +65,7 @@ def test_job_that_ignores_its_children(start_worker: StartWorker, queue: Queue) 
 def test_job_that_does_not_end_is_not_given_back_while_it_runs(
     start_worker: StartWorker, queue: Queue, connection: redis.Redis
 ) -> None:
-    """Another worker would start the job while the first one still spins in it, up to the end of the exit hooks."""
+    """A job is requeued only after its process has ended."""
     job = queue.enqueue(jobs.stubborn, 60)
     worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=NAPPING)
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10, lambda: worker.output)
@@ -82,7 +82,7 @@ def test_job_that_does_not_end_is_not_given_back_while_it_runs(
 def test_report_says_what_became_of_a_job_that_did_not_end(
     most: int, outcome: JobOutcome, start_worker: StartWorker, queue: Queue, connection: redis.Redis
 ) -> None:
-    """What the worker writes before it goes would stay a guess: the job's fate comes after it."""
+    """The report has the final outcome of a job that outlived its worker's hooks."""
     job = queue.enqueue(jobs.stubborn, 60)
     worker = start_worker(
         options=["--worker-class", "rq.SimpleWorker"], settings=SHORT | {"GRACEFUL_MAX_INTERRUPTIONS": most}

@@ -19,7 +19,7 @@ from tests.support.waiting import NeverHappened, wait_until
 def test_a_stock_worker_is_started_runs_a_job_and_is_stopped(
     queue: Queue, connection: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Without it a failing process test could be the fault of its tools."""
+    """The test tools start a stock worker, run a job and stop it."""
     worker = start_worker(command="rqworker")
     job = queue.enqueue(jobs.quick, 7)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 10)
@@ -35,7 +35,7 @@ def test_a_stock_worker_is_started_runs_a_job_and_is_stopped(
 def test_the_worker_writes_to_the_database_of_the_test(
     shared_database: str, queue: Queue, start_worker: StartWorker, django_user_model: type
 ) -> None:
-    """A test that reads reports from the database would read those of nobody."""
+    """Worker processes use the database of the test."""
     worker = start_worker(command="rqworker", options=["--burst"], wait=False)
     queue.enqueue(jobs.write_model, "ada")
     wait_until(lambda: django_user_model.objects.filter(username="ada").exists(), 15, lambda: worker.output)
@@ -43,7 +43,7 @@ def test_the_worker_writes_to_the_database_of_the_test(
 
 
 def test_processes_left_behind_are_found_and_ended(queue: Queue, start_worker: StartWorker) -> None:
-    """A horse that outlives its worker would go unseen, and would run into the next test."""
+    """Processes left behind are found and killed."""
     worker = start_worker(command="rqworker")
     job = queue.enqueue(jobs.sleeping, 60)
     wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id), 10)
@@ -57,7 +57,7 @@ def test_processes_left_behind_are_found_and_ended(queue: Queue, start_worker: S
 
 
 def test_a_job_in_nobodys_hands_is_found(queue: Queue, connection: redis.Redis) -> None:
-    """The test of the main promise would pass whatever happens."""
+    """The accounting finds a job that is in no queue and no registry."""
     popped, moved, kept = (queue.enqueue(jobs.quick) for _ in range(3))
     connection.lrem(queue.key, 1, popped.id)
     connection.lrem(queue.key, 1, moved.id)
@@ -69,7 +69,7 @@ def test_a_job_in_nobodys_hands_is_found(queue: Queue, connection: redis.Redis) 
 
 
 def test_a_server_is_paused_killed_and_started_again(own_valkey: Server) -> None:
-    """Tests of lost connections would test a server that is there."""
+    """The test server can be paused, killed and restarted."""
     client = own_valkey.client(socket_timeout=0.2, retry=None)
     client.set("a", 1)
     own_valkey.pause()
@@ -87,6 +87,6 @@ def test_a_server_is_paused_killed_and_started_again(own_valkey: Server) -> None
 
 
 def test_waiting_ends_with_an_error_that_says_for_what() -> None:
-    """A test would hang, or would fail and not say why."""
+    """A wait that times out says what it waited for."""
     with pytest.raises(NeverHappened, match=r"0\.02 s: the moon .*last: 0"):
         wait_until(lambda: 0, 0.02, "the moon")

@@ -47,7 +47,7 @@ def test_each_class_runs_jobs_and_interrupts_them(
     start_worker: StartWorker,
     tmp_path: Path,
 ) -> None:
-    """A project with a worker class of its own would have no graceful end, or no jobs done."""
+    """Every supported worker class runs jobs and interrupts them at a shutdown."""
     path = tmp_path / "notes"
     worker = start_worker(
         options=("--worker-class", worker_class), settings=SETTINGS, environment={"TEST_NOTES": str(path)}
@@ -78,7 +78,7 @@ def test_each_class_runs_jobs_and_interrupts_them(
 
 
 def test_the_class_of_the_settings(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """``RQ["WORKER_CLASS"]`` would be ignored, or would lose its graceful end."""
+    """``RQ["WORKER_CLASS"]`` is used and made graceful."""
     settings = {"RQ": {"WORKER_CLASS": "rq.SimpleWorker"}}
     job = queue.enqueue(jobs.pid)
     worker = start_worker(options=["--burst"], settings=settings, wait=False)
@@ -99,7 +99,7 @@ def test_the_class_of_the_settings(connection: redis.Redis, queue: Queue, start_
 def test_a_class_that_cannot_be_graceful(
     worker_class: str, message: str, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A worker would run without its graceful end, or would end with a traceback that explains nothing."""
+    """A class that cannot be made graceful is refused with a reason, exit code 78."""
     job = queue.enqueue(jobs.quick)
     worker = start_worker(options=["--burst", "--worker-class", worker_class], wait=False)
     assert worker.wait() == os.EX_CONFIG, worker.output
@@ -124,7 +124,7 @@ def test_a_class_that_cannot_be_graceful(
 def test_options_that_are_wrong(
     options: list[str], exit_code: int, message: str, start_worker: StartWorker, queue: Queue
 ) -> None:
-    """Nobody could tell which of the options it was, or a worker would start that does not do what was meant."""
+    """Invalid options are refused by name."""
     worker = start_worker(options=["--burst", *options], wait=False)
     assert worker.wait() == exit_code, worker.output
     assert message in worker.output

@@ -100,7 +100,7 @@ def few_connections(stack: ExitStack, directory: Path) -> tuple[Server, dict[str
 
 @pytest.mark.parametrize("setup", [plain, password, unix_socket, tls, limited_user, sentinel, few_connections])
 def test_a_worker_over_every_kind_of_connection(setup: Setup, start_worker: StartWorker, tmp_path: Path) -> None:
-    """A worker whose connection is a special one would wait, or shut down, over a connection that does not work."""
+    """A worker runs and shuts down over every kind of connection."""
     with ExitStack() as stack:
         server, config = setup(stack, tmp_path)
         client = stack.enter_context(redis.Redis.from_url(server.url.replace("/0", f"/{config.get('DB', 0)}")))
@@ -149,7 +149,7 @@ def went_on(worker: WorkerProcess, queue: Queue, before: int) -> bool:
 def test_a_worker_whose_connections_are_cut(
     proxy: Proxy, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A load balancer that cuts connections would lose the jobs that are on their way through it."""
+    """Connections cut at random lose no job."""
     settings = {"RQ_QUEUES": {"default": {"URL": f"redis://127.0.0.1:{proxy.port}/0", "DEFAULT_TIMEOUT": 60}}}
     ids = [queue.enqueue(jobs.quick).id for _ in range(60)]
     worker = start_worker(settings=settings)
@@ -173,7 +173,7 @@ def test_a_worker_whose_connections_are_cut(
 
 
 def test_order_of_queues(connection: redis.Redis, queues: dict[str, Queue], start_worker: StartWorker) -> None:
-    """Urgent jobs would wait behind others."""
+    """Queues are served in the order given."""
     order = []
     for name in ("low", "default", "high"):
         order += [(name, queues[name].enqueue(jobs.quick).id) for _ in range(3)]
@@ -203,7 +203,7 @@ def test_order_of_queues(connection: redis.Redis, queues: dict[str, Queue], star
 def test_a_job_is_picked_up_at_once(
     connection: redis.Redis, queues: dict[str, Queue], start_worker: StartWorker
 ) -> None:
-    """A job would wait for the next look at its queue, which RQ does not let it do."""
+    """An idle worker picks up a job at once."""
     worker = start_worker(("high", "default", "low"), ["--worker-class", "rq.SimpleWorker"])
     seconds = []
     for number in range(15):
@@ -218,7 +218,7 @@ def test_a_job_is_picked_up_at_once(
 
 
 def test_more_queues_than_are_watched(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A worker on many queues would not see the last of them."""
+    """A worker serves any number of queues."""
     names = [f"many-{number}" for number in range(20)]
     url = f"redis://127.0.0.1:{connection.connection_pool.connection_kwargs['port']}/0"
     settings = {"RQ_QUEUES": {name: {"URL": url, "DEFAULT_TIMEOUT": 60} for name in (*names, "default")}}
@@ -231,7 +231,7 @@ def test_more_queues_than_are_watched(connection: redis.Redis, start_worker: Sta
 
 
 def test_many_idle_workers(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A job would be taken by several of them, or by none; and they would keep each other busy."""
+    """Of many idle workers one takes the job, and the others stay idle."""
     workers = [start_worker(wait=False) for _ in range(6)]
     for worker in workers:
         worker.wait_started()

@@ -59,7 +59,7 @@ def interruptions(connection: redis.Redis, key: str | bytes) -> int:
 def test_an_interrupted_job_is_back_at_the_front_and_counts(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A deploy would fail the job, use up its retries, or send it to the end of a long queue."""
+    """An interrupted job is requeued at the front and counted; it uses up no retry."""
     failure = Callback(jobs.on_failure)
     job = queue.enqueue(worker_jobs.cleans_up, 60, retry=Retry(max=2), on_failure=failure, meta={"mine": 1})
     behind = [queue.enqueue(jobs.quick, number) for number in range(3)]
@@ -96,7 +96,7 @@ def test_an_interrupted_job_is_back_at_the_front_and_counts(
 def test_too_many_interruptions(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that never gets done within a deploy's interval would be begun again for ever."""
+    """A job that is interrupted too often fails."""
     job = queue.enqueue(jobs.napping, 60, on_failure=Callback(jobs.on_failure), retry=Retry(max=3))
     for number in (1, 2):
         worker, _ = stop_in(job.id, connection, start_worker, worker_class, GRACEFUL_MAX_INTERRUPTIONS=1)
@@ -117,7 +117,7 @@ def test_too_many_interruptions(
 def test_jobs_that_are_to_fail_when_they_are_interrupted(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that must not be started twice would be; or one that the project wants back would fail."""
+    """The policy of setting, decorator and meta decides whether an interrupted job fails."""
     failure = Callback(jobs.on_failure)
 
     def stop(function: Any, *, setting: str, **options: Any) -> tuple[Any, Any]:
@@ -171,7 +171,7 @@ def test_a_task_that_is_to_fail_when_it_is_interrupted(
 def test_a_hang_in_c_code_is_killed_with_its_stack(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that does not come back to Python would hold the worker until the platform kills both."""
+    """A job that hangs in C code is killed at the hard limit, with its stack in the report."""
     job = queue.enqueue(worker_jobs.hangs_with_the_gil)
     worker, _ = stop_in(job.id, connection, start_worker, worker_class)
     if worker_class == "rq.SimpleWorker":
@@ -189,7 +189,7 @@ def test_a_hang_in_c_code_is_killed_with_its_stack(
 def test_a_job_that_swallows_everything_is_killed(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A bare ``except:`` in a loop would hold the worker until the platform kills both."""
+    """A job that swallows every exception is killed at the hard limit."""
     job = queue.enqueue(jobs.stubborn, 60)
     worker, _ = stop_in(job.id, connection, start_worker, worker_class)
     assert worker.exit_code == os.EX_TEMPFAIL, worker.output
@@ -212,7 +212,7 @@ def test_a_job_that_swallows_everything_is_killed(
 def test_callbacks_and_results_are_not_interrupted(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that has done its work would do it again, since its callback was torn."""
+    """Callbacks and the storing of results are not interrupted."""
     job = queue.enqueue(jobs.quick, 7, on_success=Callback(worker_jobs.slow_success))
     worker, _ = stop_in(job.id, connection, start_worker, worker_class)
     assert worker.exit_code == 0, worker.output
@@ -227,7 +227,7 @@ def test_callbacks_and_results_are_not_interrupted(
 def test_a_job_that_listens_ends_by_itself(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that wants to come to a good end would not hear of the shutdown, nor how long it has."""
+    """A job that checks ``shutdown_requested`` and ``time_left`` can end by itself."""
     job = queue.enqueue(worker_jobs.ends_at_a_shutdown)
     worker, _ = stop_in(job.id, connection, start_worker, worker_class, GRACEFUL_TIMEOUT=10.0)
     assert worker.exit_code == 0, worker.output
@@ -240,7 +240,7 @@ def test_a_job_that_listens_ends_by_itself(
 def test_an_uninterruptible_block_is_held_to_its_end(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A payment would be made and not be booked."""
+    """An ``uninterruptible`` block runs to its end."""
     job = queue.enqueue(worker_jobs.pays)
     worker, _ = stop_in(job.id, connection, start_worker, worker_class)
     assert worker.exit_code == os.EX_TEMPFAIL, worker.output
@@ -254,7 +254,7 @@ def test_an_uninterruptible_block_is_held_to_its_end(
 def test_a_horse_that_is_still_starting(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """An interruption that comes before the job's first line would be lost, or would lose the job."""
+    """A job whose horse is still starting at the soft limit is requeued within the budget."""
     settings = {"GRACEFUL_TIMEOUT": 1.5, "GRACEFUL_HOOKS_TIMEOUT": 1.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
     job = queue.enqueue(jobs.napping, 60)
     worker = start_worker(options=["--worker-class", worker_class], settings=settings, wait=False)
@@ -270,7 +270,7 @@ def test_a_horse_that_is_still_starting(
 
 
 def test_the_horse_dies_while_it_is_told(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A job whose horse the kernel killed during a deploy would count as interrupted, and be started again."""
+    """A horse killed by something else at the soft limit counts as a failure, not as an interruption."""
     job = queue.enqueue(jobs.sleeping, 60)
     worker = start_worker(settings=SETTINGS | {"GRACEFUL_TIMEOUT": 20.0}, wait=False)
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 20)

@@ -43,7 +43,7 @@ def called(connection: redis.Redis) -> list[str]:
 def test_results_callbacks_retries_and_dependents(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A project that changes its worker would get other results, retries or callbacks than before."""
+    """Results, callbacks, retries and dependents are those of a stock worker."""
     success, failure = Callback(jobs.on_success), Callback(jobs.on_failure)
     good = queue.enqueue(jobs.quick, {"a": [1, 2]}, on_success=success, on_failure=failure)
     dependent = queue.enqueue(jobs.quick, "after", depends_on=good)
@@ -87,7 +87,7 @@ def test_results_callbacks_retries_and_dependents(
 def test_results_callbacks_and_dependents_of_spawned_horses(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A horse that is started anew would not know what a forked one knows."""
+    """They are the same with spawned horses."""
     good = queue.enqueue(jobs.quick, [1], on_success=Callback(jobs.on_success))
     dependent = queue.enqueue(jobs.quick, "after", depends_on=good, result_ttl=0)
     bad = queue.enqueue(jobs.failing, "oh no", on_failure=Callback(jobs.on_failure))
@@ -104,7 +104,7 @@ def test_results_callbacks_and_dependents_of_spawned_horses(
 def test_retries_with_an_interval_and_repeated_jobs(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """Scheduled retries and repeats would not come, or would come at once."""
+    """Scheduled retries and repeats run when they are due."""
     from rq import Repeat
 
     worker = start_worker(options=["--with-scheduler"])
@@ -121,7 +121,7 @@ def test_retries_with_an_interval_and_repeated_jobs(
 
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.worker.SpawnWorker"])
 def test_stop_job(worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """RQ's stop-job command would not stop the job, or its stopped callback would not run."""
+    """RQ's stop-job command stops the job and runs its stopped callback."""
     worker = start_worker(options=["--worker-class", worker_class])
     stopped = queue.enqueue(jobs.sleeping, 60, on_stopped=Callback(jobs.on_stopped), retry=Retry(max=2))
     wait_until(lambda: connection.hget(jobs.STARTED, stopped.id), 10, lambda: worker.output)
@@ -144,7 +144,7 @@ def test_stop_job(worker_class: str, connection: redis.Redis, queue: Queue, star
 def test_jobs_that_are_deleted_or_canceled_in_the_queue(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job id without a job would stop the queue, or the worker."""
+    """Deleted and canceled jobs in the queue are skipped."""
     before, deleted, canceled, vanished, after = (queue.enqueue(jobs.quick, number) for number in range(5))
     deleted.delete()
     canceled.cancel()
@@ -161,7 +161,7 @@ def test_jobs_that_are_deleted_or_canceled_in_the_queue(
 def test_a_horse_that_dies_is_a_failure(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that the kernel killed, or that calls ``os._exit(0)``, would be put back, again and again."""
+    """A job whose horse dies fails and is not requeued."""
     killed, exited = queue.enqueue(jobs.killing_itself), queue.enqueue(jobs.exiting, 3)
     silent, again = queue.enqueue(jobs.exiting, 0), queue.enqueue(os._exit, 0, retry=Retry(max=1))
     after = queue.enqueue(jobs.quick)
@@ -183,7 +183,7 @@ def test_a_horse_that_dies_is_a_failure(
 def test_no_database_connection_is_inherited(
     worker_class: str, shared_database: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """Worker and horse would talk over one connection, and each would read the other's rows."""
+    """Horses do not inherit database connections."""
     first, second = queue.enqueue(worker_jobs.database_connections), queue.enqueue(worker_jobs.database_connections)
     worker = start_worker(options=["--burst", "--worker-class", worker_class], wait=False)
     assert worker.wait(30) == 0, worker.output
@@ -195,7 +195,7 @@ def test_no_database_connection_is_inherited(
 def test_exit_hooks_are_the_workers_alone(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Children of a job would close what is the worker's, and each would send its statistics."""
+    """Child processes of a job do not run the worker's exit hooks."""
     path = tmp_path / "notes"
     settings = {
         "GRACEFUL_EXIT_HOOKS": ["tests.support.worker_hooks.exit_note"],

@@ -84,7 +84,7 @@ def away(own_valkey: Server, start_worker: StartWorker, tmp_path: Path) -> Away:
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
 def test_away_while_idle(how: str, away: Away) -> None:
-    """A worker would not end, or not run its hooks, since it cannot say goodbye to Redis."""
+    """An idle worker ends and runs its hooks while Redis is unreachable."""
     worker = away.start()
     getattr(away.server, how)()
     began = time.monotonic()
@@ -97,7 +97,7 @@ def test_away_while_idle(how: str, away: Away) -> None:
 @pytest.mark.parametrize("how", ["kill", "pause"])
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 def test_away_in_the_middle_of_a_job(how: str, worker_class: str, away: Away) -> None:
-    """A worker would hang in Redis after its job, and be killed with hooks and report undone."""
+    """A worker whose Redis is lost during a job ends within the budget, with hooks and report."""
     worker = away.start("--worker-class", worker_class)
     job = away.running(worker_jobs.idles, 60)
     getattr(away.server, how)()
@@ -110,7 +110,7 @@ def test_away_in_the_middle_of_a_job(how: str, worker_class: str, away: Away) ->
 
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 def test_paused_while_the_job_ends(worker_class: str, away: Away) -> None:
-    """A worker or horse that stores a result when Redis stops answering would wait for minutes."""
+    """A worker or horse that stores a result in a hung Redis ends within the budget."""
     worker = away.start("--worker-class", worker_class)
     away.running(worker_jobs.idles, 0.7)
     away.server.pause()
@@ -122,7 +122,7 @@ def test_paused_while_the_job_ends(worker_class: str, away: Away) -> None:
 
 
 def test_paused_under_a_worker_that_waits_for_its_answer(away: Away) -> None:
-    """A worker that waits for an answer when the signal comes would not hear the signal."""
+    """A signal during a blocked Redis call is handled at once."""
     worker = away.start()
     job = away.running(jobs.until_released, "go")
     away.queue.connection.rpush("go", 1)
@@ -136,7 +136,7 @@ def test_paused_under_a_worker_that_waits_for_its_answer(away: Away) -> None:
 
 
 def test_back_within_the_budget(away: Away) -> None:
-    """A Redis that fails over during a deploy would leave the interrupted job in nobody's hands."""
+    """If Redis comes back within the budget, the interrupted job is requeued."""
     worker = away.start(GRACEFUL_TIMEOUT=8.0, GRACEFUL_HOOKS_TIMEOUT=6.0)
     job = away.running(worker_jobs.idles, 60)
     away.server.pause()
@@ -156,8 +156,8 @@ def test_back_within_the_budget(away: Away) -> None:
     assert balance(away.queue.connection, [job.id]).places == {job.id: ("queue:default",)}
 
 
-def test_back_for_the_successor(away: Away) -> None:
-    """What a worker held that ended without Redis would stay started until RQ fails it, minutes later."""
+def test_back_for_the_reaper(away: Away) -> None:
+    """A job held by a worker that ended without Redis is requeued by a reaper."""
     worker = away.start()
     job = away.running(worker_jobs.idles, 60)
     away.server.pause()
@@ -180,7 +180,7 @@ def test_back_for_the_successor(away: Away) -> None:
 
 
 def test_a_server_that_does_not_answer_at_the_start(away: Away, start_worker: StartWorker) -> None:
-    """A worker that is started against a hanging Redis could only be ended by SIGKILL."""
+    """A worker that starts against a hung Redis ends at SIGTERM."""
     away.server.pause()
     worker = start_worker(settings=SETTINGS, wait=False)
     # It is in our code and has its handlers when it no longer dies of the signal: there is nothing else to see.
@@ -193,7 +193,7 @@ def test_a_server_that_does_not_answer_at_the_start(away: Away, start_worker: St
 
 
 def test_redis_and_database_are_away(own_valkey: Server, start_worker: StartWorker, tmp_path: Path) -> None:
-    """A report would be lost when everything is shut down at once."""
+    """Without Redis and database the report is spooled."""
     environment = {"TEST_NOTES": str(tmp_path / "notes")}
     worker = start_worker(settings=SETTINGS, environment=environment | {"DATABASE_URL": "sqlite://"})
     own_valkey.kill()

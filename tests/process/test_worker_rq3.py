@@ -25,7 +25,7 @@ if RQ_3:
         assert worker.wait(30) == 0, worker.output
 
     def test_an_interrupted_job_keeps_its_slot(connection: Redis, queue: Queue, start_worker: StartWorker) -> None:
-        """A slot let go of would let two jobs run at once; one that is never let go of would block all others."""
+        """An interrupted job keeps its rate limit slot until it has ended."""
         limit = RateLimit("shop", concurrency=1)
         first = queue.enqueue(jobs.until_released, RELEASE, rate_limit=limit)
         second = queue.enqueue(jobs.quick, rate_limit=limit)
@@ -41,7 +41,7 @@ if RQ_3:
         assert registry.get_allowed_job_ids() == []
 
     def test_an_interrupted_job_stays_in_its_group(connection: Redis, queue: Queue, start_worker: StartWorker) -> None:
-        """A group that forgot it would count as done without it."""
+        """An interrupted job stays in its group."""
         group = Group.create(connection)
         [job] = group.enqueue_many(queue, [Queue.prepare_data(jobs.napping, args=(30,))])
         stop_in(job.id, connection, start_worker)
@@ -49,7 +49,7 @@ if RQ_3:
         assert queue.job_ids == [job.id]
 
     def test_an_interrupted_job_stays_unique(connection: Redis, queue: Queue, start_worker: StartWorker) -> None:
-        """A second job of the same id could be enqueued beside the interrupted one, and both would run."""
+        """While an interrupted job is queued, no second job of its id can be enqueued as unique."""
         job = queue.enqueue(jobs.napping, 30, job_id="only-once", unique=True)
         stop_in(job.id, connection, start_worker)
         assert queue.job_ids == ["only-once"]
@@ -62,7 +62,7 @@ if RQ_3:
         assert queue.job_ids == ["only-once"]
 
     def test_an_interrupted_job_keeps_its_repeats(connection: Redis, queue: Queue, start_worker: StartWorker) -> None:
-        """A repeat used up by an interruption would be a run that never was."""
+        """An interruption uses up no repeat."""
         job = queue.enqueue(jobs.until_released, RELEASE, repeat=Repeat(times=2, interval=1000))
         stop_in(job.id, connection, start_worker)
         job.refresh()

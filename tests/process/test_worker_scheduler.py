@@ -33,7 +33,7 @@ def locks(connection: redis.Redis) -> list[bytes]:
 
 
 def test_it_ends_with_the_worker(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A scheduler would be left behind, or its locks would keep the next one from scheduling for a minute."""
+    """The scheduler ends with its worker and releases its locks."""
     worker = start_worker(("default", "high"), ["--with-scheduler"], settings=SETTINGS)
     scheduler_of(worker)
     wait_until(lambda: len(locks(connection)) == 2)
@@ -52,7 +52,7 @@ def test_it_ends_with_the_worker(connection: redis.Redis, queue: Queue, start_wo
 
 
 def test_it_is_stopped_by_a_signal_to_all(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A scheduler that ends before its worker would be started again, or waited for."""
+    """A signal to the whole process group ends worker and scheduler."""
     worker = start_worker(options=["--with-scheduler"], settings=SETTINGS)
     scheduler_of(worker)
     began = time.monotonic()
@@ -64,7 +64,7 @@ def test_it_is_stopped_by_a_signal_to_all(connection: redis.Redis, start_worker:
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_one_that_does_not_react(how: signal.Signals, connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A scheduler that hangs would hold its worker until the platform kills both, and its locks after that."""
+    """A scheduler that hangs is killed, and its locks are released."""
     worker = start_worker(options=["--with-scheduler"], settings=SETTINGS)
     scheduler = scheduler_of(worker)
     wait_until(lambda: locks(connection))
@@ -79,7 +79,7 @@ def test_one_that_does_not_react(how: signal.Signals, connection: redis.Redis, s
 
 
 def test_redis_does_not_answer(own_valkey: Server, start_worker: StartWorker) -> None:
-    """A scheduler that waits for Redis would hold its worker for minutes."""
+    """A scheduler blocked in Redis does not delay its worker."""
     worker = start_worker(options=["--with-scheduler"], settings=SETTINGS)
     scheduler_of(worker)
     own_valkey.pause()
@@ -91,7 +91,7 @@ def test_redis_does_not_answer(own_valkey: Server, start_worker: StartWorker) ->
 
 
 def test_burst(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A burst worker would not do what is due, or would leave the locks."""
+    """A burst worker schedules what is due, and releases the locks."""
     due = queue.enqueue_in(timedelta(milliseconds=1), jobs.quick)
     let_pass(1.1, "the job is due; RQ's scheduler looks at whole seconds")
     worker = start_worker(options=["--with-scheduler", "--burst"], wait=False)

@@ -34,7 +34,7 @@ def wait_running(connection: redis.Redis, worker: WorkerProcess, job_id: str) ->
 def test_a_signal_that_hits_the_horse_does_no_harm(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """systemd, Heroku and a Ctrl+C in a terminal would kill the running job."""
+    """SIGTERM and SIGINT to the horse do not end the running job."""
     worker = start_worker(settings=LONG)
     job = queue.enqueue(jobs.until_released, "go")
     horse = wait_running(connection, worker, job.id)
@@ -53,7 +53,7 @@ def test_a_signal_that_hits_the_horse_does_no_harm(
 
 
 def test_a_job_ends_what_it_started(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """What a job starts would ignore SIGTERM, as the horse does: ``Popen.terminate()`` would have no effect."""
+    """Processes that a job starts have the default handlers: ``Popen.terminate()`` ends them."""
     worker = start_worker()
     for function in (worker_jobs.ends_a_program, worker_jobs.ends_a_process):
         job = queue.enqueue(function)
@@ -67,7 +67,7 @@ def test_a_job_ends_what_it_started(connection: redis.Redis, queue: Queue, start
 def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """Ctrl+C, which sends two signals, would interrupt the job; a person who cannot wait would have to."""
+    """A second SIGTERM makes the soft limit now; two within a second count as one."""
     worker = start_worker(options=["--worker-class", worker_class], settings=LONG)
     job = queue.enqueue(jobs.napping, 60)
     wait_running(connection, worker, job.id)
@@ -95,7 +95,7 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
 def test_the_third_signal_kills(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A job that does not let itself be interrupted could not be ended by hand without losing it."""
+    """A third SIGTERM kills the job at once, with its stack in the report, and requeues it."""
     worker = start_worker(options=["--worker-class", worker_class], settings=LONG)
     job = queue.enqueue(jobs.stubborn, 60)
     horse = wait_running(connection, worker, job.id)
@@ -111,7 +111,7 @@ def test_the_third_signal_kills(
 
 
 def test_quiet(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """A worker that is to be replaced could not be kept from taking new jobs before it is stopped."""
+    """A quiet worker finishes its job and takes no other."""
     worker = start_worker()
     job = queue.enqueue(jobs.until_released, "go")
     wait_running(connection, worker, job.id)
@@ -132,7 +132,7 @@ def test_quiet(connection: redis.Redis, queue: Queue, start_worker: StartWorker)
 
 
 def test_quiet_while_idle(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """An idle worker would take one more job after it was told to be quiet."""
+    """An idle worker that becomes quiet takes no job."""
     worker = start_worker()
     worker.signal(signal.SIGTSTP)
     worker.wait_state("suspended")
@@ -143,7 +143,7 @@ def test_quiet_while_idle(connection: redis.Redis, queue: Queue, start_worker: S
 
 
 def test_stacks(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """Nobody could see where a job hangs without a debugger."""
+    """SIGTTIN writes the stacks of worker and horse to the log, repeatedly, and does not disturb the job."""
     worker = start_worker()
     job = queue.enqueue(worker_jobs.waits_in_two_threads, "go")
     wait_running(connection, worker, job.id)
@@ -169,7 +169,7 @@ def test_stacks(connection: redis.Redis, queue: Queue, start_worker: StartWorker
 
 
 def test_a_suspended_worker_stops_at_once(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """``rqsuspend`` before a deploy would leave workers that do not end in time."""
+    """A suspended worker stops at once."""
     suspend(connection)
     worker = start_worker(wait=False)
     worker.wait_state("suspended")
@@ -196,7 +196,7 @@ def test_a_suspended_worker_stops_at_once(connection: redis.Redis, queue: Queue,
 def test_a_worker_that_is_still_starting_stops_at_once(
     command: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
-    """A deploy that is called back within the first second would leave workers behind, or lose their first job."""
+    """A worker that is still starting stops at once, and takes no job."""
     options = ["--worker-class", "graceful.worker.GracefulWorker"] if command == "rqworker" else []
     job_ids = [queue.enqueue(jobs.quick).id for _ in range(30)]
 
@@ -222,7 +222,7 @@ def test_a_worker_that_is_still_starting_stops_at_once(
 def test_a_worker_that_waits_for_redis_stops_at_once(
     own_valkey: Server, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """A worker whose Redis is away would wait out its back-off, up to three minutes."""
+    """A worker in its back-off for Redis stops at once."""
     worker = start_worker()
     own_valkey.stop()
     worker.wait_output("could not connect to Redis", 20)

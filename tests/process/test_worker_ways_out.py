@@ -86,7 +86,7 @@ def assert_sealed(report: ShutdownReport, reason: Reason, outcome: Outcome, code
 def test_signal(
     command: dict[str, Any], signum: signal.Signals, connection: redis.Redis, queue: Queue, started: Started
 ) -> None:
-    """A deploy would run no hooks, or would look like a crash."""
+    """After SIGTERM hooks run, and the report is clean with exit code 0."""
     worker = started(command)
     job = queue.enqueue(jobs.quick, 7)
     wait_until(lambda: job.get_status(refresh=True) == "finished")
@@ -107,7 +107,7 @@ def test_signal(
 
 @both_commands
 def test_burst(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A worker in a cron job would run no hooks at the end of its work."""
+    """At the end of a burst hooks run."""
     good, bad = queue.enqueue(jobs.quick), queue.enqueue(jobs.failing)
     worker = started(command, "--burst", wait=False)
     assert worker.wait() == 0
@@ -121,7 +121,7 @@ def test_burst(command: dict[str, Any], connection: redis.Redis, queue: Queue, s
 
 @both_commands
 def test_max_jobs(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A worker that is renewed after so many jobs would run no hooks, or would do one job more."""
+    """After the maximum of jobs hooks run, and no further job is taken."""
     enqueued = [queue.enqueue(jobs.quick) for _ in range(3)]
     worker = started(command, "--max-jobs", "2", wait=False)
     assert worker.wait() == 0
@@ -132,7 +132,7 @@ def test_max_jobs(command: dict[str, Any], connection: redis.Redis, queue: Queue
 
 @both_commands
 def test_idle(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A worker that scales down by itself would run no hooks."""
+    """After the maximum idle time hooks run."""
     job = queue.enqueue(jobs.quick)
     worker = started(command, "--max-idle-time", "1", wait=False)
     assert worker.wait() == 0
@@ -143,7 +143,7 @@ def test_idle(command: dict[str, Any], connection: redis.Redis, queue: Queue, st
 
 @both_commands
 def test_shutdown_command(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """RQ's shutdown command, which its dashboards send, would end the worker without hooks."""
+    """After RQ's shutdown command hooks run."""
     worker = started(command)
     job = queue.enqueue(jobs.until_released, "go")
     worker.wait_state("busy")
@@ -169,7 +169,7 @@ def test_redis_lost(
     started: Started,
     tmp_path: Path,
 ) -> None:
-    """A worker whose Redis went away in the middle of a job would run no hooks, and would leave no report."""
+    """After the loss of Redis hooks run, with a report and exit code 69."""
     from graceful.models import ShutdownReport as Row
 
     worker = started(command, settings={"GRACEFUL_TIMEOUT": 4.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0})
@@ -186,7 +186,7 @@ def test_redis_lost(
 
 
 def test_no_redis_at_the_start(own_valkey: Server, started: Started) -> None:
-    """A worker that cannot reach Redis would look like one whose settings are wrong."""
+    """An unreachable Redis at the start is exit code 69."""
     own_valkey.stop()
     worker = started(GRACEFUL, wait=False)
     assert worker.wait(30) == os.EX_UNAVAILABLE
@@ -196,7 +196,7 @@ def test_no_redis_at_the_start(own_valkey: Server, started: Started) -> None:
 
 @both_commands
 def test_error(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A worker that crashed would run no hooks, and would end as if all were well."""
+    """After a crash hooks run, with a report and exit code 70."""
     job = queue.enqueue(jobs.quick)
     worker = started(command, "--job-class", "tests.support.worker_hooks.BrokenJob", wait=False)
     assert worker.wait() == os.EX_SOFTWARE
@@ -208,7 +208,7 @@ def test_error(command: dict[str, Any], connection: redis.Redis, queue: Queue, s
 
 
 def test_an_error_between_two_jobs_of_a_burst(connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A burst that broke off would look like one that did all its jobs."""
+    """An error between two jobs of a burst is a crash."""
     job = queue.enqueue(jobs.quick)
     worker_class = "tests.support.worker_hooks.BrokenLoop"
     worker = started(GRACEFUL, "--burst", "--worker-class", worker_class, wait=False)
@@ -222,7 +222,7 @@ def test_an_error_between_two_jobs_of_a_burst(connection: redis.Redis, queue: Qu
 def test_a_job_that_nobody_can_read_ends_one_worker_only(
     connection: redis.Redis, queue: Queue, started: Started
 ) -> None:
-    """Each worker would end at its first maintenance, with the queue left as it was."""
+    """An unreadable job ends one worker; the next one runs the other jobs."""
     bad, good = queue.enqueue(jobs.quick), queue.enqueue(jobs.quick)
     connection.hset(bad.key, "created_at", "long ago")
     assert started(GRACEFUL, "--burst", wait=False).wait() == os.EX_SOFTWARE
@@ -236,7 +236,7 @@ def test_a_job_that_nobody_can_read_ends_one_worker_only(
 def test_a_hook_that_fails_and_one_that_hangs(
     command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started
 ) -> None:
-    """A hook that did not do its work would go unseen, or would keep the next one from running."""
+    """A failed hook and one that hangs are reported, the others run, and the exit code is 70."""
     hooks = [
         "tests.support.worker_hooks.failing",
         {"call": "tests.support.worker_hooks.hanging", "timeout": 0.2},
@@ -255,7 +255,7 @@ def test_a_hook_that_fails_and_one_that_hangs(
 
 @both_commands
 def test_interrupted_job(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A deploy that interrupted jobs would look clean."""
+    """A shutdown that interrupted a job has exit code 75."""
     worker = started(command, settings=SHORT)
     job = queue.enqueue(jobs.napping, 30)
     wait_until(lambda: connection.hget(jobs.STARTED, job.id))
@@ -271,7 +271,7 @@ def test_interrupted_job(command: dict[str, Any], connection: redis.Redis, queue
 
 
 def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A worker would start with settings that nobody meant, and its supervisor would start it again for ever."""
+    """Invalid settings are refused at the start, exit code 78."""
     job = queue.enqueue(jobs.quick)
     settings = {"GRACEFUL_TIMEOUT": -5, "GRACEFUL_TIMEOUTS": 3}
     worker = started(GRACEFUL, settings=settings, wait=False)
@@ -289,7 +289,7 @@ def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started)
 
 
 def test_wrong_queues(connection: redis.Redis, started: Started) -> None:
-    """A queue that is misspelt would end in a traceback, with the exit code of who knows what."""
+    """An unknown queue is refused at the start, with a message."""
     worker = started(GRACEFUL, queues=("nosuch",), wait=False)
     assert worker.wait() == os.EX_CONFIG
     assert "Queues must be in RQ_QUEUES (" in worker.output
@@ -298,7 +298,7 @@ def test_wrong_queues(connection: redis.Redis, started: Started) -> None:
 
 
 def test_option_skip_checks(connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """A command line of rqworker with ``--skip-checks`` would be refused, or a wrong value be let through."""
+    """``--skip-checks`` skips the checks of hooks; invalid settings are still refused."""
     settings = {"GRACEFUL_EXIT_HOOKS": ["no_such_module.hook"]}
     worker = started(GRACEFUL, "--burst", settings=settings, wait=False)
     assert worker.wait() == os.EX_CONFIG
@@ -309,7 +309,7 @@ def test_option_skip_checks(connection: redis.Redis, queue: Queue, started: Star
 
 
 def test_option_timeout(connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """``--timeout`` would be taken and not kept, or a wrong one would start a worker."""
+    """``--timeout`` sets the grace period; an invalid one is refused."""
     worker = started(GRACEFUL, "--timeout", "1.5", settings=SHORT | {"GRACEFUL_TIMEOUT": 60.0})
     job = queue.enqueue(jobs.napping, 30)
     wait_until(lambda: connection.hget(jobs.STARTED, job.id))
@@ -325,7 +325,7 @@ def test_option_timeout(connection: redis.Redis, queue: Queue, started: Started)
 def test_the_database_is_away_at_the_end(
     connection: redis.Redis, start_worker: StartWorker, shared_database: str
 ) -> None:
-    """A report would be lost with the database's restart, or would be stored twice afterwards."""
+    """A report that the database did not take at the end is stored later, once."""
     from graceful.models import ShutdownReport as Row
 
     away = start_worker(environment={"DATABASE_URL": "sqlite://"})
@@ -346,7 +346,7 @@ def test_the_database_is_away_at_the_end(
     [["--queue-class", "no.Such"], ["--job-class", "no.Such"], ["--serializer", "no.Such"], ["--pid", "/no/p"]],
 )
 def test_options_that_lead_nowhere(options: list[str], connection: redis.Redis, started: Started) -> None:
-    """A mistake in the command line would look like a crash, and be restarted again and again."""
+    """Invalid command line options are refused without a traceback, exit code 78; no worker is registered."""
     worker = started(GRACEFUL, *options, wait=False)
     assert worker.wait() == os.EX_CONFIG
     assert "Traceback" not in worker.output

@@ -10,7 +10,8 @@ from typing import Any
 from rq.job import Job
 from rq.queue import Queue
 
-from graceful.worker import GracefulSimpleWorker, GracefulWorker, worker
+from graceful.worker import GracefulSimpleWorker, GracefulWorker
+from graceful.worker.cluster import membership
 from graceful.worker.queue import dequeue
 from tests.support.waiting import wait_until
 
@@ -20,7 +21,7 @@ def _die() -> None:
 
 
 class KilledBeforeStart(GracefulWorker):  # type: ignore[misc, valid-type]
-    """Is killed with a job in hand that it has not begun."""
+    """Is killed with a fetched job that it has not started."""
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         _die()
@@ -44,7 +45,7 @@ class KilledSealed(GracefulWorker):  # type: ignore[misc, valid-type]
     """Is killed when its report is sealed and stored, before anything of it is taken back."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        self._heartbeat.leave = lambda **_: _die()
+        self._session.membership.heartbeat.deregister = lambda **_: _die()
         super().bootstrap(*args, **kwargs)
 
 
@@ -53,7 +54,7 @@ class Hasty(GracefulWorker):  # type: ignore[misc, valid-type]
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         self.job_monitoring_interval = 1
-        worker.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
+        membership.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
 
 
@@ -70,7 +71,7 @@ class HastySimple(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
     """As :class:`Hasty`, of a worker that runs its jobs itself."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        worker.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
+        membership.HEARTBEAT_SECONDS = dequeue.HEARTBEAT_SECONDS = 0.5
         super().bootstrap(*args, **kwargs)
 
 

@@ -1,5 +1,9 @@
 """Worker processes by the dozen: forked from one process that has imported everything, so a start costs milliseconds.
 
+One question, one answer: that is all a test needs. The chaos suite has its own (``tests/chaos/forkserver.py``), which
+reports ends as they happen, and starts processes under another user, clock or settings; one for both would be longer
+than the two.
+
 ``python -m tests.support.forkserver`` reads one JSON object a line on its standard input, and answers with one a line.
 """
 

@@ -19,7 +19,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker, Worker
 
 from graceful.jobs import on_interrupt
-from graceful.worker import worker
+from graceful.worker import session
 from tests.support.jobs import note_end, note_start
 from tests.support.waiting import wait_until
 
@@ -146,5 +146,5 @@ class CannotBeginQuickly(CannotBegin):
     """As :class:`CannotBegin`; its worker waits shorter."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        worker.FIRST_WAIT_SECONDS = 0.01
+        session.FIRST_WAIT_SECONDS = 0.01
         super().bootstrap(*args, **kwargs)

@@ -1,4 +1,9 @@
-"""A TCP proxy in front of a server, which a test can cut in the middle; with TLS if it is given a certificate."""
+"""A TCP proxy in front of a server, which a test can cut in the middle; with TLS if it is given a certificate.
+
+A thread per connection, because TLS buffers data that no selector sees. The chaos suite has its own
+(``tests/chaos/proxy.py``), which refuses, stalls, resets and cuts within a reply, at hundreds of connections in one
+thread; it cannot do TLS.
+"""
 
 from __future__ import annotations
 

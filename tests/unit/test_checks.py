@@ -90,7 +90,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("number", SETTINGS)
 def test_each_id_is_found(number: str) -> None:
-    """The mistake would show at the first shutdown, in production."""
+    """Each check id is found for its mistake."""
     with override_settings(**SETTINGS[number]):
         (message,) = [*check_settings(), *check_hooks()]
     assert message.id == f"graceful.{number}"
@@ -99,18 +99,18 @@ def test_each_id_is_found(number: str) -> None:
 
 
 def test_every_id_is_in_the_table_and_in_a_test() -> None:
-    """A check would be there that nobody can look up, or that no test sees."""
+    """Every check id is in the documented table and has a test."""
     listed = re.findall(r"^([EW]\d{3})  ", inspect.getdoc(graceful.checks) or "", re.MULTILINE)
     assert listed == list(SETTINGS)
 
 
 def test_checks_are_registered_with_django() -> None:
-    """``manage.py check`` would not run them."""
+    """``manage.py check`` runs the checks."""
     assert {check_settings, check_hooks} <= set(registry.get_checks())
 
 
 def test_nothing_is_found_without_settings() -> None:
-    """A project that sets nothing would get warnings."""
+    """A project without settings gets no messages."""
     assert found() == []
 
 
@@ -124,13 +124,13 @@ def test_nothing_is_found_without_settings() -> None:
     GRACEFUL_HORSE_EXIT_HOOKS=[fine, "graceful.hooks.builtin.flush_logging"],
 )
 def test_nothing_is_found_in_good_hooks() -> None:
-    """A hook that works would be refused."""
+    """Valid hooks get no messages."""
     assert found() == []
 
 
 @override_settings(GRACEFUL_EXIT_HOOKS=["no_such_package.hook"])
 def test_missing_module() -> None:
-    """The message would not say which module is missing, and of which hook."""
+    """The message names the missing module and the hook."""
     message = (
         "GRACEFUL_EXIT_HOOKS: the hook no_such_package.hook must be importable, got: No module named 'no_such_package'"
     )
@@ -138,7 +138,7 @@ def test_missing_module() -> None:
 
 
 def test_missing_dependency_of_an_optional_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a hook's own module may be missing: what that imports is said to be missing before the deploy."""
+    """A missing dependency of an optional hook's module is an error."""
     (tmp_path / "checked_with_a_dependency.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(tmp_path)
     with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": "checked_with_a_dependency.flush", "optional": True}]):
@@ -149,7 +149,7 @@ def test_missing_dependency_of_an_optional_hook(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("optional", [True, False])
 def test_missing_name_in_a_module_that_is_there(optional: bool) -> None:
-    """A misspelt function would pass as an optional module that is not installed."""
+    """A missing name is an error for an optional hook too."""
     with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": f"{HERE}.misspelt", "optional": optional}]):
         ((number, message),) = found()
     assert number == "graceful.E014"
@@ -158,18 +158,18 @@ def test_missing_name_in_a_module_that_is_there(optional: bool) -> None:
 
 @pytest.mark.parametrize("error", ["TypeError", "SystemExit", "SyntaxError"])
 def test_module_that_breaks_at_import(error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One broken module would end the whole check with a traceback."""
+    """A module that raises at import is an error of its hook, not of the whole check."""
     name = f"breaks_with_{error.lower()}"
-    (tmp_path / f"{name}.py").write_text(f"raise {error}('of no use')")
+    (tmp_path / f"{name}.py").write_text(f"raise {error}('broken')")
     monkeypatch.syspath_prepend(tmp_path)
     with override_settings(GRACEFUL_EXIT_HOOKS=[f"{name}.hook"]):
         ((number, message),) = found()
     assert number == "graceful.E014"
-    assert message.endswith(f"got: {error}: of no use")
+    assert message.endswith(f"got: {error}: broken")
 
 
 def test_condition_and_async_generator() -> None:
-    """A condition would be looked at only at the shutdown; an async generator would run nothing."""
+    """Conditions are checked as hooks are; async generators are refused."""
     with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": fine, "name": "mine", "when": "os.sep"}, async_generator]):
         numbers = found()
     assert numbers[0] == (
@@ -188,13 +188,13 @@ class GeneratorObject:
 
 @override_settings(GRACEFUL_EXIT_HOOKS=[GeneratorObject(), functools.partial(generator)])
 def test_generators_in_disguise() -> None:
-    """The hook would be reported as ok, and nothing of it would ever have run."""
+    """Generators are refused also in a partial or as a method."""
     assert [number for number, _ in found()] == ["graceful.E017", "graceful.E017"]
 
 
 @override_settings(GRACEFUL_HORSE_EXIT_HOOKS=[{"call": fine, "when": too_many}])
 def test_condition_that_needs_arguments() -> None:
-    """The condition would raise at each job's end."""
+    """A condition that requires arguments is refused."""
     ((number, message),) = found()
     assert number == "graceful.E016"
     assert "(one: 'object', two: 'object')" in message
@@ -202,7 +202,7 @@ def test_condition_that_needs_arguments() -> None:
 
 @pytest.mark.parametrize("horse", [False, True])
 def test_registered_hooks_are_checked_too(registered: Callable[..., None], horse: bool) -> None:
-    """A decorated function that cannot be called would fail at the shutdown only."""
+    """Registered hooks are checked too."""
     registered(too_many, horse=horse)
     ((number, message),) = found()
     assert number == "graceful.E016"
@@ -210,7 +210,7 @@ def test_registered_hooks_are_checked_too(registered: Callable[..., None], horse
 
 
 def test_hook_registered_and_in_the_settings(registered: Callable[..., None]) -> None:
-    """The hook would run twice."""
+    """A hook that is registered and in the settings is an error."""
     registered(fine)
     with override_settings(GRACEFUL_EXIT_HOOKS=[f"{HERE}.fine"], GRACEFUL_HORSE_EXIT_HOOKS=[f"{HERE}.fine"]):
         ((number, message),) = found()

@@ -45,7 +45,7 @@ def only_problem(**overridden: Any) -> tuple[str, str]:
 
 @override_settings(GRACEFUL_SPOOL_DIR=None)
 def test_defaults() -> None:
-    """A project without settings would get other values than the documentation says."""
+    """Without settings the documented defaults apply."""
     read = settings()
     assert read == Settings(
         exit_hooks=(),
@@ -65,7 +65,7 @@ def test_defaults() -> None:
 
 
 def test_values_are_taken_over() -> None:
-    """A setting would have no effect."""
+    """Every setting is read."""
     with override_settings(
         GRACEFUL_EXIT_HOOKS=["a.b"],
         GRACEFUL_HORSE_EXIT_HOOKS=("c.d",),
@@ -93,7 +93,7 @@ def test_values_are_taken_over() -> None:
 
 
 def test_cached_until_a_setting_changes() -> None:
-    """Every look at a setting would validate all of them, or an overridden one would not be seen."""
+    """Settings are cached until one of them changes."""
     assert settings() is settings()
     with override_settings(GRACEFUL_RELEASE="inner"):
         assert settings().release == "inner"
@@ -101,7 +101,7 @@ def test_cached_until_a_setting_changes() -> None:
 
 
 def test_another_setting_leaves_the_cache_alone() -> None:
-    """The cache would be cleared for settings that are none of ours."""
+    """Other settings do not clear the cache."""
     before = settings()
     with override_settings(DEBUG=True):
         assert settings() is before
@@ -112,7 +112,7 @@ def test_another_setting_leaves_the_cache_alone() -> None:
     "value", [-5, 0, 0.0, True, "5", None, math.nan, math.inf, -math.inf, 10**400, 604801, Fraction(1, 2), []]
 )
 def test_seconds_that_are_none(key: str, value: object) -> None:
-    """A wrong time would show at the shutdown, or make a timer that never rings."""
+    """Anything but a positive number of seconds is refused."""
     number, message = only_problem(**{key: value})
     assert number == "E002"
     too_long = isinstance(value, (int, float)) and value > 604800
@@ -121,7 +121,7 @@ def test_seconds_that_are_none(key: str, value: object) -> None:
 
 
 def test_message_has_key_rule_and_value() -> None:
-    """The message would not say what to change."""
+    """The message contains key, rule and value."""
     assert only_problem(GRACEFUL_TIMEOUT=-5) == (
         "E002",
         "GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5",
@@ -130,7 +130,7 @@ def test_message_has_key_rule_and_value() -> None:
 
 @pytest.mark.parametrize(("timeout", "hooks_timeout"), [(5, 5), (4, 5)])
 def test_hooks_timeout_not_below_the_whole(timeout: float, hooks_timeout: float) -> None:
-    """The hooks would be promised time that the whole does not have."""
+    """A hooks timeout that is not below the whole is refused."""
     assert only_problem(GRACEFUL_TIMEOUT=timeout, GRACEFUL_HOOKS_TIMEOUT=hooks_timeout) == (
         "E003",
         f"GRACEFUL_HOOKS_TIMEOUT must be below GRACEFUL_TIMEOUT ({timeout}), got: {hooks_timeout}",
@@ -138,7 +138,7 @@ def test_hooks_timeout_not_below_the_whole(timeout: float, hooks_timeout: float)
 
 
 def test_no_time_for_a_running_job_is_a_warning() -> None:
-    """Every running job would be interrupted at once without anybody knowing why; the worker starts all the same."""
+    """A budget that leaves a running job no time is a warning."""
     number, message = only_problem(GRACEFUL_TIMEOUT=8, GRACEFUL_HOOKS_TIMEOUT=5, GRACEFUL_INTERRUPT_TIMEOUT=3)
     assert number == "W001"
     assert message.endswith("together should be below GRACEFUL_TIMEOUT (8), got: 8")
@@ -148,7 +148,7 @@ def test_no_time_for_a_running_job_is_a_warning() -> None:
 
 @pytest.mark.parametrize("value", ["drop", "", None, True, ["requeue"], "Requeue"])
 def test_interrupted_jobs_is_one_of_two_words(value: object) -> None:
-    """A misspelt word would be taken for one of the two."""
+    """Only the two policies are accepted."""
     assert only_problem(GRACEFUL_INTERRUPTED_JOBS=value) == (
         "E004",
         f'GRACEFUL_INTERRUPTED_JOBS must be "requeue" or "fail", got: {value!r}',
@@ -157,7 +157,7 @@ def test_interrupted_jobs_is_one_of_two_words(value: object) -> None:
 
 @pytest.mark.parametrize("value", [-1, 1.0, True, "3", None, 1_000_001])
 def test_max_interruptions_is_a_whole_number(value: object) -> None:
-    """A job would be interrupted for ever, or fail at the first time."""
+    """The maximum of interruptions is a whole number from 0."""
     number, message = only_problem(GRACEFUL_MAX_INTERRUPTIONS=value)
     assert number == "E005"
     assert message.endswith(f"got: {value!r}")
@@ -165,7 +165,7 @@ def test_max_interruptions_is_a_whole_number(value: object) -> None:
 
 @pytest.mark.parametrize("value", [7, None, b"v7", "x" * 201])
 def test_release_is_a_short_string(value: object) -> None:
-    """A label that cannot be stored would cost the report."""
+    """A release is a short string."""
     assert only_problem(GRACEFUL_RELEASE=value)[0] == "E006"
 
 
@@ -173,25 +173,25 @@ def test_release_is_a_short_string(value: object) -> None:
     "value", [0, -1, True, "90", None, math.nan, math.inf, 36501, timedelta(0), timedelta(days=-1), timedelta.max]
 )
 def test_reports_keep_is_a_time(value: object) -> None:
-    """All reports would be removed, or none, or their age could not be computed."""
+    """The retention is a positive number of days or a timedelta."""
     assert only_problem(GRACEFUL_REPORTS_KEEP=value)[0] == "E007"
 
 
 @pytest.mark.parametrize(("value", "expected"), [(7, timedelta(days=7)), (0.5, timedelta(hours=12))])
 def test_reports_keep_takes_days(value: float, expected: timedelta) -> None:
-    """Days would be taken for something else."""
+    """A number is taken as days."""
     with override_settings(GRACEFUL_REPORTS_KEEP=value):
         assert settings().reports_keep == expected
 
 
 @pytest.mark.parametrize("value", ["spool", "", 7, pathlib.Path("spool")])
 def test_spool_dir_is_absolute(value: object) -> None:
-    """Reports would be written wherever the worker was started."""
+    """The spool directory is an absolute path."""
     assert only_problem(GRACEFUL_SPOOL_DIR=value)[0] == "E008"
 
 
 def test_spool_dir_is_no_file(tmp_path: pathlib.Path) -> None:
-    """It would be found out when the report is to be written, and there is no other place left."""
+    """A spool directory that is a file is refused."""
     (tmp_path / "file").touch()
     assert only_problem(GRACEFUL_SPOOL_DIR=tmp_path / "file")[0] == "E008"
     for path in (tmp_path, tmp_path / "not" / "yet", tmp_path / ("x" * 300)):
@@ -200,7 +200,7 @@ def test_spool_dir_is_no_file(tmp_path: pathlib.Path) -> None:
 
 
 def test_unknown_name_with_a_close_one() -> None:
-    """A misspelt setting would be ignored without a word."""
+    """An unknown setting is refused, with the similar name as a hint."""
     with override_settings(GRACEFUL_TIMOUT=3):
         (problem,) = problems()
     assert (problem.id, problem.key) == ("E001", "GRACEFUL_TIMOUT")
@@ -209,14 +209,14 @@ def test_unknown_name_with_a_close_one() -> None:
 
 
 def test_unknown_name_with_no_close_one() -> None:
-    """The hint would guess wildly."""
+    """An unknown setting without a similar name gets no guess."""
     with override_settings(GRACEFUL_XQJ_9=3):
         (problem,) = problems()
     assert problem.hint.startswith("Known are: GRACEFUL_EXIT_HOOKS")
 
 
 def test_all_problems_are_raised_at_once() -> None:
-    """Somebody would have to start the worker once per mistake."""
+    """All problems are raised together."""
     with override_settings(GRACEFUL_TIMEOUT=0, GRACEFUL_RELEASE=7), pytest.raises(InvalidSettings) as caught:
         settings()
     assert str(caught.value).splitlines() == [
@@ -228,7 +228,7 @@ def test_all_problems_are_raised_at_once() -> None:
 @pytest.mark.parametrize("value", [None, "a.b", {"call": "a.b"}, {"a.b"}, 7])
 @pytest.mark.parametrize("key", ["GRACEFUL_EXIT_HOOKS", "GRACEFUL_HORSE_EXIT_HOOKS"])
 def test_hooks_are_a_list(key: str, value: object) -> None:
-    """A string would be taken for a list of letters."""
+    """A list of hooks is a list or tuple."""
     number, message = only_problem(**{key: value})
     assert number == "E009"
     assert message.startswith(f"{key} must be a list of hooks, got: ")
@@ -236,14 +236,14 @@ def test_hooks_are_a_list(key: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [7, None, "", "nodots", "a..b", "a.b c", ".a", "a.", ["a.b"], {}, {"call": 7}])
 def test_hook_of_no_known_form(value: object) -> None:
-    """The hook would be dropped without a word."""
+    """A hook of an unknown form is refused."""
     number, message = only_problem(GRACEFUL_EXIT_HOOKS=["x.y", value])
     assert number == "E010"
     assert message.startswith("GRACEFUL_EXIT_HOOKS[1] must be a dotted path, a callable, or a dict with the key call")
 
 
 def test_unknown_key_of_a_hook() -> None:
-    """A misspelt option would be ignored without a word."""
+    """An unknown key of a hook is refused, with the similar key as a hint."""
     with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", "time_out": 3}]):
         (problem,) = problems()
     assert (problem.id, problem.hint) == ("E011", "Did you mean 'timeout'?")
@@ -252,7 +252,7 @@ def test_unknown_key_of_a_hook() -> None:
 
 @pytest.mark.parametrize("key", ["zzz", 7, None])
 def test_unknown_key_of_a_hook_like_none_of_ours(key: object) -> None:
-    """The hint would guess wildly, or a key that is no string break the check."""
+    """An unknown key without a similar one, or not a string, is refused with the list of keys."""
     with override_settings(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", key: 3}]):
         (problem,) = problems()
     assert problem.hint == "Known are: call, name, timeout, optional, when."
@@ -275,7 +275,7 @@ def test_unknown_key_of_a_hook_like_none_of_ours(key: object) -> None:
     ],
 )
 def test_wrong_value_in_a_hook(part: str, value: object) -> None:
-    """The option would do something else than it says."""
+    """An invalid value in a hook is refused."""
     number, message = only_problem(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", part: value}])
     assert number == "E012"
     assert message.startswith(f"GRACEFUL_EXIT_HOOKS[0][{part!r}] must be ")
@@ -286,26 +286,26 @@ def test_wrong_value_in_a_hook(part: str, value: object) -> None:
     [["a.b", "a.b"], ["a.b", {"call": "c.d", "name": "a.b"}], [lambda: None, lambda: None], [Pool(), Pool()]],
 )
 def test_two_hooks_of_one_name(entries: list[object]) -> None:
-    """The report would not tell the two apart."""
+    """Two hooks of one name in a list are refused."""
     number, message = only_problem(GRACEFUL_EXIT_HOOKS=entries)
     assert number == "E013"
     assert message.startswith("GRACEFUL_EXIT_HOOKS[1] must have a name of its own, got: ")
 
 
 def test_the_same_name_in_both_lists_is_fine() -> None:
-    """One hook could not be run in the worker and in the horse."""
+    """The same name may be in both lists."""
     assert found(GRACEFUL_EXIT_HOOKS=["a.b"], GRACEFUL_HORSE_EXIT_HOOKS=["a.b"]) == []
 
 
 def test_hook_with_more_time_than_all_have_is_a_warning() -> None:
-    """Somebody would wonder why the hook has less time than it was given."""
+    """A hook timeout above that of all hooks is a warning."""
     number, message = only_problem(GRACEFUL_EXIT_HOOKS=[{"call": "a.b", "timeout": 6}])
     assert number == "W002"
     assert message == "GRACEFUL_EXIT_HOOKS: the timeout of a.b should be at most GRACEFUL_HOOKS_TIMEOUT (5), got: 6"
 
 
 def test_every_form_of_a_hook() -> None:
-    """A documented form would be refused or read wrongly."""
+    """Every documented form of a hook is accepted."""
     pool = Pool()
     parted = partial(some_hook)
     entries = [
@@ -328,18 +328,18 @@ def test_every_form_of_a_hook() -> None:
 
 
 def test_name_of_a_partial_is_that_of_its_function() -> None:
-    """The report would speak of functools."""
+    """A partial is named after its function."""
     with override_settings(GRACEFUL_EXIT_HOOKS=[partial(partial(some_hook))]):
         assert settings().exit_hooks[0].name == f"{__name__}.some_hook"
 
 
 def test_long_values_are_cut_in_messages() -> None:
-    """A check would print pages."""
+    """Long values are cut in messages."""
     assert len(only_problem(GRACEFUL_RELEASE=["x" * 10_000])[1]) < 400
 
 
 def test_with_timeout() -> None:
-    """The command's option would not be held against the other settings."""
+    """``--timeout`` is validated against the other settings."""
     read = settings()
     assert read.with_timeout(10).timeout == 10.0
     assert read.with_timeout(10).hooks_timeout == read.hooks_timeout

@@ -88,7 +88,7 @@ TestEscalation.settings = settings(max_examples=50, stateful_step_count=12, dead
 
 @given(st.lists(st.floats(0, 20), min_size=1).map(sorted))
 def test_counted_signals_are_a_second_apart(instants: list[float]) -> None:
-    """Ctrl+C in a terminal, which sends two signals, would interrupt the job at once."""
+    """Signals within a second of each other count as one, as with Ctrl+C in a terminal."""
     counted = distinct(instants)
     assert counted[0] == instants[0]
     assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(counted))
@@ -98,7 +98,7 @@ def test_counted_signals_are_a_second_apart(instants: list[float]) -> None:
 
 
 def test_the_limits_of_the_default_settings() -> None:
-    """The grace period would be shared out otherwise than the documentation says."""
+    """The default settings give the documented limits."""
     of = Budget(timeout=25.0, hooks=5.0, interrupt=3.0).limits
     assert of([100.0]) == Limits(Deadline(117.0), Deadline(120.0), Deadline(125.0))
     assert of([100.0, 100.5]) == of([100.0])

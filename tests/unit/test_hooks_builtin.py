@@ -81,7 +81,7 @@ def databases(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
 
 
 def test_close_database_connections(databases: list[Connection]) -> None:
-    """The server would see its connections cut, or a pool's threads would hold up the exit."""
+    """Open connections and existing pools are closed."""
     pools: dict[object, object] = {"c": object()}
     oracle: dict[object, object] = {("d", "scott"): object()}
     databases.extend(
@@ -99,7 +99,7 @@ def test_close_database_connections(databases: list[Connection]) -> None:
 
 
 def test_one_connection_that_cannot_be_closed(databases: list[Connection]) -> None:
-    """A broken connection would keep the others open."""
+    """A connection that cannot be closed is reported, and the others are closed."""
     databases.extend([Connection("a"), Connection("b")])
     databases[0].error = OSError("gone")
     with pytest.raises(SomeFailed, match=r"^a: OSError: gone$"):
@@ -108,7 +108,7 @@ def test_one_connection_that_cannot_be_closed(databases: list[Connection]) -> No
 
 
 def test_close_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cache connections would be cut."""
+    """Used caches are closed."""
     closed: list[int] = []
 
     class Cache:
@@ -158,7 +158,7 @@ def background(no_threads: None) -> Iterator[Callable[[str], Background]]:
 
 
 def test_stop_threads(background: Callable[[str], Background]) -> None:
-    """A thread would be cut off in the middle of its work."""
+    """Registered threads are asked to stop and joined."""
     first, second = background("first").start(), background("second").start()
     register_thread(first.thread, first.told)
     register_thread(second.thread, second.told.set, timeout=10)

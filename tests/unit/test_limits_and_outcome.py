@@ -34,7 +34,7 @@ def code(reason: Reason, hooks: list[HookResult], jobs: list[InFlightJob], *, fo
 
 @pytest.mark.parametrize("reason", QUIET_REASONS)
 def test_clean(reason: Reason) -> None:
-    """A supervisor would start a worker again that had done its work, or would cry wolf."""
+    """A shutdown without incidents is clean, exit code 0."""
     hooks = [HOOK[HookOutcome.OK], HOOK[HookOutcome.SKIPPED]]
     jobs = [JOB[JobOutcome.FINISHED], JOB[JobOutcome.FAILED], JOB[JobOutcome.RETURNED]]
     assert outcome_of(reason, hooks, jobs) is Outcome.CLEAN
@@ -43,7 +43,7 @@ def test_clean(reason: Reason) -> None:
 
 @pytest.mark.parametrize("job", STOPPED)
 def test_interrupted(job: JobOutcome) -> None:
-    """Nobody would see that deploys interrupt jobs."""
+    """A shutdown that interrupted a job is interrupted, exit code 75."""
     assert (
         outcome_of(Reason.SIGNAL, [HOOK[HookOutcome.OK]], [JOB[JobOutcome.FINISHED], JOB[job]]) is Outcome.INTERRUPTED
     )
@@ -53,20 +53,20 @@ def test_interrupted(job: JobOutcome) -> None:
 @pytest.mark.parametrize("hook", BAD_HOOKS)
 @pytest.mark.parametrize("job", list(JobOutcome))
 def test_hooks_failed(hook: HookOutcome, job: JobOutcome) -> None:
-    """A hook that did not do its work would be hidden by an interrupted job."""
+    """A failed hook outranks an interrupted job: exit code 70."""
     assert outcome_of(Reason.SIGNAL, [HOOK[hook]], [JOB[job]]) is Outcome.HOOKS_FAILED
     assert code(Reason.SIGNAL, [HOOK[hook], HOOK[HookOutcome.OK]], [JOB[job]]) == 70
 
 
 def test_forced() -> None:
-    """A worker that had to be ended by force would look like one that ended by itself."""
+    """A forced end outranks failed hooks."""
     assert outcome_of(Reason.SIGNAL, [], [JOB[JobOutcome.KILLED]], forced=True) is Outcome.FORCED
     assert code(Reason.SIGNAL, [], [], forced=True) == 70
 
 
 @pytest.mark.parametrize(("reason", "expected"), [(Reason.ERROR, 70), (Reason.REDIS_LOST, 69)])
 def test_crashed(reason: Reason, expected: int) -> None:
-    """A worker that crashed would look clean."""
+    """A crash is an outcome of its own, with exit code 70."""
     for hook, job, forced in itertools.product(HookOutcome, JobOutcome, (False, True)):
         assert outcome_of(reason, [HOOK[hook]], [JOB[job]], forced=forced) is Outcome.CRASHED
         assert code(reason, [HOOK[hook]], [JOB[job]], forced=forced) == expected
@@ -81,7 +81,7 @@ def test_crashed(reason: Reason, expected: int) -> None:
 def test_the_exit_code_tells_the_truth(
     reason: Reason, hooks: list[HookResult], jobs: list[InFlightJob], forced: bool
 ) -> None:
-    """0 must mean that every job is done and every hook ok, and nothing else may."""
+    """Exit code 0 means that every job ended and every hook was ok, and nothing else."""
     stopped = any(job.outcome in STOPPED for job in jobs)
     bad_hook = any(hook.outcome in BAD_HOOKS for hook in hooks)
     crashed = reason in (Reason.ERROR, Reason.REDIS_LOST)
@@ -94,7 +94,7 @@ def test_the_exit_code_tells_the_truth(
 
 @given(st.floats(0.1, 100), st.floats(0.05, 50), st.floats(0.01, 50))
 def test_limits_are_in_order(total: float, hooks: float, interrupt: float) -> None:
-    """A job would be killed before it was interrupted."""
+    """The soft limit is never after the hard limit, and that never after the end."""
     limits = Budget(total, hooks, interrupt).limits([0.0])
     assert limits.soft < limits.hard < limits.end
     assert limits.end.at - limits.hard.at == pytest.approx(hooks)
@@ -103,7 +103,7 @@ def test_limits_are_in_order(total: float, hooks: float, interrupt: float) -> No
 
 @given(st.floats(0.2, 100), st.floats(0.05, 50))
 def test_the_report_has_time_behind_the_hooks(left: float, hooks_timeout: float) -> None:
-    """Hooks that use up all of their time would leave none to store the report."""
+    """Hooks that use up their time leave time to store the report."""
     now = time.monotonic()
     until = hooks_deadline(Deadline.after(left), hooks_timeout)
     whole = min(left, hooks_timeout)
@@ -112,7 +112,7 @@ def test_the_report_has_time_behind_the_hooks(left: float, hooks_timeout: float)
 
 @given(st.floats(0, 100), st.lists(st.one_of(st.none(), st.floats(0.01, 100)), min_size=1, max_size=20))
 def test_no_hook_starves_another(left: float, timeouts: list[float | None]) -> None:
-    """A hook without a timeout of its own would take the time of those behind it."""
+    """A hook without a timeout gets at most its share."""
     for place, timeout in enumerate(timeouts):
         to_run = len(timeouts) - place
         seconds = hook_seconds(left, to_run, timeout)
@@ -125,7 +125,7 @@ def test_no_hook_starves_another(left: float, timeouts: list[float | None]) -> N
 
 
 def test_time_that_a_hook_does_not_use_falls_to_those_behind_it() -> None:
-    """Ten quick hooks in front would leave a tenth of the time to the one that needs it."""
+    """Time that a hook does not use is available to the following ones."""
     assert hook_seconds(10, 4, None) == 2.5
     assert hook_seconds(10 - 0.1, 3, None) == pytest.approx(3.3)
     assert hook_seconds(9.8, 1, None) == 9.8

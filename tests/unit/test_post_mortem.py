@@ -1,4 +1,4 @@
-"""What is said of a worker that died without a word."""
+"""The report of a worker that was killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def findings(**changes: object) -> Findings:
     return Findings(**(fields | changes))  # type: ignore[arg-type]
 
 
-def test_the_dead_are_killed_in_their_last_phase() -> None:
+def test_the_dead_are_reported_in_their_last_phase() -> None:
     """A killed worker's report keeps the last phase that it reached."""
     report = closed(a_report(phase=Phase.HOOKS, notes="running the exit hook flush"), findings())
     assert (report.reason, report.outcome, report.phase) == (Reason.KILLED, Outcome.KILLED, Phase.HOOKS)

@@ -34,7 +34,7 @@ def postgres_restarts(scene: Scene) -> None:
 
 
 def postgres_crashes(scene: Scene) -> None:
-    """As :func:`postgres_restarts`, without a word to its clients, and with a recovery."""
+    """As :func:`postgres_restarts`, without notice to its clients, and with a recovery."""
     scene.stop_around(lambda: _postgres(scene).stop("immediate"), _postgres(scene).start)
 
 
