@@ -194,7 +194,7 @@ class Session:
             if not worker.runs_jobs_itself:
                 close_database_connections()
             run()
-            current.look(coordinator.state.killed)
+            current.look(self.killed)
         except BaseException as error:
             current.cut_off = True
             if not worker.runs_jobs_itself and not worker.horse_pid and current.horse_status is None:
@@ -214,10 +214,14 @@ class Session:
             self.current = None
             return
         self._failed_starts = self._failed_starts + 1 if current.unstarted else 0
-        state = self.coordinator.state
-        record = current.end(state.killed, self._failed_starts, until or self._patience())
+        record = current.end(self.killed, self._failed_starts, until or self._patience())
         if self.coordinator.send(JobEnded(record)).job is None:
             self.current = None
+
+    @property
+    def killed(self) -> bool:
+        """Whether the job in flight was killed at the hard limit."""
+        return self.coordinator.state.killed and self.job_process.can_be_killed
 
     def _patience(self) -> Deadline:
         """Until when Redis may take to hear of a job that is requeued: half of the hooks' time is spared.

@@ -50,6 +50,7 @@ from graceful.worker.queue import fail_job
 from graceful.worker.queue.fetch import AUTOPSY_KEY, HELD_KEY, held_fields
 from graceful.worker.queue.lua import counter
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, HeldJob, Requeued, Why, requeue
+from graceful.worker.queue.wait import release_seats
 from graceful.worker.shutdown.threads import bounded
 
 logger = logging.getLogger("graceful.worker")
@@ -195,6 +196,8 @@ class Reaper:
         Journal(self._connection).write(sealed)
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
         deregister_from_rq(self._connection, registration)
+        queue_keys = [f"{QUEUE_PREFIX}{name}" for name in registration.queues]
+        release_seats(self._connection, registration.life, queue_keys)
         deregister(self._connection, registration, archived=archived, job_settled=True)
         name = one_line(registration.worker)
         if report is not None and report.sealed:
@@ -319,8 +322,8 @@ class Reaper:
         in_flight = InFlightJob(job_id, held.get("function", "?"), origin, interruptions=given.interruptions)
         if given.must_fail:
             return self._fail(in_flight, job, job_held, given)
-        if given.found in ("not held", "gone"):
-            return None  # It is another's, or nobody can say what became of it.
+        if given.found == "not held":
+            return None  # Another worker has it.
         return replace(in_flight, outcome=given.outcome(why))
 
     def _fail(self, in_flight: InFlightJob, job: Job | None, held: HeldJob, given: Requeued) -> InFlightJob | None:

@@ -26,6 +26,9 @@ QUIET_SECONDS = 0.05
 class JobProcess(Protocol):
     """What the shutdown does to the job in flight."""
 
+    can_be_killed: bool
+    """Whether it can be killed without the worker."""
+
     @property
     def has_main_thread(self) -> bool:
         """Whether the job's own code runs in the worker's main thread now."""
@@ -48,6 +51,7 @@ class HorseProcess:
         memory: the memory that they share.
     """
 
+    can_be_killed = True
     has_main_thread = False
 
     def __init__(self, worker: BaseWorker, memory: SharedMemory) -> None:
@@ -101,6 +105,8 @@ class OwnProcess:
     A job that does not end cannot be killed alone: the process ends with it, see
     :mod:`graceful.worker.horse.simple_worker`.
     """
+
+    can_be_killed = False
 
     def __init__(self, worker: BaseWorker, memory: SharedMemory) -> None:
         self._worker = worker

@@ -102,6 +102,25 @@ end
 """
 
 
+def release_seats(connection: redis.Redis, life: str, queue_keys: Sequence[str]) -> None:
+    """Give up the seats of a dead worker, so that another one takes over at once.
+
+    Args:
+        connection: a client of the server.
+        life: the dead worker's.
+        queue_keys: keys of its queues.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is unreachable.
+    """
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in queue_keys:
+            pipeline.zrem(WATCHING_KEY.format(key), life)
+            pipeline.zrem(ASLEEP_KEY.format(key), life)
+        pipeline.delete(WAKE_KEY.format(life))
+        pipeline.execute(raise_on_error=False)  # A key of another type holds no seat.
+
+
 class QueueWatch:
     """Waits for a job on several queues and for signals at the same time; takes no job.
 
