@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 from rq import Queue, Worker
-from rq.exceptions import InvalidJobOperation, NoSuchJobError, StopRequested
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.scheduler import RQScheduler
@@ -22,19 +22,7 @@ JOB_FUNCTION = "tests.model.code_under_test.the_job"
 
 def graceful_worker(name: str, pid: int, queues: tuple[str, ...], jobs: int) -> None:
     """A graceful worker: it starts, looks after the dead, runs so many jobs, and leaves."""
-    worker = ModelWorker(name, pid, queues)
-    try:
-        worker.open()
-        for _ in range(jobs):
-            taken = worker.take()
-            if taken is None:
-                break
-            worker.execute_job(*taken)
-    except StopRequested:
-        pass
-    except RedisError as error:
-        worker._run.note(error)
-    worker.close()
+    ModelWorker(name, pid, queues).run(jobs)
     engine.current.effect(lambda world: end_process(world, pid, 0))
 
 
@@ -51,9 +39,9 @@ def reaper(name: str, pid: int, queues: tuple[str, ...]) -> None:
     try:
         worker.open()
         while engine.current.request(Request(f"idle {name}", lambda how: how, ways, remote=False)) == "beats":
-            worker._beat()
+            worker.beat()
     except RedisError as error:
-        worker._run.note(error)
+        worker._at_work.ended_by(error)
     worker.close()
     engine.current.effect(lambda world: end_process(world, pid, 0))
 
@@ -205,7 +193,7 @@ def recovery(queues: tuple[str, ...]) -> list[Any]:
         worker.open()
         for _ in range(3):
             pass_time(world, 25)
-            worker._beat()
+            worker.beat()
         world.facts[("ghosts",)] = _ghosts(world)
         cleaner = StockWorker("cleaner", 901, queues)
         cleaner.clean_registries()

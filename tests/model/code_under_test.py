@@ -19,29 +19,30 @@ from typing import Any
 
 import rq.executions
 import rq.utils
-from redis.exceptions import RedisError
 from rq.job import Job
 from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty, HorseMonitorTimeoutException
 
 from graceful import conf
-from graceful.core import report_json
-from graceful.core.deadline import Deadline
+from graceful.core import deadline, report_json, shutdown
 from graceful.core.phases import Reason
 from graceful.core.post_mortem import knows_more
 from graceful.core.records import ShutdownReport
 from graceful.jobs import interruption
 from graceful.jobs.shared_memory import Stage, Verdict
-from graceful.reports import journal
+from graceful.reports import builder, journal
 from graceful.reports.journal import Journal
+from graceful.worker import session as session_module
 from graceful.worker import worker as worker_module
 from graceful.worker.classes import GracefulWorker
-from graceful.worker.cluster import heartbeat, process_identity, reaper
-from graceful.worker.cluster.heartbeat import BEAT_SECONDS, Heartbeat
+from graceful.worker.cluster import heartbeat, membership, process_identity, reaper
+from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from graceful.worker.compat import rq_private
-from graceful.worker.horse import current_job, run
-from graceful.worker.queue import dequeue, fail_job, fetch, requeue
-from graceful.worker.shutdown import lifetime
+from graceful.worker.horse import current_job, monitor, rq_methods, run
+from graceful.worker.queue import dequeue, fail_job, requeue
+from graceful.worker.shutdown import coordinator, effects
+from graceful.worker.shutdown import report as report_module
+from graceful.worker.shutdown.os_signals import Received
 from tests.model import engine
 from tests.model.engine import Request, World
 
@@ -94,6 +95,8 @@ class SharedMemory:
         return engine.current.observe(f"memory {name}", lambda world: world.facts.get(key, self.FIELDS[name]))
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.FIELDS:
+            return  # The worker's pid, which stands here already.
         engine.current.effect(lambda world: world.facts.__setitem__(("memory", self.owner, name), value))
 
     def reset(self) -> None:
@@ -105,6 +108,8 @@ class SharedMemory:
         return bool(engine.current.observe("announced", lambda world: world.facts.get(("signalled", self.owner))))
 
     limits = None
+
+    def announce(self, limits: Any) -> None: ...
 
     def read_stack(self) -> str:
         return ""
@@ -205,9 +210,9 @@ def _start_time(pid: int) -> str:
     return f"t{pid}" if alive else ""
 
 
-def _look(pid: int) -> tuple[str, Any]:
+def _inspect(pid: int) -> tuple[str, Any]:
     started = _start_time(pid)
-    return started, process_identity.Fate.ALIVE if started else process_identity.Fate.DEAD
+    return started, process_identity.Liveness.ALIVE if started else process_identity.Liveness.DEAD
 
 
 def _here(call: Callable[[], Any], seconds: float) -> bool:
@@ -270,9 +275,8 @@ def installed() -> Iterator[None]:
 
     wanted: dict[Any, dict[str, Any]] = {
         rq.utils: {"datetime": _Datetime(rq.utils.datetime)},
-        process_identity: {"start_time": _start_time, "_look": _look, "machine": _machine, "os": system},
-        fetch: {},
-        heartbeat: {"machine": _machine},
+        process_identity: {"start_time": _start_time, "_inspect": _inspect, "machine": _machine, "os": system},
+        heartbeat: {"machine": _machine, "oom_kills": nothing},
         reaper: {
             "machine": _machine,
             "oom_kills": nothing,
@@ -282,30 +286,36 @@ def installed() -> Iterator[None]:
             "_stored": Archive.read,
             "time": time,
             "utc_now": now,
+            # Time stands still while an actor waits: it gives up at once.
+            "FREE_SECONDS": -1.0,
         },
-        lifetime: {
+        session_module.Session: {"_back_off": nothing},
+        report_module: {
             "archive": Archive,
             "Spool": Spool,
             "bounded": _inline,
             "log_shutdown": nothing,
-            "time": time,
-            "utc_now": now,
+            "Clock": lambda: builder.Clock(time.monotonic(), now()),
         },
-        worker_module: {
+        session_module: {
             "SharedMemory": lambda: SharedMemory(engine.current.owner, system.getpid()),
-            "Drain": lambda settings: _Shutdown(engine.current.owner),
-            "HorseMonitor": lambda worker, *others: _HorseMonitor(worker),
-            "Attention": lambda *others: SimpleNamespace(attend=nothing, stop=nothing),
-            "Ending": lambda *others: SimpleNamespace(prepare=nothing),
+            "WorkerIdentity": lambda *about: builder.WorkerIdentity(*about, _Id().hex, HERE, system.getpid()),
+            "HorseProcess": lambda worker, memory: _HorseProcess(worker, memory),
+            "HorseMonitor": _HorseMonitor,
+            "ShutdownEffects": _Effects,
             "JournalWriter": JournalWriter,
             "Heartbeat": NotedHeartbeat,
-            "StallGuard": lambda *others: SimpleNamespace(dismiss=nothing),
-            "setup_loghandlers": nothing,
+            "StallGuard": lambda *others, **named: SimpleNamespace(dismiss=nothing),
+            "bounded": _inline,
             "close_database_connections": nothing,
             "os": system,
             "time": time,
-            "utc_now": now,
         },
+        worker_module: {"setup_loghandlers": nothing},
+        rq_methods: {"os": system},
+        coordinator: {"time": time},
+        deadline: {"time": time},
+        membership: {"time": time},
         current_job: {"time": time},
         dequeue: {"time": time},
         fail_job: {"_in_a_child": _here},
@@ -315,14 +325,12 @@ def installed() -> Iterator[None]:
         },
         interruption: {"guard": None},
     }
-    for name in ("rq.executions", "rq.worker", "rq.worker.base", lifetime.__name__):
+    for name in ("rq.executions", "rq.worker", "rq.worker.base"):
         try:
             module = importlib.import_module(name)
         except ImportError:
             continue
-        wanted.setdefault(module, {}).update(uuid4=_Id)
-        if name != lifetime.__name__:
-            wanted[module]["setup_loghandlers"] = nothing
+        wanted.setdefault(module, {}).update(uuid4=_Id, setup_loghandlers=nothing)
     # A version of the code in which a name is not there has no need of what stands in for it.
     places = [
         (module, name, value)
@@ -354,59 +362,95 @@ class NotedHeartbeat(Heartbeat):
         return heard
 
 
-class _Shutdown:
-    """What the worker was asked for: the explorer's signal."""
-
-    limits = None
-    quiet = False
-    instants = (float(engine.EPOCH),)
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
-
-    @property
-    def requested(self) -> bool:
-        return bool(engine.current.observe("requested", lambda world: world.facts.get(("signalled", self._owner))))
-
-    def end(self) -> Deadline:
-        return Deadline.after(60)
-
-
 class _Inbox:
-    unread = False
+    """What the worker was asked for: the explorer's signal, which is heard once."""
+
+    unread = told_to_stop = False
+    _heard = False
+
+    def next(self) -> Received | None:
+        owner = engine.current.owner
+        if self._heard or not engine.current.observe("asked", lambda world: world.facts.get(("signalled", owner))):
+            return None
+        self._heard = True
+        return Received("SIGTERM", float(engine.current.now))
 
     def wait(self, seconds: float, sockets: Any = ()) -> list[Any]:
         return []
 
 
-class _HorseMonitor:
-    """Waiting for the horse, where the explorer says what happens meanwhile."""
+class _Effects(effects.ShutdownEffects):
+    """As ours, without threads, timers and exit hooks."""
 
-    def __init__(self, worker: ModelWorker) -> None:
+    def prepare(self, coordinator: Any) -> None: ...
+
+    def _guard(self, coordinator: Any) -> None:
+        if self._guarded is None:
+            self._report.shutdown_begins()
+        self._guarded = coordinator.end()
+
+    def _bound_redis(self) -> None: ...
+
+    def _run_hooks(self, coordinator: Any) -> None:
+        coordinator.send(shutdown.HooksOver())
+
+    def _store(self, coordinator: Any) -> None:
+        self._report.store(coordinator.state, coordinator.end())
+
+
+class _HorseProcess:
+    """The horse, as its worker acts on it."""
+
+    has_main_thread = False
+
+    def __init__(self, worker: Any, memory: Any) -> None:
         self._worker = worker
+        self._memory = memory
 
-    def wait(self, job_at_work: Any) -> tuple[int | None, int | None, Any]:
-        worker = self._worker
-        while pid := worker.horse_pid:
+    def interrupt(self) -> None:
+        self._memory.interrupt = True
+
+    def kill(self, *, with_stacks: bool) -> None:
+        pid = self._worker.horse_pid
+        engine.current.effect(lambda world: end_process(world, pid, 9, by_its_worker=True))
+
+    def stacks(self) -> str:
+        return ""
+
+
+class _HorseMonitor(monitor.HorseMonitor):
+    """Waiting for the horse, where the explorer says what happens meanwhile: also which limit is reached."""
+
+    def wait(self, current: Any) -> tuple[int | None, int | None, Any]:
+        worker: Any = self._worker
+        if not worker.horse_pid:
+            return None, None, None
+        pid: int = worker.horse_pid
+        while True:
             request = Request(f"wait {pid}", lambda how: how, lambda world: self._ways(world, pid), remote=False)
             how = engine.current.request(request)
             if how == "beats":
-                worker._beat()
+                self._coordinator.attend()
+                worker.beat()
                 raise HorseMonitorTimeoutException
-            if how == "interrupts":
-                worker._memory.interrupt = True
-            elif how == "kills":
-                job_at_work.hard_limit_hit = True
-                engine.current.effect(lambda world, pid=pid: end_process(world, pid, 9, by_its_worker=True))
-            else:
-                status = engine.current.observe("status", lambda world, pid=pid: world.facts.get(("status", pid), 9))
-                rq_private.set_horse_pid(worker, 0)
-                worker._stopped_job_id = engine.current.observe(
-                    "stopped", lambda world: world.facts.get(("stopped", worker.name))
-                )
-                job_at_work.horse_status = status
-                return pid, 0 if job_at_work.not_done else status, None
-        return None, None, None
+            if how in ("interrupts", "kills"):
+                self._limit_reached(how)
+                continue
+            status = engine.current.observe("status", lambda world: world.facts.get(("status", pid), 9))
+            rq_private.set_horse_pid(worker, 0)
+            worker._stopped_job_id = engine.current.observe(
+                "stopped", lambda world: world.facts.get(("stopped", worker.name))
+            )
+            current.horse_status = status
+            return pid, status if current.own_end(self._coordinator.state.killed) else 0, None
+
+    def _limit_reached(self, how: str) -> None:
+        limits = self._coordinator.attend().limits
+        assert limits is not None
+        instant = limits.soft.at if how == "interrupts" else limits.hard.at
+        self._coordinator._state, due = shutdown.step(self._coordinator.state, shutdown.Tick(), instant)
+        for effect in due:
+            self._coordinator._effects.carry_out(effect, self._coordinator)
 
     def _ways(self, world: World, pid: int) -> tuple[str, ...]:
         if not world.alive(pid):
@@ -416,11 +460,9 @@ class _HorseMonitor:
         if world.facts.get(("signalled", name)):
             interrupted = world.facts.get(("memory", name, "interrupt"))
             ways.append("kills" if interrupted else "interrupts")
-        if world.clock - world.facts.get(("beaten", name), 0) >= BEAT_SECONDS:
+        if world.clock - world.facts.get(("beaten", name), 0) >= HEARTBEAT_SECONDS:
             ways.append("beats")
         return tuple(ways)
-
-    see_out = wait
 
 
 class _Os:
@@ -521,8 +563,6 @@ class ModelWorker(GracefulWorker):
         super().__init__([Queue(each, connection=connection) for each in queues], name=name, connection=connection)
         self.pid = pid
         self._is_horse = is_horse
-        self.is_at_work = True
-        self._memory = SharedMemory(name, pid)  # type: ignore[assignment]
 
     should_run_maintenance_tasks = False  # type: ignore[assignment]
 
@@ -532,19 +572,28 @@ class ModelWorker(GracefulWorker):
     def procline(self, message: str) -> None: ...
 
     def open(self) -> None:
-        """A life begins."""
-        self._run = worker_module.Run({})
-        self._assemble(_Inbox(), conf.settings())  # type: ignore[arg-type]
+        """A life begins, as in ``work()``."""
+        self._session = session_module.Session(self, _Inbox(), conf.settings())  # type: ignore[arg-type]
+        self.join(self._session.life, self._session.memory)
         engine.current.effect(lambda world: world.facts.__setitem__(("life", self.life), self.pid))
         self.bootstrap()
 
     def subscribe(self) -> None: ...
 
-    def _back_off(self) -> None: ...
+    def unsubscribe(self) -> None: ...
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Nobody suspends the workers here."""
+
+    def beat(self) -> None:
+        """A heartbeat, whenever the explorer wants one."""
+        self._at_work.membership._beat_at = 0.0
+        self._at_work.membership.beat()
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         runtime = engine.current
-        execution = self._current_job.execution if self._current_job else None
+        current = self._at_work.current
+        execution = current.execution if current else None
         assert execution is not None
         number = runtime.observe("pids", lambda world: world.facts.get(("pids",), 100))
         pid = number + 1
@@ -559,33 +608,29 @@ class ModelWorker(GracefulWorker):
         if not runtime.exploring:
             run_horse(*arguments)
 
-    def teardown(self) -> None:
+    def run(self, jobs: int) -> None:
+        """A life: a burst of so many jobs at most."""
         try:
-            self.register_death()
-            self._torn_down = True
-        except RedisError:
-            self._torn_down = False
+            self.open()
+            try:
+                self._at_work.run_loop(True, jobs, None)
+            finally:
+                self.teardown()
+        except engine.Suspend:
+            raise
+        except BaseException as error:
+            self._at_work.ended_by(error)
+        self._at_work.conclude()
 
     def close(self) -> None:
-        """The end of a life, as ``_conclude`` and ``Ending.run`` make it."""
+        """The end of a life that had no loop."""
+        self._at_work.coordinator.send(shutdown.LoopEnded(Reason.BURST))
         self.teardown()
-        self._lifetime.requested(
-            Reason.SIGNAL if self._drain.requested else Reason.BURST, None, float(engine.current.now)
-        )
-        try:
-            empty_handed = self._requeue_leftover()
-        except RedisError:
-            empty_handed = False
-        self._lifetime.drained()
-        self._lifetime.seal()
-        self._lifetime.keep(Deadline.after(60), self._heartbeat, empty_handed=empty_handed)
+        self._at_work.conclude()
 
     def take(self) -> tuple[Job, Queue] | None:
-        """As the loop takes a job in a burst; None if there is none, or a stop was asked for."""
-        try:
-            return self._dequeuer.next_job(None, None)
-        except worker_module.StopRequested:
-            return None
+        """As the loop takes a job in a burst; None if there is none."""
+        return self._at_work.dequeuer.next_job(None, None)
 
 
 def _bytes(value: Any) -> bytes:
@@ -651,7 +696,7 @@ def perform_arguments(execution: Any) -> tuple[Any, ...]:
 
 
 def beat_interval_over(world: World, name: str) -> bool:
-    return world.clock - world.facts.get(("beaten", name), 0) >= BEAT_SECONDS
+    return world.clock - world.facts.get(("beaten", name), 0) >= HEARTBEAT_SECONDS
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from tests.model.cuts import all_or_nothing
 from tests.model.engine import Runtime
 from tests.model.explorer import Explorer, Plan
 
-PROTOCOL = ("fetch", "claim", "requeue", "beat", "leave", "forget")
+PROTOCOL = ("fetch", "claim", "requeue", "heartbeat", "deregister", "deregister_from_rq")
 """The scripts that the model runs; those for cursors, schedulers and unreadable entries have tests of their own."""
 
 SAMPLE = (
@@ -26,8 +26,8 @@ SAMPLE = (
     ("claim", "without redis.call('HSET'"),
     ("requeue", "without redis.call('LPUSH'"),
     ("requeue", "without redis.pcall('LREM'"),
-    ("leave", "without redis.call('HDEL', KEYS[1]"),
-    ("beat", "without redis.call('ZADD'"),
+    ("deregister", "without redis.call('HDEL', KEYS[1]"),
+    ("heartbeat", "without redis.call('ZADD'"),
 )
 """Mutants that ``make test`` tries: script, and how the mutation begins."""
 
