@@ -276,6 +276,8 @@ class Session:
             whether nothing is held any more.
         """
         if self.current is not None:
+            if self.current.ends_with_process:
+                return False
             self.job_over(self.current, until=Deadline.after(0))
             return self.current is None
         self.dequeuer.requeue_leftover()

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from rq import Callback, Queue
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import InFlightJob, ShutdownReport
+from graceful.reports.spool import Spool
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
 from tests.support.processes import WorkerProcess
@@ -160,9 +162,14 @@ def test_a_child_of_the_job(stopped: Callable[..., WorkerProcess], connection: r
     ],
 )
 def test_redis_that_froze_before_the_signal(
-    job: Callable[[float], None], outcome: Outcome, exit_code: int, start_worker: StartWorker, own_valkey: Server
+    job: Callable[[float], None],
+    outcome: Outcome,
+    exit_code: int,
+    start_worker: StartWorker,
+    own_valkey: Server,
+    tmp_path: Path,
 ) -> None:
-    """If Redis hangs during a heartbeat, the job is still interrupted and hooks run in time."""
+    """If Redis hangs during a heartbeat, the job is still interrupted, hooks run in time, and the report is spooled."""
     connection = own_valkey.client()
     enqueued = get_queue("default").enqueue(job, 60)
     settings = {
@@ -182,6 +189,6 @@ def test_redis_that_froze_before_the_signal(
     finally:
         own_valkey.resume()
     wait_until(lambda: not worker.children(), 12, lambda: worker.output)
-    report = report_of(connection, worker)
+    (report,) = Spool(tmp_path / "spool").entries()
     assert [hook.outcome for hook in report.hooks] == [HookOutcome.OK], worker.output
     assert (report.outcome, report.exit_code, code) == (outcome, exit_code, exit_code), worker.output

@@ -236,7 +236,7 @@ class Reaper:
         stored = bounded(lambda: _stored(registration.life), ARCHIVE_SECONDS).value
         written = self._written(registration.life)
         if stored is None and (written is None or not written.sealed):
-            # The database may be unreachable too: the sealed report in the spool is newer than the journal's open entry.
+            # The database may be unreachable too: what the spool has is newer than the journal's open entry.
             stored = next((each for each in _spooled(spool) if each.id == registration.life), None)
         if stored is None or (written is not None and knows_more(written, stored)):
             return written

@@ -71,6 +71,8 @@ class CurrentJob:
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.left_open = False
         """Whether ``execute_job`` returned and the job has not come to an end: it is not ours to decide about."""
+        self.ends_with_process = False
+        """Whether the worker's process ends with the job in it: until it is gone, the job runs on."""
         self._finished = False
 
     @property
@@ -154,6 +156,7 @@ class CurrentJob:
 
     def left_behind(self) -> InFlightJob:
         """The worker's process ends with the job in it: whoever finds it dead requeues the job."""
+        self.ends_with_process = True
         return replace(self.record, stack=cut(self._memory.read_stack()), outcome=JobOutcome.UNKNOWN)
 
     def _why(self, killed: bool, failed_starts: int) -> Why:
