@@ -40,6 +40,19 @@ class StoppedAtFork(Worker):
         return execution
 
 
+class LosesAFailure(Worker):
+    """Redis cannot be reached just when the first failure is stored."""
+
+    def increment_failed_job_count(self, pipeline: Any = None) -> None:
+        super().increment_failed_job_count(pipeline)
+        if self.connection.incr("tests:failures") == 1:
+
+            def lost(*args: Any, **kwargs: Any) -> None:
+                raise redis.exceptions.ConnectionError("cut")
+
+            pipeline.execute = lost
+
+
 def joins_the_worker(seconds: float) -> None:
     """Joins the process group of its worker, and swallows the interruption."""
     os.setpgid(0, os.getpgid(os.getppid()))
