@@ -111,6 +111,7 @@ class CurrentJob:
             reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
             log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, reason)
             rq_private.fail(self._worker, self.job, self.queue, reason, self.execution)
+            self.cut_off = self._failure_lost()
         elif status in (JobStatus.QUEUED, JobStatus.STARTED):
             self._let_go()
             self.left_open = True
