@@ -53,6 +53,15 @@ class LosesAFailure(Worker):
             pipeline.execute = lost
 
 
+class LosesASuccess(Worker):
+    """Redis stores the success, and cannot be reached from the horse after that."""
+
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        super().handle_job_success(job, *args, **kwargs)
+        job.connection = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
+        raise redis.exceptions.ConnectionError("cut")
+
+
 def joins_the_worker(seconds: float) -> None:
     """Joins the process group of its worker, and swallows the interruption."""
     os.setpgid(0, os.getpgid(os.getppid()))
