@@ -54,11 +54,16 @@ class LosesAFailure(Worker):
 
 
 class LosesASuccess(Worker):
-    """Redis stores the success, and cannot be reached from the horse after that."""
+    """Redis stores the success, and cannot be reached for the next two commands."""
 
     def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
         super().handle_job_success(job, *args, **kwargs)
-        job.connection = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
+
+        def unreachable(*args: Any, **kwargs: Any) -> None:
+            del job.get_status
+            raise redis.exceptions.ConnectionError("cut")
+
+        job.get_status = unreachable  # type: ignore[method-assign]
         raise redis.exceptions.ConnectionError("cut")
 
 
