@@ -12,6 +12,7 @@ from rq.registry import FailedJobRegistry
 
 from graceful.worker import GracefulWorker
 from graceful.worker.compat import rq_private
+from graceful.worker.queue import fail_job
 from tests.support import jobs
 
 
@@ -24,6 +25,34 @@ class Watched(GracefulWorker):
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
         type(self).seen = [self.living.execution]
         super().handle_job_failure(*args, **kwargs)
+
+
+class Cut(GracefulWorker):
+    """Redis cannot be reached just when the first failure is stored."""
+
+    cuts = 1
+
+    def increment_failed_job_count(self, pipeline: Any = None) -> None:
+        super().increment_failed_job_count(pipeline)
+        if self.cuts:
+            self.cuts -= 1
+
+            def lost(*args: Any, **kwargs: Any) -> None:
+                raise redis.exceptions.ConnectionError("cut")
+
+            pipeline.execute = lost
+
+
+def test_a_failure_that_could_not_be_stored_is_an_error(connection: redis.Redis, queue: Queue) -> None:
+    """A reaper does not take a job for failed, and forget who held it, while Redis knows nothing of the failure."""
+    worker: Any = Cut([queue], connection=connection)
+    job = queue.enqueue(jobs.quick)
+    queue.remove(job)
+    with pytest.raises(redis.exceptions.ConnectionError, match="could not be stored"):
+        fail_job.fail(worker, job, queue, None, 4, by_policy=False)
+    assert fail_job.fail(worker, job, queue, None, 4, by_policy=False)
+    assert job.get_status(refresh=True) == "failed"
+    assert job.id in FailedJobRegistry(queue=queue)
 
 
 @pytest.mark.parametrize("known", [True, False])

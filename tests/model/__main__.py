@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         each.add_argument("--seed", type=int, help="of the random walks")
         each.add_argument("--world", action="append", help="only this world; may be repeated")
         each.add_argument("--no-mutants", action="store_true")
+        each.add_argument("--strict", action="store_true", help="mutants that live on and are not classified fail too")
     replayed = commands.add_parser("replay", help="look at dumps of the chaos suite")
     replayed.add_argument("file", type=Path, nargs="+")
     options = parser.parse_args(arguments)
@@ -60,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             failed = True
             print(f"all_or_nothing: {cut.script} failed half-way, {cut.hostile}: {cut.error}; changed {cut.changed}")
         if not options.no_mutants:
-            failed |= _mutants(runtime, deadline)
+            survivors = _mutants(runtime, deadline)
+            failed |= survivors and options.strict
     return int(failed)
 
 
@@ -97,7 +99,7 @@ def _mutants(runtime: object, deadline: float) -> bool:
         here = sum(name.startswith(f"{script}:") for name in alive)
         print(f"{script:12} {len(made):7} {killed:7} {equivalent:10} {here:6} {len(made) - tried:9}", flush=True)
     for name in alive:
-        print(f"alive: {name}")
+        print(f"alive, not classified: {name}")
     return bool(alive)
 
 

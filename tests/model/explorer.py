@@ -250,6 +250,7 @@ class Explorer:
             text = f"{who}: {actor.request.what} ({how})"
             if how in NETWORK:
                 world.budget["network"] -= 1
+                world.facts[("lost a command",)] = True
                 if (owner := world.facts.get(("horse", actor.pid))) and how != "is sent twice":
                     world.facts[("cut off", code_under_test.job_of(world, owner[0]))] = True
             elif how == "is away":

@@ -34,6 +34,29 @@ def test_a_job_stopped_before_its_horse_is_forked(
     assert all(connection.hget(jobs.FINISHED, job.id) is None for job in stopped)
 
 
+@pytest.mark.parametrize("how", [jobs.failing, jobs.killing_itself], ids=lambda how: how.__name__)
+def test_a_failure_that_redis_was_not_told_of(
+    how: object, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A job whose failure could not be stored, by its horse or by its worker, is requeued; it does not stay started."""
+    job = queue.enqueue(how)
+    worker = start_worker(options=["--worker-class", f"{MODULE}.LosesAFailure"])
+    wait_status(worker, job, "failed")
+    assert int(connection.get("tests:failures") or 0) == 2
+    assert int(connection.hget(job.key, "graceful_interruptions") or 0) == 1
+    assert connection.zcard(f"rq:wip:{queue.name}") == 0
+
+
+def test_a_success_that_nobody_could_confirm(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A job whose success was stored, with no reply, does not become a failure because Redis cannot be asked either."""
+    job, after = queue.enqueue(jobs.quick), queue.enqueue(os.getpid)
+    worker = start_worker(options=["--burst", "--worker-class", f"{MODULE}.LosesASuccess"], wait=False)
+    assert worker.wait(30) == 0, worker.output
+    assert [each.get_status(refresh=True) for each in (job, after)] == ["finished", "finished"]
+    assert connection.zcard(f"rq:failed:{queue.name}") == 0
+    assert int(connection.hget(jobs.STARTED, job.id) or 0) == 1
+
+
 def test_a_horse_in_the_group_of_its_worker(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
     """A job that joined its worker's process group is killed at the hard limit, and its worker is not."""
     job = queue.enqueue(horse_workers.joins_the_worker, 30)

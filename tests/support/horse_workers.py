@@ -40,6 +40,33 @@ class StoppedAtFork(Worker):
         return execution
 
 
+class LosesAFailure(Worker):
+    """Redis cannot be reached just when the first failure is stored."""
+
+    def increment_failed_job_count(self, pipeline: Any = None) -> None:
+        super().increment_failed_job_count(pipeline)
+        if self.connection.incr("tests:failures") == 1:
+
+            def lost(*args: Any, **kwargs: Any) -> None:
+                raise redis.exceptions.ConnectionError("cut")
+
+            pipeline.execute = lost
+
+
+class LosesASuccess(Worker):
+    """Redis stores the success, and cannot be reached for the next two commands."""
+
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        super().handle_job_success(job, *args, **kwargs)
+
+        def unreachable(*args: Any, **kwargs: Any) -> None:
+            del job.get_status
+            raise redis.exceptions.ConnectionError("cut")
+
+        job.get_status = unreachable  # type: ignore[method-assign]
+        raise redis.exceptions.ConnectionError("cut")
+
+
 def joins_the_worker(seconds: float) -> None:
     """Joins the process group of its worker, and swallows the interruption."""
     os.setpgid(0, os.getpgid(os.getppid()))

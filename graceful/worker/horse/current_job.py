@@ -96,9 +96,13 @@ class CurrentJob:
         A horse that ended in the middle of its job with exit code 0 (``os._exit(0)``) has failed it: RQ takes that for
         a job that came to its end (``Worker.monitor_work_horse``), and it would stay started. Otherwise the worker's
         class has a way of its own to run jobs, or did nothing: the job is left as it is, for RQ's maintenance to find.
+        A failure that Redis was not told of is none: the job is requeued.
         """
         verdict = self._memory.verdict
-        if not self.own_end(killed) or verdict in ENDED or self.horse_status not in (None, 0):
+        if not self.own_end(killed) or verdict is Verdict.FINISHED:
+            return
+        if verdict is Verdict.FAILED or self.horse_status not in (None, 0):
+            self.cut_off = self._failure_lost()
             return
         try:
             status = self.job.get_status(refresh=True)
@@ -109,9 +113,24 @@ class CurrentJob:
             reason = "Work-horse terminated unexpectedly, in the middle of the job, with exit code 0"
             log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, reason)
             rq_private.fail(self._worker, self.job, self.queue, reason, self.execution)
+            self.cut_off = self._failure_lost()
         elif status in (JobStatus.QUEUED, JobStatus.STARTED):
             self._let_go()
             self.left_open = True
+
+    def _failure_lost(self) -> bool:
+        """Whether Redis does not know that the job has failed, or did not say.
+
+        RQ only logs it where a failure could not be stored (``BaseWorker.handle_job_failure``): the job would stay
+        started, in nobody's hands. The execution is removed in the transaction that stores the failure.
+        """
+        if self.execution is None:
+            return False
+        try:
+            key = rq_private.started_registry_key(self.job.origin, self._worker.connection)
+            return self._worker.connection.zscore(key, self.execution.composite_key) is not None
+        except RedisError:
+            return True
 
     def end(self, killed: bool, failed_starts: int, until: Deadline) -> InFlightJob:
         """Settle it: its own end stays, otherwise it is requeued, or failed where that is asked for.

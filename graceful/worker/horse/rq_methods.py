@@ -84,12 +84,19 @@ class HorseSide(BaseWorker):
     def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
         """As RQ's; before it can enqueue the job again (``Repeat``), the cursors of this run go.
 
-        A success whose reply alone was lost is none the less one, and does not become a failure.
+        A success whose reply alone was lost is none the less one, and does not become a failure. Where Redis cannot be
+        asked for it either, the worker does that, and requeues the job if it has not finished.
         """
         if not self.elsewhere:
             run.forget_cursors()
         try:
             super().handle_job_success(job, *args, **kwargs)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-            if job.get_status(refresh=True) != JobStatus.FINISHED:
+            try:
+                finished = job.get_status(refresh=True) == JobStatus.FINISHED
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                if not self.elsewhere:
+                    run.leave_to_worker()
+                raise
+            if not finished:
                 raise

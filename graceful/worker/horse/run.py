@@ -180,6 +180,13 @@ def end() -> None:
     guard.settled = True
 
 
+def leave_to_worker() -> None:
+    """Nobody here can say whether the job's success was stored: RQ must not store a failure on top of it, see end()."""
+    guard = interruption.guard
+    if guard is not None:
+        guard.interrupted = True
+
+
 def forget_cursors() -> None:
     """The job in hand has succeeded: what it noted for its next run must not be found by another.
 

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import redis
+from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.queue import Queue
@@ -60,6 +62,9 @@ def fail(
 
     Returns:
         whether it was failed: it may have ended by itself.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is unreachable; it can be done again.
     """
     if job.get_status(refresh=True) in OVER:
         return False
@@ -84,6 +89,13 @@ def fail(
     if job.retries_left:
         job.retries_left = 0  # Failed for good: otherwise handle_job_failure would retry it (should_retry).
     rq_private.fail(worker, job, queue, f"{type(error).__name__}: {error}", execution)
+    try:
+        failed = job.get_status(refresh=True) in OVER
+    except InvalidJobOperation:
+        return True  # It was deleted meanwhile.
+    if not failed:
+        # RQ only logs it where a failure could not be stored (BaseWorker.handle_job_failure): it has to be done again.
+        raise redis.exceptions.ConnectionError(f"the failure of job {job.id} could not be stored")
     return True
 
 
