@@ -292,6 +292,8 @@ def installed() -> Iterator[None]:
         session_module.Session: {"_back_off": nothing},
         report_module: {
             "archive": Archive,
+            "Journal": JournalWriter,
+            "JournalWriter": JournalWriter,
             "Spool": Spool,
             "bounded": _inline,
             "log_shutdown": nothing,
@@ -303,7 +305,6 @@ def installed() -> Iterator[None]:
             "HorseProcess": lambda worker, memory: _HorseProcess(worker, memory),
             "HorseMonitor": _HorseMonitor,
             "ShutdownEffects": _Effects,
-            "JournalWriter": JournalWriter,
             "Heartbeat": NotedHeartbeat,
             "StallGuard": lambda *others, **named: SimpleNamespace(dismiss=nothing),
             "bounded": _inline,
