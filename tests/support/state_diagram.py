@@ -46,9 +46,9 @@ def possible(state: State, now: float) -> Iterator[tuple[float, shutdown.Event]]
         yield now, shutdown.HooksOver()
 
 
-def edges() -> dict[Edge, tuple[Effect, ...]]:
-    """Every change of phase, and every effect within one, that can be reached from a worker's start."""
-    found: dict[Edge, tuple[Effect, ...]] = {}
+def edges() -> dict[Edge, set[tuple[Effect, ...]]]:
+    """Every change of phase, and all that an event may bring about within one, that can be reached from the start."""
+    found: dict[Edge, set[tuple[Effect, ...]]] = {}
     start = State(BUDGET, started_at=0.0)
     seen, waiting = {start}, deque([(start, 0.0)])
     while waiting:
@@ -56,10 +56,7 @@ def edges() -> dict[Edge, tuple[Effect, ...]]:
         for at, event in possible(state, now):
             after, effects = step(state, event, at)
             if after.phase is not state.phase or effects:
-                edge = state.phase, type(event).__name__, after.phase
-                if len(effects) > len(found.get(edge, ())):
-                    found[edge] = effects
-                found.setdefault(edge, effects)
+                found.setdefault((state.phase, type(event).__name__, after.phase), set()).add(effects)
             small = len(after.stops) <= 2 and len(after.hooks) <= 1 and after.jobs.finished <= 1
             if small and after not in seen:
                 seen.add(after)
@@ -81,7 +78,8 @@ def diagram() -> str:
     lines += ["    sealed --> [*]", "```", "", "| in | event | then | effects |", "|---|---|---|---|"]
     for (before, event, after), effects in found:
         then = after if after is not before else "(stays)"
-        lines.append(f"| {before} | {event} | {then} | {', '.join(effect.name for effect in effects)} |")
+        either = sorted(", ".join(effect.name for effect in one) for one in effects)
+        lines.append(f"| {before} | {event} | {then} | {' *or* '.join(either)} |")
     return "\n".join(lines)
 
 
