@@ -32,6 +32,7 @@ from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor
 from graceful.worker.horse.process import HorseProcess, OwnProcess
 from graceful.worker.horse.thread_jobs import ThreadJobs
 from graceful.worker.queue.dequeue import Dequeuer
+from graceful.worker.queue.fetch import release_job
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
@@ -94,6 +95,7 @@ class Session:
         self.executed = 0
         """How many jobs came to an end."""
         self._failed_starts = 0
+        self._taken_up = False
         self._torn_down = True
         self._stall_guard: StallGuard | None = None
 
@@ -140,7 +142,10 @@ class Session:
             if taken is None:
                 log.info(IDLE, worker.name, max_idle_time or 0)
                 return Reason.IDLE
+            self._taken_up = False
             worker.execute_job(*taken)
+            if not self._taken_up:
+                self._release(*taken)
             worker.heartbeat()
             if self._failed_starts:
                 self._back_off()
@@ -164,6 +169,10 @@ class Session:
             return
         self.coordinator.send(LoopEnded(reason))
 
+    def _release(self, job: Job, queue: Queue) -> None:
+        """The worker's own ``execute_job`` is not built on RQ's: what became of the job is left to it, as by RQ."""
+        release_job(self.worker.connection, self.life, job.id, queue.key)
+
     def ended_by(self, error: BaseException) -> None:
         """An error ends the worker."""
         log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
@@ -182,6 +191,7 @@ class Session:
             StopRequested: a stop was asked for before the job was started; it is requeued.
         """
         worker, coordinator = self.worker, self.coordinator
+        self._taken_up = True
         if coordinator.attend().stopping:
             held = HeldJob(self.life, job.id, job.origin, queue.key)
             given = requeue(worker.connection, held, Why.NOT_STARTED, self.settings)

@@ -110,3 +110,18 @@ def test_after_work_the_worker_is_stock_again(worker_class: Graceful, connection
     again = queue.enqueue(jobs.quick)
     assert worker.work(burst=True)
     assert again.get_status(refresh=True) == JobStatus.FINISHED
+
+
+@pytest.mark.parametrize("worker_class", [GracefulWorker, GracefulSimpleWorker])
+@pytest.mark.django_db(transaction=True)
+def test_an_execute_job_that_is_not_ours_is_left_alone(
+    worker_class: Graceful, connection: redis.Redis, queue: Queue
+) -> None:
+    """What a class or a test puts in the place of execute_job decides about the job, which stays where RQ has it."""
+    worker: Any = worker_class([queue], connection=connection)
+    job = queue.enqueue(jobs.quick)
+    worker.execute_job = lambda job, queue: None
+    assert worker.work(burst=True)
+    assert connection.lrange(queue.intermediate_queue_key, 0, -1) == [job.id.encode()]
+    assert not connection.exists("graceful:holders")
+    assert worker.report.exit_code == 0
