@@ -80,7 +80,6 @@ return {KEYS[first], job, 'taken'}
 CLAIM_SCRIPT = """
 -- KEYS: held, holders, and where a horse is about to begin the lock of a reaper.
 -- ARGV: life of the worker, job, then fields and their values in turn.
-redis.call('HLEN', KEYS[1])
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
@@ -88,6 +87,7 @@ end
 if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
+-- The first write: on a key of another type it fails, and nothing is changed.
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 -- From here on it is in RQ's started registry.
 redis.call('DEL', (redis.call('HGET', KEYS[1], 'queue') or '') .. ':intermediate:first_seen:' .. ARGV[2])
