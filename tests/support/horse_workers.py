@@ -43,8 +43,8 @@ class StoppedAtFork(Worker):
 class LosesAFailure(Worker):
     """Redis cannot be reached just when the first failure is stored."""
 
-    def increment_failed_job_count(self, pipeline: Any = None) -> None:
-        super().increment_failed_job_count(pipeline)
+    def cleanup_execution(self, job: Job, pipeline: Any, *execution: Any, **named: Any) -> None:
+        super().cleanup_execution(job, pipeline, *execution, **named)
         if self.connection.incr("tests:failures") == 1:
 
             def lost(*args: Any, **kwargs: Any) -> None:
