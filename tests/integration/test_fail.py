@@ -8,6 +8,7 @@ import pytest
 import redis
 from rq import Queue
 from rq.executions import Execution
+from rq.job import Job
 from rq.registry import FailedJobRegistry
 
 from graceful.worker import GracefulWorker
