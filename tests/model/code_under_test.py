@@ -292,7 +292,6 @@ def installed() -> Iterator[None]:
         session_module.Session: {"_back_off": nothing},
         report_module: {
             "archive": Archive,
-            "Journal": JournalWriter,
             "JournalWriter": JournalWriter,
             "Spool": Spool,
             "bounded": _inline,

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from rq import Callback, Queue
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import InFlightJob, ShutdownReport
-from graceful.reports.spool import Spool
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
 from tests.support.processes import WorkerProcess
@@ -167,9 +165,8 @@ def test_redis_that_froze_before_the_signal(
     exit_code: int,
     start_worker: StartWorker,
     own_valkey: Server,
-    tmp_path: Path,
 ) -> None:
-    """If Redis hangs during a heartbeat, the job is still interrupted, hooks run in time, and the report is spooled."""
+    """If Redis hangs during a heartbeat, the job is still interrupted, hooks run in time, and Redis has the report once it goes on."""
     connection = own_valkey.client()
     enqueued = get_queue("default").enqueue(job, 60)
     settings = {
@@ -189,6 +186,6 @@ def test_redis_that_froze_before_the_signal(
     finally:
         own_valkey.resume()
     wait_until(lambda: not worker.children(), 12, lambda: worker.output)
-    (report,) = Spool(tmp_path / "spool").entries()
+    report = report_of(connection, worker)
     assert [hook.outcome for hook in report.hooks] == [HookOutcome.OK], worker.output
     assert (report.outcome, report.exit_code, code) == (outcome, exit_code, exit_code), worker.output

@@ -20,9 +20,9 @@ MOST_PENDING = 100
 
 
 class JournalWriter:
-    """One worker's way to the journal, over a connection of its own from the shutdown's beginning on.
+    """One worker's way to the journal, over a connection of its own from its start on.
 
-    Before it there is one entry only, which the client writes: an idle worker needs no connection for it.
+    To connect only when the shutdown begins would hold up whoever announces it where Redis does not answer.
 
     Args:
         connection: the worker's client.

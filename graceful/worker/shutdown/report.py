@@ -15,7 +15,6 @@ from graceful.core.records import ShutdownReport
 from graceful.core.shutdown import State
 from graceful.reports import archive
 from graceful.reports.builder import Clock, WorkerIdentity, report_of
-from graceful.reports.journal import Journal
 from graceful.reports.line import log_shutdown
 from graceful.reports.spool import Spool
 from graceful.worker.cluster.heartbeat import Heartbeat
@@ -25,6 +24,8 @@ from graceful.worker.shutdown.threads import bounded
 log = logging.getLogger("graceful.worker")
 NOT_WRITTEN = "Worker %s: its journal entry could not be written: %s"
 JOURNAL_SECONDS = 1.0
+SHORT_SECONDS = 0.5
+"""With less time than this a report that Redis did not take is spooled before the database is asked."""
 RESERVE_SECONDS = 0.15
 """Kept behind the database, for the log line and the way out."""
 
@@ -44,7 +45,6 @@ class WorkerReport:
     ) -> None:
         self.worker = worker
         self._settings = settings
-        self._journal = Journal(connection)
         self._journal_writer = JournalWriter(connection)
         self._heartbeat = heartbeat
         self._started = self._requested = Clock()
@@ -65,7 +65,7 @@ class WorkerReport:
         Raises:
             redis.exceptions.RedisError: Redis did not take it.
         """
-        self._journal.write(self.of(state))
+        self._journal_writer.write(self.of(state))
         self._opened = True
 
     def write_ahead(self, state: State) -> None:
@@ -97,13 +97,16 @@ class WorkerReport:
         writing = bounded(lambda: self._journal_writer.write(report), min(JOURNAL_SECONDS, until.left() / 2))
         if writing.error is not None:
             log.warning(NOT_WRITTEN, self.worker.name, writing.error)
-        archived = archive.store(report, seconds=max(0.05, until.left() - RESERVE_SECONDS))
         journaled = writing.error is None
+        spool = Spool(self._settings.spool_dir)
+        # The process may be ended while the database is being asked.
+        spooled = not journaled and until.left() < SHORT_SECONDS and spool.write(report)
+        archived = archive.store(report, seconds=max(0.05, until.left() - RESERVE_SECONDS))
         if journaled:  # Otherwise a thread may still stand in it, and hold its lock.
             self._journal_writer.close()
         if journaled and state.holds_nothing:
             bounded(lambda: self._heartbeat.deregister(archived=archived), min(JOURNAL_SECONDS, until.left()))
-        elif not journaled and not archived:
-            Spool(self._settings.spool_dir).write(report)
+        elif not journaled and not archived and not spooled:
+            spool.write(report)
         log_shutdown(report)
         signals.shutdown_finished.send_robust(sender=WorkerReport, report=report)
