@@ -108,7 +108,7 @@ class Command(BaseCommand):
         self.balance()
 
     def do_the_rest(self) -> None:
-        self.headline("6. The next release's worker runs the remaining jobs, and exits when the queue is empty (--burst)")
+        self.headline("6. The next release's worker runs the remaining jobs, and exits (--burst)")
         with worker("--burst") as process:
             while process.poll() is None:
                 self.show_progress()
