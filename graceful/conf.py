@@ -167,7 +167,7 @@ def _shares(key: str, timeout: float, hooks_timeout: float, interrupt_timeout: f
             f"GRACEFUL_HOOKS_TIMEOUT and GRACEFUL_INTERRUPT_TIMEOUT together should be below {key} ({timeout:g}), "
             f"got: {total:g}"
         )
-        hint = "A running job is interrupted at once, with no time to finish: lower one of them, or raise the whole."
+        hint = "A running job is interrupted at once, with no time to finish. Lower one, or raise GRACEFUL_TIMEOUT."
         return [Problem("W001", "GRACEFUL_INTERRUPT_TIMEOUT", message, hint)]
     return []
 

@@ -38,6 +38,7 @@ class State:
         hooks: results of those that have run.
         holds_nothing: whether it is certain that no job is held in the worker's name any more.
         forced: why the end had to be forced; empty if it was not.
+        error: the error that ended the worker; empty if none did.
         ended_at: when the report was sealed.
     """
 
@@ -58,6 +59,7 @@ class State:
     hooks: tuple[HookResult, ...] = ()
     holds_nothing: bool = False
     forced: str = ""
+    error: str = ""
     ended_at: float | None = None
 
     @property
@@ -143,6 +145,7 @@ class LoopEnded:
     """The worker's loop has ended by itself, or an error has ended it, before or after a stop was asked for."""
 
     reason: Reason
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +273,8 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return _job_ended(state, job, now), ()
         case JobReleased():
             return replace(state, job=None), ()
-        case LoopEnded(reason):
-            return _loop_ended(state, reason, now)
+        case LoopEnded(reason, error):
+            return _loop_ended(replace(state, error=error or state.error), reason, now)
         case TornDown(holds_nothing):
             return _torn_down(replace(state, holds_nothing=holds_nothing), now)
         case HookStarted(name):

@@ -69,6 +69,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
     def shown(instant: float | None) -> datetime | None:
         return None if instant is None else max(started_at, requested.at(instant))
 
+    running = f"running the exit hook {state.hook}" if state.hook else ""
     return ShutdownReport(
         id=worker.life,
         worker=worker.name,
@@ -93,7 +94,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         ),
         jobs=state.jobs,
         hooks=state.hooks,
-        notes=state.forced or (f"running the exit hook {state.hook}" if state.hook else ""),
+        notes="\n".join(filter(None, (state.error, state.forced or running))),
     )
 
 

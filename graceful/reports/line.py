@@ -30,6 +30,9 @@ def log_line(report: ShutdownReport) -> str:
     stopped = interrupted_count(report)
     if stopped:
         facts.append(f"{stopped} interrupted")
+    unknown = sum(job.outcome is JobOutcome.UNKNOWN for job in report.jobs.in_flight)
+    if unknown:
+        facts.append(f"{unknown} unknown")
     ok, of_all = hooks_count(report)
     facts.append(f"hooks {ok}/{of_all} ok" if of_all else "no hooks")
     if report.exit_code is not None:

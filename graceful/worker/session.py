@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -177,7 +178,8 @@ class Session:
         """An error ends the worker."""
         log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
         lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
-        self.coordinator.send(LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR))
+        described = "ended by " + "".join(traceback.format_exception_only(error)).strip()
+        self.coordinator.send(LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR, described))
 
     def execute(self, job: Job, queue: Queue, run: Callable[[], None]) -> None:
         """Have one job run, and see to its end.

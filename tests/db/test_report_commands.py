@@ -173,8 +173,9 @@ def test_archiving_stores_what_waits_and_removes_what_is_old(tmp_path: Path, set
     assert timedelta(days=30) == django_settings.GRACEFUL_REPORTS_KEEP
 
 
-def test_without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the tables the command names ``manage.py migrate`` instead of showing a traceback."""
+@pytest.mark.parametrize("name", ["shutdown_report", "archive_reports"])
+def test_without_tables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the tables both commands fail, and name ``manage.py migrate`` instead of showing a traceback."""
     monkeypatch.setattr(ArchivedReport._meta, "db_table", "no_such_table")
     with pytest.raises(CommandError, match=r"cannot be read: (.|\n)*no_such_table(.|\n)*manage.py migrate graceful"):
-        command("shutdown_report")
+        command(name)

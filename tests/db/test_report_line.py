@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
-from graceful.core.phases import Outcome, Reason
+from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.records import JobTally, Spans
 from graceful.reports.line import log_extra, log_line, log_shutdown
 from graceful.reports.text import seconds_text
@@ -28,6 +29,13 @@ def test_the_line_names_what_went_wrong() -> None:
         "Shutdown of worker web-1.4242: hooks failed after 14.25 s "
         "(SIGTERM; 41 jobs finished, 1 failed; 1 interrupted; hooks 1/3 ok; exit code 70)"
     )
+
+
+def test_the_line_counts_jobs_that_are_still_held() -> None:
+    """A job whose outcome is not known yet is counted, so that "interrupted" has its reason in the line."""
+    held = replace(a_report().jobs.in_flight[0], outcome=JobOutcome.UNKNOWN)
+    report = a_report(outcome=Outcome.INTERRUPTED, exit_code=75, hooks=(), jobs=JobTally(finished=1, in_flight=(held,)))
+    assert "1 job finished, 0 failed; 1 unknown; no hooks; exit code 75" in log_line(report)
 
 
 def test_the_line_of_a_worker_that_nobody_saw_end() -> None:

@@ -69,7 +69,7 @@ def started(start_worker: StartWorker, tmp_path: Path) -> Started:
     return Started(start_worker, tmp_path / "notes")
 
 
-def assert_sealed(report: ShutdownReport, reason: Reason, outcome: Outcome, code: int) -> None:
+def assert_sealed(report: ShutdownReport, reason: Reason, outcome: Outcome, code: int, notes: str = "") -> None:
     """What has to be true of every complete report."""
     assert report.phase is Phase.SEALED
     assert (report.reason, report.outcome, report.exit_code) == (reason, outcome, code)
@@ -78,7 +78,8 @@ def assert_sealed(report: ShutdownReport, reason: Reason, outcome: Outcome, code
     assert None not in moments
     assert moments == sorted(moments)  # type: ignore[type-var]
     assert report.seconds.total is not None
-    assert report.notes == ""
+    assert notes in report.notes
+    assert bool(notes) == bool(report.notes)
 
 
 @both_commands
@@ -179,7 +180,7 @@ def test_redis_lost(
     own_valkey.kill()
     assert worker.wait(30) == os.EX_UNAVAILABLE
     report = record_of(Row.objects.get(worker=worker.name))
-    assert_sealed(report, Reason.REDIS_LOST, Outcome.CRASHED, 69)
+    assert_sealed(report, Reason.REDIS_LOST, Outcome.CRASHED, 69, "ended by redis.exceptions.ConnectionError: ")
     assert [each.id for each in report.jobs.in_flight] == [job.id]
     started.assert_hook_ran(worker, Reason.REDIS_LOST)
     assert not (tmp_path / "spool").exists()
@@ -196,12 +197,13 @@ def test_no_redis_at_the_start(own_valkey: Server, started: Started) -> None:
 
 @both_commands
 def test_error(command: dict[str, Any], connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """After a crash hooks run, with a report and exit code 70."""
+    """After a crash hooks run, with exit code 70 and a report that names the error."""
     job = queue.enqueue(jobs.quick)
     worker = started(command, "--job-class", "tests.support.worker_hooks.BrokenJob", wait=False)
     assert worker.wait() == os.EX_SOFTWARE
     assert "a job class that is broken" in worker.output
-    assert_sealed(report_of(connection, worker), Reason.ERROR, Outcome.CRASHED, 70)
+    report = report_of(connection, worker)
+    assert_sealed(report, Reason.ERROR, Outcome.CRASHED, 70, "a job class that is broken")
     started.assert_hook_ran(worker, Reason.ERROR)
     # As with RQ's own worker; its maintenance will fail a job that nobody can read.
     assert connection.lrange(queue.intermediate_queue_key, 0, -1) == [job.id.encode()]

@@ -227,8 +227,9 @@ def test_a_loop_that_ends_by_itself_is_a_shutdown_too(reason: Reason, code: int)
 
 def test_an_error_during_the_drain_becomes_the_reason() -> None:
     """A crash is not hidden by the signal that came before it; nothing is announced a second time."""
-    state, effects = after((1.0, signal_at(1.0)), (2.0, shutdown.LoopEnded(Reason.REDIS_LOST)))
-    assert state.reason is Reason.REDIS_LOST
+    ended = shutdown.LoopEnded(Reason.REDIS_LOST, "ended by ConnectionError")
+    state, effects = after((1.0, signal_at(1.0)), (2.0, ended))
+    assert (state.reason, state.error) == (Reason.REDIS_LOST, "ended by ConnectionError")
     assert effects.count(Effect.REQUESTED) == effects.count(Effect.GUARD) == 1
 
 

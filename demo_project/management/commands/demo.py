@@ -102,13 +102,13 @@ class Command(BaseCommand):
             self.say(f"gone after {time.monotonic() - began:.2f} s, exit code {exit_code}")
             if exit_code:
                 raise CommandError(f"Exit code 0 was expected; see {WORKER_LOG}")
-        self.headline("4. What it says of its end: manage.py shutdown_report --last")
+        self.headline("4. Its report: manage.py shutdown_report --last")
         call_command("shutdown_report", "--last", stdout=self.stdout)
-        self.headline("5. The books")
+        self.headline("5. Every job accounted for")
         self.balance()
 
     def do_the_rest(self) -> None:
-        self.headline("6. The worker of the next release does the rest, and ends when nothing is left (--burst)")
+        self.headline("6. The next release's worker runs the remaining jobs, and exits (--burst)")
         with worker("--burst") as process:
             while process.poll() is None:
                 self.show_progress()
@@ -172,7 +172,7 @@ class Command(BaseCommand):
         lost = len(self.jobs) - done - failed - queued
         self.say(f"{done} done + {queued} still queued + {failed} failed + {lost} lost = {len(self.jobs)} jobs")
         if lost:
-            raise CommandError("The books do not balance.")
+            raise CommandError("The jobs do not add up.")
 
     def headline(self, text: str) -> None:
         self.stdout.write("\n" + self.style.MIGRATE_HEADING(text))

@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from redis import Redis
 
 from graceful.conf import settings
 from graceful.core.deadline import Deadline
 from graceful.core.text import one_line
-from graceful.management.commands.shutdown_report import positive_number
+from graceful.management.commands.shutdown_report import positive_number, unreadable
+from graceful.models import ShutdownReport
 from graceful.reports.archive import remove_old
 from graceful.reports.sources import ArchiveRun, archive_everything
 from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, suspects
@@ -39,7 +41,7 @@ class Command(BaseCommand):
         """Archive what is reachable.
 
         Raises:
-            CommandError: a place where reports wait is unreachable, so that cron sends mail.
+            CommandError: the archive, or a place where reports wait, is unreachable, so that cron sends mail.
         """
         deadline = Deadline.after(options["seconds"])
         suspected = 0
@@ -61,5 +63,9 @@ class Command(BaseCommand):
         removed = remove_old(settings().reports_keep)
         dead = f", reports of dead workers closed: {run.closed}" if run.closed else ""
         self.stdout.write(f"Reports archived: {run.archived}{dead}, old reports removed: {removed}")
+        try:
+            ShutdownReport.objects.exists()
+        except DatabaseError as error:  # Dead workers' jobs have been requeued nevertheless.
+            raise CommandError(unreadable(error)) from error
         if run.failures:
             raise CommandError("Some places where reports wait are unreachable")

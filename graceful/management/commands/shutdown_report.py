@@ -80,10 +80,7 @@ class Command(BaseCommand):
                 found = exact
             reports = [record_of(row) for row in found[: 1 if alone else options["limit"]]]
         except DatabaseError as error:
-            why = one_line(str(error).strip())
-            raise CommandError(
-                f"The shutdown reports cannot be read: {why}\nTheir tables are made by: manage.py migrate graceful"
-            ) from error
+            raise CommandError(unreadable(error)) from error
         self._warn_of_dead_workers()
         if not reports:
             raise CommandError(_none_found(options))
@@ -112,8 +109,14 @@ class Command(BaseCommand):
                 name = one_line(registration.worker)
                 self.stderr.write(
                     f"Worker {name} was killed. Its report is closed and its job requeued "
-                    "as soon as another worker runs."
+                    "by the next worker, or by manage.py archive_reports."
                 )
+
+
+def unreadable(error: DatabaseError) -> str:
+    """What both commands say where the tables are missing, or their database is unreachable."""
+    why = one_line(str(error).strip())
+    return f"The shutdown reports cannot be read: {why}\nTheir tables are made by: manage.py migrate graceful"
 
 
 def _none_found(options: dict[str, Any]) -> str:
