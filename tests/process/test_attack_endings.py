@@ -118,6 +118,25 @@ def test_log_that_was_stuck_before_the_signal(
     assert worker.exit_code == 70
 
 
+def test_log_that_is_stuck_while_a_job_runs(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """A blocked log keeps neither a job from its limits nor the report from being stored; no horse is left behind."""
+    stuck = tmp_path / "stuck"
+    handler = {"stuck": {"class": f"{HOOKS}.StuckHandler"}}
+    logging = {"version": 1, "disable_existing_loggers": False, "handlers": handler}
+    logging["loggers"] = {"graceful": {"handlers": ["stuck"]}}
+    worker = start_worker(settings={**hooks("after"), "LOGGING": logging}, environment={"TEST_STUCK": str(stuck)})
+    job = queue.enqueue(jobs.stubborn, 60)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    stuck.touch()
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert (report.outcome, report.exit_code, worker.exit_code) == ("forced", 70, 70)
+    (in_flight,) = report.jobs.in_flight
+    assert (in_flight.function, in_flight.outcome) == ("tests.support.jobs.stubborn", "unknown")
+
+
 @pytest.mark.parametrize(("hook", "code"), [("hangs_at_exit", 0), ("hangs_at_exit_with_the_gil", 1)])
 def test_atexit_function_that_hangs(hook: str, code: int, connection: redis.Redis, start_worker: StartWorker) -> None:
     """An atexit function that hangs does not delay the exit past the grace period."""

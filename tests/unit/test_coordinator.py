@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -30,15 +30,15 @@ class Recorded:
             raise OSError("on purpose")
 
 
-def coordinator(effects: Recorded, inbox: Inbox, budget: Budget = Budget(25, 5, 3)) -> Coordinator:
-    return Coordinator(State(budget, started_at=time.monotonic()), inbox, effects)
+def coordinator(effects: Recorded, inbox: Inbox, budget: Budget | None = None) -> Coordinator:
+    return Coordinator(State(budget or Budget(25, 5, 3), started_at=time.monotonic()), inbox, effects)
 
 
 @pytest.fixture
-def inbox(request: pytest.FixtureRequest) -> Inbox:
+def inbox() -> Iterator[Inbox]:
     inbox = Inbox()
-    request.addfinalizer(inbox.close)
-    return inbox
+    yield inbox
+    inbox.close()
 
 
 @pytest.mark.parametrize("before", [signal.SIGTSTP, signal.SIGTTIN])

@@ -89,8 +89,8 @@ class Coordinator:
                 self._effects.carry_out(effect, self)
             except Exception as error:
                 failed.append((effect, error))
-        for effect, error in failed:
-            log.error(EFFECT_FAILED, effect.name, exc_info=error)
+        for effect, cause in failed:
+            log.error(EFFECT_FAILED, effect.name, exc_info=cause)
         return self._state
 
     def _unread(self) -> list[Event]:
