@@ -179,7 +179,7 @@ class Session:
         """An error ends the worker; a stop that leaves a user's own ``work()`` by ``StopRequested`` is none."""
         if isinstance(error, StopRequested) and self.coordinator.stopping:
             return
-        self.coordinator.send(LoopEnded(_reason_of(error)))
+        self.coordinator.send(_loop_ended_by(error))
         log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
 
     def returned(self) -> None:
@@ -219,7 +219,7 @@ class Session:
             if not worker.runs_jobs_itself and not worker.horse_pid and current.horse_status is None:
                 self.memory.verdict = Verdict.UNSTARTED  # No horse could be forked.
             if worker.horse_pid:
-                coordinator.send(LoopEnded(_reason_of(error)))  # The horse, which is waited for, is kept to limits.
+                coordinator.send(_loop_ended_by(error))  # The horse, which is waited for, is kept to limits.
             raise
         finally:
             self.monitor.see_out(current)
@@ -307,6 +307,6 @@ class Session:
         return True
 
 
-def _reason_of(error: BaseException) -> Reason:
+def _loop_ended_by(error: BaseException) -> LoopEnded:
     lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
-    return Reason.REDIS_LOST if lost else Reason.ERROR
+    return LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR)
