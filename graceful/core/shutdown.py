@@ -126,6 +126,13 @@ class JobTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class JobDescribed:
+    """More is known of the job in flight: its function, once its process has unpickled it."""
+
+    job: InFlightJob
+
+
+@dataclass(frozen=True, slots=True)
 class JobEnded:
     """What became of a job: of the one in flight, or of one in a thread of the worker's own class.
 
@@ -191,6 +198,7 @@ Event = (
     | QuietAsked
     | StacksAsked
     | JobTaken
+    | JobDescribed
     | JobEnded
     | JobReleased
     | LoopEnded
@@ -234,6 +242,13 @@ class Effect(Enum):
     """Store the sealed report."""
     EXIT = auto()
     """End the process from here: the main thread does not."""
+    AWAIT_EXIT = auto()
+    """Go no further: another thread stores the report of a forced end, and then ends the process."""
+
+    @property
+    def logs(self) -> bool:
+        """Whether all that it does is to tell somebody: that may block for ever where nobody reads the log."""
+        return self in (Effect.REQUESTED, Effect.REPEATED, Effect.QUIETED, Effect.STACKS)
 
 
 Effects = tuple[Effect, ...]
@@ -261,6 +276,8 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return state, (Effect.STACKS,)
         case Stalled():
             return _stalled(state, event, now)
+        case TornDown() | HooksOver() if state.forced:
+            return state, (Effect.AWAIT_EXIT,)
         case _ if state.sealed:
             return state, ()
         case StopAsked():
@@ -268,7 +285,9 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
         case QuietAsked():
             return replace(state, quiet=True), () if state.quiet else (Effect.QUIETED,)
         case JobTaken(job):
-            return replace(state, job=job, interrupt_sent=False, killed=False), ()
+            return _job_taken(replace(state, job=job, interrupt_sent=False, killed=False), job), ()
+        case JobDescribed(job):
+            return _described(state, job), ()
         case JobEnded(job):
             return _job_ended(state, job, now), ()
         case JobReleased():
@@ -298,10 +317,9 @@ def _stop(state: State, event: StopAsked) -> tuple[State, Effects]:
 
 
 def _begun(state: State) -> tuple[State, Effects]:
-    if state.job is None:
-        state = replace(state, phase=later(Phase.REQUESTED, state.phase))
-    else:
-        state = replace(state, phase=later(Phase.DRAINING, state.phase), jobs=_met(state.jobs, state.job))
+    state = replace(state, phase=later(Phase.REQUESTED, state.phase))
+    if state.job is not None:
+        state = _job_taken(state, state.job)
     # A burst that is over, and the like, is in no hurry: it keeps its connections.
     bound = () if state.reason in (Reason.BURST, Reason.MAX_JOBS, Reason.IDLE) else (Effect.BOUND_REDIS,)
     return state, (
@@ -310,9 +328,21 @@ def _begun(state: State) -> tuple[State, Effects]:
         *bound,
         Effect.STOP_SCHEDULER,
         Effect.WRITE_JOURNAL,
-        # Last: where nobody reads the log any more, writing to it may block for ever.
         Effect.REQUESTED,
     )
+
+
+def _job_taken(state: State, job: InFlightJob) -> State:
+    """The report names the job that the shutdown meets; the stop may come just before the job is started."""
+    if not state.stopping:
+        return state
+    return replace(state, phase=later(Phase.DRAINING, state.phase), jobs=_met(state.jobs, job))
+
+
+def _described(state: State, job: InFlightJob) -> State:
+    if state.job is None or state.job.id != job.id or state.job.outcome is not JobOutcome.RUNNING:
+        return state
+    return replace(state, job=job, jobs=_met(state.jobs, job) if state.stopping else state.jobs)
 
 
 def _job_ended(state: State, job: InFlightJob, now: float) -> State:
@@ -357,8 +387,8 @@ def _torn_down(state: State, now: float) -> tuple[State, Effects]:
 def _stalled(state: State, event: Stalled, now: float) -> tuple[State, Effects]:
     if state.sealed:
         return state, (Effect.EXIT,)
-    kill = (Effect.KILL,) if state.job is not None and not state.killed else ()
-    return _sealed(replace(state, killed=True, forced=event.where), now), (*kill, Effect.STORE, Effect.EXIT)
+    # Also where it was to be killed before: the thread that was to do it may be the one that stands.
+    return _sealed(replace(state, killed=True, forced=event.where), now), (Effect.KILL, Effect.STORE, Effect.EXIT)
 
 
 def _sealed(state: State, now: float) -> State:

@@ -83,10 +83,6 @@ class SharedMemory:
         _TIMES.pack_into(self._page, 0, limits.soft.at, limits.hard.at, limits.end.at)
         self._page[_REQUESTED] = 1
 
-    def withdraw(self) -> None:
-        """Withdraw the shutdown request."""
-        self._page[_REQUESTED] = 0
-
     @property
     def announced(self) -> bool:
         return self._page[_REQUESTED] == 1

@@ -67,10 +67,6 @@ class Journal:
         """The sealed reports, oldest first. Unreadable entries are set aside."""
         return list(self.read().sealed)
 
-    def open_entries(self) -> list[ShutdownReport]:
-        """The reports that are not sealed, oldest first. Unreadable entries are set aside."""
-        return list(self.read().open)
-
     def read(self) -> JournalContent:
         """Everything in the journal; unreadable entries are set aside, logged and counted."""
         fields: list[Any] = self._retrying(lambda: self.connection.hkeys(JOURNAL_KEY))

@@ -168,6 +168,8 @@ class Session:
         except BaseException as error:
             self.ended_by(error)
             return
+        # A worker that ends by itself is in no hurry; the limits begin with the event.
+        self.thread_jobs.wait()
         self.coordinator.send(LoopEnded(reason))
 
     def _release(self, job: Job, queue: Queue) -> None:
@@ -175,11 +177,17 @@ class Session:
         release_job(self.worker.connection, self.life, job.id, queue.key)
 
     def ended_by(self, error: BaseException) -> None:
-        """An error ends the worker."""
+        """An error ends the worker; a stop that leaves a user's own ``work()`` by ``StopRequested`` is none."""
+        if isinstance(error, StopRequested) and self.coordinator.stopping:
+            return
+        self.coordinator.send(_loop_ended_by(error))
         log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
-        lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
-        described = "ended by " + "".join(traceback.format_exception_only(error)).strip()
-        self.coordinator.send(LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR, described))
+
+    def returned(self) -> None:
+        """``work()`` has returned: a user's own loop does not say why it has ended."""
+        if not self.coordinator.stopping:
+            self.thread_jobs.wait()
+            self.coordinator.send(LoopEnded(Reason.EXIT))
 
     def execute(self, job: Job, queue: Queue, run: Callable[[], None]) -> None:
         """Have one job run, and see to its end.
@@ -212,7 +220,7 @@ class Session:
             if not worker.runs_jobs_itself and not worker.horse_pid and current.horse_status is None:
                 self.memory.verdict = Verdict.UNSTARTED  # No horse could be forked.
             if worker.horse_pid:
-                self.ended_by(error)  # So that the horse, which is waited for, is kept to limits.
+                coordinator.send(_loop_ended_by(error))  # The horse, which is waited for, is kept to limits.
             raise
         finally:
             self.monitor.see_out(current)
@@ -298,3 +306,9 @@ class Session:
         if not self._torn_down and worker.connection.hget(worker.key, "pid") in (None, str(os.getpid()).encode()):
             deregister_from_rq(worker.connection, self.membership.heartbeat.registration)
         return True
+
+
+def _loop_ended_by(error: BaseException) -> LoopEnded:
+    lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
+    described = "ended by " + "".join(traceback.format_exception_only(error)).strip()
+    return LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR, described)

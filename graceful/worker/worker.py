@@ -72,6 +72,7 @@ class GracefulMixin(HorseSide):
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
+                session.returned()
             except BaseException as error:
                 session.ended_by(error)
             try:
@@ -218,8 +219,8 @@ class GracefulMixin(HorseSide):
         """As RQ's, with signals held back until the horse has its own handlers."""
         with os_signals.blocked():
             super().fork_work_horse(job, queue)  # type: ignore[misc]
-        if rq_private.stopped_by_user(self, job.id):
-            self.kill_horse()  # The stop-job command came before there was a horse to kill.
+        if rq_private.stopped_by_user(self, job.id) or self._at_work.killed:
+            self.kill_horse()  # The stop-job command, or the hard limit, came before there was a horse to kill.
 
     @at_work
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:

@@ -24,6 +24,12 @@ from tests.support.waiting import wait_until
 
 SETTINGS = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
 HOOKS = "tests.support.attack_hooks"
+STUCK_LOG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stuck": {"class": f"{HOOKS}.StuckHandler"}},
+    "loggers": {"graceful": {"handlers": ["stuck"]}},
+}
 LATE = 0.5
 """Seconds that a loaded machine may take to see the end of a process."""
 
@@ -107,15 +113,28 @@ def test_log_that_was_stuck_before_the_signal(
 ) -> None:
     """A worker whose log pipe is blocked before the signal still ends in time."""
     stuck = tmp_path / "stuck"
-    handler = {"stuck": {"class": f"{HOOKS}.StuckHandler"}}
-    logging = {"version": 1, "disable_existing_loggers": False, "handlers": handler}
-    logging["loggers"] = {"graceful": {"handlers": ["stuck"]}}
-    worker = start_worker(settings={**hooks("after"), "LOGGING": logging}, environment={"TEST_STUCK": str(stuck)})
+    worker = start_worker(settings={**hooks("after"), "LOGGING": STUCK_LOG}, environment={"TEST_STUCK": str(stuck)})
     stuck.touch()
     assert seconds_to_end(worker) < 3.0 + LATE
     report = report_of(connection, worker)
     assert (report.outcome, report.exit_code) == ("forced", 70)
     assert worker.exit_code == 70
+
+
+def test_log_that_is_stuck_while_a_job_runs(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """A blocked log keeps neither a job from its limits nor the report from being stored; no horse is left behind."""
+    stuck = tmp_path / "stuck"
+    worker = start_worker(settings={**hooks("after"), "LOGGING": STUCK_LOG}, environment={"TEST_STUCK": str(stuck)})
+    job = queue.enqueue(jobs.stubborn, 60)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    stuck.touch()
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert (report.outcome, report.exit_code, worker.exit_code) == ("forced", 70, 70)
+    (in_flight,) = report.jobs.in_flight
+    assert (in_flight.function, in_flight.outcome) == ("tests.support.jobs.stubborn", "unknown")
 
 
 @pytest.mark.parametrize(("hook", "code"), [("hangs_at_exit", 0), ("hangs_at_exit_with_the_gil", 1)])

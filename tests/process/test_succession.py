@@ -166,7 +166,7 @@ def test_redis_that_froze_before_the_signal(
     start_worker: StartWorker,
     own_valkey: Server,
 ) -> None:
-    """If Redis hangs during a heartbeat, the job is still interrupted, hooks run in time, and Redis has the report once it goes on."""
+    """If Redis hangs during a heartbeat, the job is interrupted, hooks run in time, and Redis has the report later."""
     connection = own_valkey.client()
     enqueued = get_queue("default").enqueue(job, 60)
     settings = {

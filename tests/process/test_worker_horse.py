@@ -10,7 +10,7 @@ import pytest
 import redis
 from rq import Callback, Queue
 
-from graceful.core.phases import JobOutcome
+from graceful.core.phases import JobOutcome, Outcome, Reason
 from tests.conftest import StartWorker
 from tests.process.test_worker_jobs import called, wait_status
 from tests.support import horse_workers, jobs
@@ -146,6 +146,27 @@ def test_a_class_that_hands_jobs_to_threads(
     assert (report.jobs.finished, report.jobs.failed) == (3, 1)
     assert connection.keys("graceful:hold*") == []
     assert queue.intermediate_queue.get_job_ids() == []
+
+
+def test_a_burst_waits_for_jobs_in_threads_without_limit(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A worker that ends by itself is in no hurry: jobs in threads may take longer than the grace period."""
+    job = queue.enqueue(jobs.sleeping, SHORT["GRACEFUL_TIMEOUT"] + 1)
+    worker = start_worker(options=["--burst", "--worker-class", f"{MODULE}.InThreads"], settings=SHORT, wait=False)
+    assert worker.wait(30) == os.EX_OK, worker.output
+    assert job.get_status(refresh=True) == "finished"
+    assert report_of(connection, worker).jobs.finished == 1
+
+
+def test_a_class_with_its_own_loop(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A loop of the user's own that comes to its end is no crash."""
+    job = queue.enqueue(jobs.quick)
+    worker = start_worker(options=["--worker-class", f"{MODULE}.OwnLoop"], wait=False)
+    assert worker.wait(30) == os.EX_OK, worker.output
+    assert job.get_status(refresh=True) == "finished"
+    report = report_of(connection, worker)
+    assert (report.reason, report.outcome, report.jobs.finished) == (Reason.EXIT, Outcome.CLEAN, 1)
 
 
 @pytest.mark.parametrize("worker_class", ["InThreads", "SimpleInThreads"])

@@ -272,6 +272,21 @@ def test_interrupted_job(command: dict[str, Any], connection: redis.Redis, queue
     assert started.assert_hook_ran(worker, Reason.SIGNAL)["jobs"] == [[job.id, "interrupted"]]
 
 
+@pytest.mark.parametrize("options", [(), ("--worker-class", "graceful.worker.GracefulSimpleWorker")])
+def test_the_journal_names_the_job_that_is_drained(
+    options: tuple[str, ...], connection: redis.Redis, queue: Queue, started: Started
+) -> None:
+    """What the signal writes ahead says which function the job in flight runs."""
+    worker = started(GRACEFUL, *options)
+    job = queue.enqueue(jobs.napping, 1)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    worker.signal()
+    wait_until(lambda: report_of(connection, worker).phase is Phase.DRAINING)
+    (in_flight,) = report_of(connection, worker).jobs.in_flight
+    assert (in_flight.id, in_flight.function) == (job.id, "tests.support.jobs.napping")
+    assert worker.wait(10) == os.EX_OK
+
+
 def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started) -> None:
     """Invalid settings are refused at the start, exit code 78."""
     job = queue.enqueue(jobs.quick)

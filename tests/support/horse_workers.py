@@ -114,6 +114,21 @@ def must_not_start_again(payload: Any) -> None:
     time.sleep(60)
 
 
+class OwnLoop(Worker):
+    """A class with a loop of its own, which ends where there is no job."""
+
+    def work(self, *args: Any, **options: Any) -> bool:
+        self.bootstrap()
+        done = False
+        try:
+            while (taken := self.dequeue_job_and_maintain_ttl(None)) is not None:
+                self.execute_job(*taken)
+                done = True
+        finally:
+            self.teardown()
+        return done
+
+
 class InThreads(Worker):
     """Hands each job to a thread and takes the next, as workers on gevent hand it to a greenlet."""
 

@@ -45,8 +45,6 @@ def test_limits_arrive_as_they_were_sent(memory: SharedMemory, instants: tuple[f
     memory.announce(limits)
     assert memory.announced
     assert memory.limits == limits
-    memory.withdraw()
-    assert memory.limits is None
 
 
 def test_the_next_job_begins_anew_but_knows_of_the_shutdown(memory: SharedMemory) -> None:

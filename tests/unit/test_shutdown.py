@@ -52,7 +52,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.state, effects = step(before, event, self.now)
         for effect in effects:
             self.counted[effect] = self.counted.get(effect, 0) + 1
-        self.of_this_job += [effect for effect in effects if effect in (Effect.INTERRUPT, Effect.KILL)]
+        if not isinstance(event, shutdown.Stalled):  # Whoever was to kill the job may be what stands.
+            self.of_this_job += [effect for effect in effects if effect in (Effect.INTERRUPT, Effect.KILL)]
         assert SEQUENCE.index(self.state.phase) >= SEQUENCE.index(before.phase), "a phase never goes back"
         if before.limits is not None:
             assert self.state.limits is not None, "a shutdown is never called off"
@@ -60,7 +61,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert getattr(self.state.limits, limit) <= getattr(before.limits, limit), "no limit moves out"
         if before.sealed:
             assert self.state == before, "what is sealed stays as it is"
-            assert set(effects) <= {Effect.EXIT, Effect.STACKS}
+            assert set(effects) <= {Effect.EXIT, Effect.STACKS, Effect.AWAIT_EXIT}
         return effects
 
     @rule(seconds=st.floats(0, 30))
@@ -254,6 +255,38 @@ def test_a_stall_seals_and_ends() -> None:
     assert effects[-3:] == [Effect.KILL, Effect.STORE, Effect.EXIT]
     assert (state.outcome, state.exit_code, state.forced) == (Outcome.FORCED, os.EX_SOFTWARE, "in a lock")
     assert state.jobs.in_flight[0].outcome is JobOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize("event", [shutdown.TornDown(), shutdown.HooksOver()])
+def test_a_thread_that_gets_on_after_a_stall_waits_for_the_end(event: shutdown.Event) -> None:
+    """It must not end the process while the guardian stores the report."""
+    _, effects = after((0.0, signal_at(0.0)), (1.0, shutdown.Stalled("in a hook")), (1.1, event))
+    assert effects[-1] is Effect.AWAIT_EXIT
+
+
+def test_a_stall_while_the_job_is_being_killed_kills_it() -> None:
+    """The thread that was to kill it may be the one that stands, in a log that nobody reads."""
+    job = InFlightJob("a", "f", "default")
+    state, effects = after((0.0, shutdown.JobTaken(job)), (0.0, signal_at(0.0)), (21.0, shutdown.Tick()))
+    assert state.killed
+    _, effects = after((24.0, shutdown.Stalled("in a log")), state=state)
+    assert effects == [Effect.KILL, Effect.STORE, Effect.EXIT]
+
+
+def test_a_stop_between_the_fetch_and_the_start_of_a_job_drains_it() -> None:
+    """Another thread may take the stop in just then: the report names the job all the same."""
+    job = InFlightJob("a", "f", "default")
+    state, _ = after((0.0, signal_at(0.0)), (0.1, shutdown.JobTaken(job)))
+    assert (state.phase, state.jobs.in_flight) == (Phase.DRAINING, (job,))
+
+
+def test_a_description_does_not_bring_an_ended_job_back() -> None:
+    """What comes late changes nothing of a job that has ended, or that Redis could not be told about."""
+    job = InFlightJob("a", "f", "default")
+    unknown = InFlightJob("a", "f", "default", JobOutcome.UNKNOWN)
+    for ended in (unknown, InFlightJob("a", "f", "default", JobOutcome.FINISHED)):
+        state, _ = after((0.0, shutdown.JobTaken(job)), (0.0, signal_at(0.0)), (1.0, shutdown.JobEnded(ended)))
+        assert after((2.0, shutdown.JobDescribed(job)), state=state)[0] == state
 
 
 def test_a_stall_after_the_report_was_sealed_keeps_its_exit_code() -> None:

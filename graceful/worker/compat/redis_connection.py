@@ -32,6 +32,17 @@ def socket_of_main_thread() -> Any:
     return found
 
 
+def drop_idle(pool: Any) -> None:
+    """Disconnect the connections of a pool that nobody uses now."""
+    try:
+        pool.disconnect(inuse_connections=False)
+    except TypeError:
+        # The BlockingConnectionPool of redis-py 5.0 would disconnect those in use too; its attribute was read in 5.0.
+        for connection in list(pool.pool.queue):
+            if connection is not None:
+                connection.disconnect()
+
+
 class NoRawConnection(redis.exceptions.RedisError):
     """The client has no socket, for instance one of ``fakeredis`` in a project's tests."""
 

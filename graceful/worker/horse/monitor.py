@@ -67,7 +67,7 @@ class HorseMonitor:
                 return pid, status if current.own_end(self._coordinator.state.killed) else 0, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")
-            state = self._coordinator.attend()
+            state = self._coordinator.attend(current.record)
             now = time.monotonic()
             seconds = KILLED_SECONDS if state.killed else state.seconds_to_next_limit(now)
             self._membership.beat()

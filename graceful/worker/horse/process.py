@@ -37,7 +37,10 @@ class JobProcess(Protocol):
         """Have ``JobInterrupted`` raised in the job."""
 
     def kill(self, *, with_stacks: bool) -> None:
-        """End it, and keep where it stood; without its stacks where there is no time left for them."""
+        """End it, and keep where it stood; at once, without stacks and log, where the main thread is stuck.
+
+        It may hold the lock of a log that nobody reads.
+        """
 
     def stacks(self) -> str:
         """Where its threads stand; empty where there is nothing to ask."""
@@ -67,13 +70,18 @@ class HorseProcess:
     def kill(self, *, with_stacks: bool) -> None:
         if not self._worker.horse_pid:
             return
-        log.warning(KILLING, self._worker.name, self._worker.horse_pid)
-        if with_stacks:
-            interrupted_at, killed_at = self._memory.read_stack(), self.stacks()
-            if interrupted_at:
-                killed_at = f"When it was interrupted:\n{interrupted_at}\n\nWhen it was killed:\n{killed_at}"
-            self._memory.write_stack(killed_at)
-        self._worker.kill_horse(signal.SIGKILL)
+        try:
+            if with_stacks:
+                log.warning(KILLING, self._worker.name, self._worker.horse_pid)
+                self._keep_stacks()
+        finally:
+            self._worker.kill_horse(signal.SIGKILL)
+
+    def _keep_stacks(self) -> None:
+        interrupted_at, killed_at = self._memory.read_stack(), self.stacks()
+        if interrupted_at:
+            killed_at = f"When it was interrupted:\n{interrupted_at}\n\nWhen it was killed:\n{killed_at}"
+        self._memory.write_stack(killed_at)
 
     def stacks(self) -> str:
         """Stacks of all threads of the horse, written by faulthandler: also of one that hangs in C code.

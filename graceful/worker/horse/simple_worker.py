@@ -159,7 +159,7 @@ class Attendant:
     def _attend(self, over: threading.Event, teardown: Callable[[], None]) -> None:
         session = self._session
         while not over.is_set():
-            state = session.coordinator.attend()
+            state = session.coordinator.attend(session.current.record if session.current else None)
             seconds = LOOK_SECONDS
             if state.killed and state.limits is not None:
                 # A job that is done only has its horse exit hooks to run, which end at the hard limit themselves.

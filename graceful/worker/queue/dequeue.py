@@ -18,7 +18,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from graceful.conf import Settings
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS
 from graceful.worker.cluster.membership import Membership
-from graceful.worker.compat import rq_private
+from graceful.worker.compat import redis_connection, rq_private
 from graceful.worker.queue.fetch import Fetched, Fetcher
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.queue.wait import QueueWatch
@@ -148,7 +148,7 @@ class Dequeuer:
                     continue
                 if isinstance(error, redis.exceptions.ReadOnlyError):
                     # A replica since the last failover: the next connection may lead to the new primary.
-                    worker.connection.connection_pool.disconnect(inuse_connections=False)
+                    redis_connection.drop_idle(worker.connection.connection_pool)
                 log.error(
                     "Worker %s: Redis is unreachable or refuses commands: %s, retrying in %.0f s",
                     worker.name,

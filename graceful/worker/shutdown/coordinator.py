@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,8 +11,12 @@ from typing import Protocol
 from graceful.core import shutdown
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
+from graceful.core.records import InFlightJob
 from graceful.core.shutdown import Effect, Event, State, step
 from graceful.worker.shutdown.os_signals import QUIET_SIGNAL, SHUTDOWN_COMMAND, STACKS_SIGNAL, Inbox, Received
+
+log = logging.getLogger("graceful.worker")
+EFFECT_FAILED = "Shutdown: the step %s failed"
 
 
 class Effects(Protocol):
@@ -52,15 +57,21 @@ class Coordinator:
         """When the process has to be over; with nobody asking for it, a grace period from now."""
         return self._state.end(time.monotonic())
 
-    def attend(self) -> State:
-        """Take in what was asked for since the last time, and keep the job in flight to its limits."""
-        return self._step(self._unread)
+    def attend(self, job: InFlightJob | None = None) -> State:
+        """Take in what was asked for since the last time, and keep the job in flight to its limits.
+
+        Args:
+            job: the job in flight, with what its process has told of it by now.
+        """
+        described = [] if job is None or job == self._state.job else [shutdown.JobDescribed(job)]
+        return self._step(lambda: [*described, *self._unread()])
 
     def send(self, event: Event) -> State:
         """Something happened.
 
         Returns:
-            the state after it, once all that follows from the event is done.
+            the state after it, once all that follows from the event is done. An effect that fails is logged, and
+            keeps neither the others nor the worker's loop.
         """
         return self._step(lambda: [event])
 
@@ -71,8 +82,15 @@ class Coordinator:
             for event in events():
                 self._state, effects = step(self._state, event, now)
                 todo += effects
-        for effect in todo:
-            self._effects.carry_out(effect, self)
+        # Telling comes last: a log that nobody reads must not keep the end from being guarded, or the job its limits.
+        failed: list[tuple[Effect, Exception]] = []
+        for effect in sorted(todo, key=lambda each: each.logs):
+            try:
+                self._effects.carry_out(effect, self)
+            except Exception as error:
+                failed.append((effect, error))
+        for effect, cause in failed:
+            log.error(EFFECT_FAILED, effect.name, exc_info=cause)
         return self._state
 
     def _unread(self) -> list[Event]:

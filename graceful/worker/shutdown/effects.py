@@ -17,12 +17,14 @@ from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.limits import distinct, hooks_deadline
+from graceful.core.phases import Reason
 from graceful.core.records import HookResult, HookSpec
-from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted
+from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted, LoopEnded
 from graceful.hooks import registry, runner, watchdog
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.reports.builder import shutdown_of
 from graceful.worker.cluster import rq_scheduler
+from graceful.worker.compat import redis_connection
 from graceful.worker.horse.process import JobProcess
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.exit import leave, leave_by
@@ -36,6 +38,7 @@ TOO_SOON = ", too soon to count"
 QUIETED = "Worker %s: quiet, takes no new job"
 STACKS = "Worker %s: stacks of the worker\n%s"
 HORSE_STACKS = "Worker %s: stacks of the work horse\n%s"
+HOOKS_FAILED = "Worker %s: the exit hooks could not be run"
 FORCED = "Worker %s: the shutdown was forced: %s"
 
 GUARDIAN_SECONDS = 0.4
@@ -116,11 +119,18 @@ class ShutdownEffects:
             case Effect.KILL:
                 self._job_process.kill(with_stacks=not coordinator.state.sealed)
             case Effect.RUN_HOOKS:
-                self._run_hooks(coordinator)
+                try:
+                    self._run_hooks(coordinator)
+                except Exception:
+                    log.exception(HOOKS_FAILED, self._worker.name)
+                    coordinator.send(LoopEnded(Reason.ERROR))
+                coordinator.send(HooksOver())
             case Effect.STORE:
                 self._store(coordinator)
             case Effect.EXIT:
                 self._exit(coordinator)
+            case Effect.AWAIT_EXIT:
+                threading.Event().wait()
 
     def _guard(self, coordinator: Coordinator) -> None:
         """Make sure that the process is over by the end of the grace period, whatever the main thread does."""
@@ -139,8 +149,9 @@ class ShutdownEffects:
         pool.connection_kwargs.update(
             socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1)
         )
-        pool.disconnect(inuse_connections=False)
-        pool.reset()  # Connections that it already has would go on with their old timeouts.
+        # Connections that it already has would go on with their old timeouts.
+        redis_connection.drop_idle(pool)
+        pool.reset()
 
     def _requested(self, coordinator: Coordinator) -> None:
         state = coordinator.state
@@ -184,7 +195,6 @@ class ShutdownEffects:
                 on_end=ended,
                 take_over=take_over,
             )
-        coordinator.send(HooksOver())
 
     def _store(self, coordinator: Coordinator) -> None:
         state, end = coordinator.state, coordinator.end()
