@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import redis
 from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.queue import Queue
@@ -31,7 +30,7 @@ from graceful.worker.horse.current_job import CurrentJob
 from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor
 from graceful.worker.horse.process import HorseProcess, OwnProcess
 from graceful.worker.horse.thread_jobs import ThreadJobs
-from graceful.worker.queue.dequeue import Dequeuer
+from graceful.worker.queue.dequeue import FOR_NOW, Dequeuer
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
@@ -167,8 +166,7 @@ class Session:
     def ended_by(self, error: BaseException) -> None:
         """An error ends the worker."""
         log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
-        lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
-        self.coordinator.send(LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR))
+        self.coordinator.send(LoopEnded(Reason.REDIS_LOST if isinstance(error, FOR_NOW) else Reason.ERROR))
 
     def execute(self, job: Job, queue: Queue, run: Callable[[], None]) -> None:
         """Have one job run, and see to its end.
