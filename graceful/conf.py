@@ -255,7 +255,7 @@ class _Reader:
     def spool_dir(self) -> pathlib.Path:
         key = "GRACEFUL_SPOOL_DIR"
         value = self.value(key)
-        default = pathlib.Path(tempfile.gettempdir()) / f"django-rq-graceful-{os.getuid()}"
+        default = _temporary_directory() / f"django-rq-graceful-{os.getuid()}"
         if value is None:
             return default
         if isinstance(value, (str, pathlib.PurePath)) and os.path.isabs(value):
@@ -268,3 +268,11 @@ class _Reader:
             "E008", key, "an absolute path, as a string or a Path", "None stands for a directory in the tempdir."
         )
         return default
+
+
+def _temporary_directory() -> pathlib.Path:
+    """The system's; where nothing can be written there now, because the disk is full or read-only, the usual one."""
+    try:
+        return pathlib.Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return pathlib.Path("/tmp")

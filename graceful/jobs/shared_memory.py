@@ -10,6 +10,7 @@ import contextlib
 import mmap
 import os
 import struct
+import sys
 import tempfile
 from enum import IntEnum
 
@@ -49,10 +50,13 @@ class Stage(IntEnum):
     """What the horse is doing."""
 
     STARTING = 0
+    """Not yet in RQ's code: nothing of the job was done."""
     RUNNING = 1
     """In the job's own code: the only stage that is interrupted."""
     STORING = 2
     """In callbacks, or storing the result."""
+    READY = 3
+    """Its signals are set up, and RQ's code has begun."""
 
 
 class SharedMemory:
@@ -64,8 +68,8 @@ class SharedMemory:
     """
 
     def __init__(self, memory: int | None = None, stacks: int | None = None) -> None:
-        self.memory = _unnamed_file(_SIZE) if memory is None else memory
-        self.stacks = _unnamed_file(0) if stacks is None else stacks
+        self.memory = unnamed_file(_SIZE) if memory is None else memory
+        self.stacks = unnamed_file(0) if stacks is None else stacks
         self._page = mmap.mmap(self.memory, _SIZE)
 
     def reset(self) -> None:
@@ -150,10 +154,14 @@ class SharedMemory:
         _WORKER.pack_into(self._page, _WORKER_AT, pid)
 
     def write_stack(self, text: str) -> None:
-        """Store the job's stack; replaces the previous one."""
-        os.ftruncate(self.stacks, 0)
-        os.pwrite(self.stacks, text.encode("utf-8", "replace"), 0)
-        os.lseek(self.stacks, 0, os.SEEK_END)
+        """Store the job's stack; replaces the previous one.
+
+        Without room for it the stack is lost: whoever kills or interrupts a job goes on.
+        """
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.stacks, 0)
+            os.pwrite(self.stacks, text.encode("utf-8", "replace"), 0)
+            os.lseek(self.stacks, 0, os.SEEK_END)
 
     def read_stack(self) -> str:
         """The stack of the job when it was interrupted, or what faulthandler wrote."""
@@ -166,8 +174,12 @@ class SharedMemory:
                 os.close(descriptor)
 
 
-def _unnamed_file(size: int) -> int:
-    with tempfile.TemporaryFile(buffering=0) as file:
-        descriptor = os.dup(file.fileno())
+def unnamed_file(size: int = 0) -> int:
+    """Descriptor of a file without a name: in memory on Linux, where the disk may be full or read-only."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("graceful")
+    else:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size)
     return descriptor

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import redis
 from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.queue import Queue
@@ -32,7 +31,7 @@ from graceful.worker.horse.current_job import CurrentJob
 from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor
 from graceful.worker.horse.process import HorseProcess, OwnProcess
 from graceful.worker.horse.thread_jobs import ThreadJobs
-from graceful.worker.queue.dequeue import Dequeuer
+from graceful.worker.queue.dequeue import FOR_NOW, Dequeuer
 from graceful.worker.queue.fetch import release_job
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.shutdown.coordinator import Coordinator
@@ -309,6 +308,6 @@ class Session:
 
 
 def _loop_ended_by(error: BaseException) -> LoopEnded:
-    lost = isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError))
+    lost = isinstance(error, FOR_NOW)
     described = "ended by " + "".join(traceback.format_exception_only(error)).strip()
     return LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR, described)

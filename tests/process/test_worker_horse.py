@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import redis
@@ -235,6 +236,23 @@ def test_a_signal_ends_the_wait_after_horses_that_cannot_begin(
     worker.signal()
     assert worker.wait(3) == os.EX_OK, worker.output
     assert queue.job_ids == [job.id]
+
+
+def test_a_spawned_horse_that_cannot_load_django(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """A job whose spawned horse gives up while it starts is requeued and tried again, uncounted."""
+    no_settings = tmp_path / "no-settings"
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.support.settings_at_times", "TEST_NO_SETTINGS": str(no_settings)}
+    options = ["--max-jobs", "1", "--worker-class", "rq.worker.SpawnWorker"]
+    worker = start_worker(options=options, environment=environment)
+    no_settings.touch()
+    job = queue.enqueue(jobs.quick, 7)
+    worker.wait_output("1 times in a row")
+    no_settings.unlink()
+    assert worker.wait(20) == os.EX_OK, worker.output
+    assert job.return_value() == 7
+    assert connection.hget(job.key, "graceful_interruptions") is None
 
 
 def test_a_job_whose_horses_never_begin_fails(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:

@@ -135,6 +135,25 @@ def test_paused_under_a_worker_that_waits_for_its_answer(away: Away) -> None:
     away.assert_ends_in_time(worker, began)
 
 
+@pytest.mark.parametrize("refusal", ["read-only", "out of memory"])
+def test_writes_refused_while_a_job_ends(refusal: str, away: Away) -> None:
+    """A Redis that refuses writes while a job is interrupted counts as unreachable, not as an error of the worker."""
+    client = away.queue.connection
+    worker = away.start()
+    job = away.running(worker_jobs.idles, 30)
+    if refusal == "read-only":
+        client.replicaof("127.0.0.1", 1)
+    else:
+        client.config_set("maxmemory", "1")
+    began = time.monotonic()
+    worker.signal()
+    report = away.assert_ends_in_time(worker, began)
+    client.config_set("maxmemory", "0")
+    client.replicaof("NO", "ONE")
+    assert (report.reason, report.exit_code) == ("redis_lost", os.EX_UNAVAILABLE)
+    assert [each.id for each in report.jobs.in_flight] == [job.id]
+
+
 def test_back_within_the_budget(away: Away) -> None:
     """If Redis comes back within the budget, the interrupted job is requeued."""
     worker = away.start(GRACEFUL_TIMEOUT=8.0, GRACEFUL_HOOKS_TIMEOUT=6.0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import pathlib
+import tempfile
 from datetime import timedelta
 from fractions import Fraction
 from functools import partial
@@ -41,6 +44,17 @@ def only_problem(**overridden: Any) -> tuple[str, str]:
         (problem,) = problems()
         assert problem.hint
         return problem.id, problem.message
+
+
+@override_settings(GRACEFUL_SPOOL_DIR=None)
+def test_no_temporary_directory_can_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings can be read on a full or read-only disk; the spool is needed by no worker that reaches Redis."""
+
+    def full() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", full)
+    assert settings().spool_dir == pathlib.Path(f"/tmp/django-rq-graceful-{os.getuid()}")
 
 
 @override_settings(GRACEFUL_SPOOL_DIR=None)

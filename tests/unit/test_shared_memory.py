@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -118,3 +120,22 @@ def test_nothing_of_it_stands_in_the_file_system(memory: SharedMemory) -> None:
     """The memory has no name in the file system."""
     for descriptor in (memory.memory, memory.stacks):
         assert os.fstat(descriptor).st_nlink == 0
+
+
+def test_no_room_for_a_stack(memory: SharedMemory) -> None:
+    """Where no file can grow a stack is dropped, and nothing is raised in who writes it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        memory.write_stack("somewhere")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert memory.read_stack() == ""
+
+
+if sys.platform == "linux":
+
+    def test_no_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+        """No temporary directory is needed: a container's file system may be read-only."""
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+        SharedMemory().close()

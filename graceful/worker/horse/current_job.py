@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob
 from graceful.core.text import cut, one_line
-from graceful.jobs.shared_memory import SharedMemory, Verdict
+from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
 from graceful.worker.queue.fetch import release_job
@@ -39,6 +40,7 @@ BECAME = {
 NOT_REQUEUED = "Worker %s: job %s could not be requeued yet: %s"
 FREE_TRIES = 5
 """From so many horses in a row on that could not begin, each counts as an interruption of its job."""
+GAVE_UP = "Not started: the work horse ended with exit code {} before it began"
 UNKNOWN_FUNCTION = "?"
 ENDED = frozenset({Verdict.FINISHED, Verdict.FAILED})
 
@@ -84,6 +86,22 @@ class CurrentJob:
     def unstarted(self) -> bool:
         """Whether its horse could not begin with it."""
         return self._memory.verdict is Verdict.UNSTARTED
+
+    def horse_ended(self, status: int) -> None:
+        """Take note of the horse's end; one that gave up before RQ's code began has done nothing of the job.
+
+        A spawned horse loads Django first, which may fail for reasons of the machine: a full disk, a deploy that
+        replaces the code at that instant.
+
+        Args:
+            status: what ``waitpid`` said of it.
+        """
+        self.horse_status = status
+        memory = self._memory
+        gave_up = os.WIFEXITED(status) and os.WEXITSTATUS(status) != os.EX_OK
+        if gave_up and memory.stage is Stage.STARTING and memory.verdict is Verdict.NONE:
+            memory.write_stack(GAVE_UP.format(os.WEXITSTATUS(status)))
+            memory.verdict = Verdict.UNSTARTED
 
     def own_end(self, killed: bool) -> bool:
         """Whether the job's end is its own and known to Redis, so that RQ may deal with it; ``killed``: by us."""

@@ -63,7 +63,7 @@ class HorseMonitor:
                 return None, None, None
             if pid:
                 rq_private.set_horse_pid(self._worker, 0)
-                current.horse_status = status
+                current.horse_ended(status)
                 return pid, status if current.own_end(self._coordinator.state.killed) else 0, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")

@@ -23,7 +23,7 @@ from graceful.exceptions import JobInterrupted
 from graceful.hooks import registry, runner
 from graceful.jobs import interruption
 from graceful.jobs.on_interrupt import policy_of
-from graceful.jobs.shared_memory import SharedMemory, Verdict
+from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 from graceful.worker.cluster.process_identity import Process
 from graceful.worker.compat import rq_private
 from graceful.worker.horse import parent_death
@@ -56,6 +56,7 @@ def settle(memory: SharedMemory) -> None:
     os.register_at_fork(after_in_child=_let_go)
     os_signals.unblock()
     parent_death.watch(memory.worker_pid)
+    memory.stage = Stage.READY
 
 
 def perform(

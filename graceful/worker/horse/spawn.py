@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.job import Job
 from rq.queue import Queue
 
+from graceful.jobs.shared_memory import unnamed_file
 from graceful.worker.at_work import at_work
 from graceful.worker.compat import rq_private
 from graceful.worker.shutdown import os_signals
@@ -77,8 +77,9 @@ class SpawnMixin(GracefulMixin):
                 "stacks": self._at_work.memory.stacks,
             }
         )
-        with tempfile.TemporaryFile(buffering=0) as file, os_signals.blocked():
+        with os.fdopen(unnamed_file(), "w+b") as file, os_signals.blocked():
             file.write(letter)
+            file.flush()
             descriptors = (file.fileno(), self._at_work.memory.memory, self._at_work.memory.stacks)
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
