@@ -142,7 +142,7 @@ def test_tens_of_thousands_of_signals(
 def test_signal_and_lost_redis_at_the_same_instant(
     connection: redis.Redis, queue: Queue, forkserver: ForkServer, shuffled: random.Random
 ) -> None:
-    """However many threads find out that the worker has to end, the shutdown is requested once."""
+    """However many threads find out that the worker has to end, the shutdown is requested and its error logged once."""
     for number in range(SHUTDOWNS):
         job = queue.enqueue(worker_jobs.idles, shuffled.uniform(0.05, 0.15))
         name = f"twice-{number}"
@@ -151,6 +151,7 @@ def test_signal_and_lost_redis_at_the_same_instant(
         report = report_named(connection, name)
         assert code == report.exit_code, forkserver.output[-5000:]
         assert forkserver.output.count(f"Worker {name} [PID") == 1, forkserver.output[-5000:]
+        assert forkserver.output.count(f"Worker {name}: ended by an error") == 1, "one error, one traceback"
         assert job.get_status(refresh=True) == "finished"
 
 

@@ -149,6 +149,18 @@ def test_a_class_that_hands_jobs_to_threads(
     assert queue.intermediate_queue.get_job_ids() == []
 
 
+def test_a_hard_limit_before_the_horse_is_forked(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A job whose hard limit is reached before it has a horse is killed and requeued."""
+    job = queue.enqueue(jobs.stubborn, 60)
+    worker = start_worker(options=["--worker-class", f"{MODULE}.KilledAtFork"], wait=False)
+    assert worker.wait(15) == os.EX_TEMPFAIL, worker.output
+    assert job.get_status(refresh=True) == "queued"
+    (in_flight,) = report_of(connection, worker).jobs.in_flight
+    assert in_flight.outcome is JobOutcome.KILLED
+
+
 def test_a_burst_waits_for_jobs_in_threads_without_limit(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:

@@ -18,6 +18,8 @@ from rq.queue import Queue
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker, Worker
 
+from graceful.core.phases import Reason
+from graceful.core.shutdown import StopAsked
 from graceful.jobs import on_interrupt
 from graceful.worker import session
 from tests.support.jobs import note_end, note_start
@@ -112,6 +114,17 @@ def must_not_start_again(payload: Any) -> None:
     """Runs for long."""
     note_start()
     time.sleep(60)
+
+
+class KilledAtFork(Worker):
+    """Hears of a stop at the last instant before there is a horse, when the hard limit is reached already."""
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        worker: Any = self
+        session = worker._session
+        ago = session.settings.timeout - session.settings.hooks_timeout
+        session.coordinator.send(StopAsked(time.monotonic() - ago, Reason.SIGNAL, "SIGTERM"))
+        super().fork_work_horse(job, queue)
 
 
 class OwnLoop(Worker):
