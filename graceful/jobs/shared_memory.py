@@ -79,8 +79,7 @@ class SharedMemory:
         self._page[_STAGE] = Stage.STARTING
         self._page[_POLICY] = 0
         self.function = ""
-        os.ftruncate(self.stacks, 0)
-        os.lseek(self.stacks, 0, os.SEEK_SET)
+        self.write_stack("")
 
     def announce(self, limits: Limits) -> None:
         """Tell the job that a shutdown was requested, and its limits."""
@@ -164,8 +163,10 @@ class SharedMemory:
             os.lseek(self.stacks, 0, os.SEEK_END)
 
     def read_stack(self) -> str:
-        """The stack of the job when it was interrupted, or what faulthandler wrote."""
-        return os.pread(self.stacks, 4 * TEXT_LIMIT, 0).decode("utf-8", "replace").strip("\n")
+        """The stack of the job when it was interrupted, or what faulthandler wrote; empty where it cannot be read."""
+        with contextlib.suppress(OSError):  # A job without a horse may have closed the descriptor.
+            return os.pread(self.stacks, 4 * TEXT_LIMIT, 0).decode("utf-8", "replace").strip("\n")
+        return ""
 
     def close(self) -> None:
         self._page.close()

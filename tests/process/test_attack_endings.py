@@ -170,6 +170,24 @@ def test_job_in_c_code_that_takes_no_notice_of_signals(
     assert queue.job_ids == [job.id]
 
 
+def test_job_that_closes_all_descriptors_of_a_simple_worker(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A worker without horses whose job has closed all descriptors is still stopped in time, and its job requeued.
+
+    By itself or by a reaper: Redis may be unreachable for a worker whose descriptors are another's by now.
+    """
+    job = queue.enqueue(worker_jobs.closes_all_descriptors, 30)
+    worker = start_worker(options=["--worker-class", "rq.SimpleWorker"], settings=hooks("after"))
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id), 10, lambda: worker.output)
+    assert seconds_to_end(worker) < 3.0 + LATE
+    report = report_of(connection, worker)
+    assert (worker.exit_code, report.outcome) == (75, "interrupted"), worker.output
+    assert [each.id for each in report.jobs.in_flight] == [job.id]
+    assert start_worker(["high"], ["--burst"], wait=False).wait() == 0
+    assert queue.job_ids == [job.id]
+
+
 def test_signal_that_another_thread_recorded_first_counts_once(
     connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:

@@ -91,6 +91,18 @@ def test_the_second_signal_interrupts_and_two_within_a_second_are_one(
     assert balance(connection, [job.id]).places == {job.id: ("queue:default",)}
 
 
+def test_a_job_that_took_the_signals(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A simple worker takes its signal handlers back after a job that has set its own."""
+    worker = start_worker(options=["--worker-class", "rq.SimpleWorker"])
+    first, second = queue.enqueue(worker_jobs.takes_signals), queue.enqueue(jobs.napping, 0.3)
+    wait_until(lambda: second.get_status(refresh=True) == "started", 10, lambda: worker.output)
+    assert first.get_status(refresh=True) == "finished"
+    worker.signal()
+    assert worker.wait(5) == os.EX_OK, worker.output
+    assert second.get_status(refresh=True) == "finished"
+    assert report_of(connection, worker).jobs.finished == 2
+
+
 @pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 def test_the_third_signal_kills(
     worker_class: str, connection: redis.Redis, queue: Queue, start_worker: StartWorker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -139,6 +140,23 @@ def failed_and_sleeps(job: Job, connection: Any, *args: Any, **kwargs: Any) -> N
 def failed_and_hangs(job: Job, connection: Any, *args: Any, **kwargs: Any) -> None:
     """A failure callback that lets no Python run any more."""
     _hold_the_gil()
+
+
+def closes_all_descriptors(seconds: float) -> None:
+    """Closes everything that its process has open, as a daemon's start does, and goes on."""
+    note_start()
+    os.closerange(3, 1024)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def takes_signals() -> None:
+    """Handles SIGTERM in an event loop while it runs; asyncio leaves the default handler and no wakeup descriptor."""
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGTERM, loop.stop)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
 
 
 def ignores_its_children() -> None:

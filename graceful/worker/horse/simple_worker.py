@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -155,6 +156,9 @@ class Attendant:
             attended.wait()
             self.busy = False
             signal.signal(INTERRUPT_SIGNAL, old)
+            # A job may have set its own and not put ours back, as asyncio's add_signal_handler() does.
+            with contextlib.suppress(OSError, ValueError):  # It has closed every descriptor there is.
+                self._session.inbox.install()
 
     def _attend(self, over: threading.Event, teardown: Callable[[], None]) -> None:
         session = self._session

@@ -32,6 +32,8 @@ STAND_IN_SECONDS = 0.3
 """A signal of which the main thread has recorded nothing for so long is recorded by another thread."""
 RECORD_SECONDS = 0.02
 """Of one signal at most one is recorded in so many seconds: far less than what two requests are apart that count."""
+CLOSED_SECONDS = 0.05
+"""How long to wait where nothing can wake us any more."""
 WAY_OUT_SECONDS = 1.0
 """Stop signals that come so soon after the end of a worker that was told to stop belong to that request."""
 
@@ -83,10 +85,19 @@ class Inbox:
         self.wake()
         self.ring()
 
-    @property
-    def wakeup_fd(self) -> int:
-        """Where the interpreter writes the number of each signal."""
-        return self._writer.fileno()
+    def install(self) -> tuple[dict[signal.Signals, Any], int]:
+        """Have signals come here, for the first time or again; main thread only.
+
+        Returns:
+            the handlers before, by signal, and the wakeup descriptor before.
+
+        Raises:
+            OSError, ValueError: the handlers are there, but the socket has been closed.
+        """
+        old: dict[signal.Signals, Any] = {signum: signal.signal(signum, self.record) for signum in CAPTURED}
+        # A handler in Python is what makes the interpreter write to the wakeup descriptor when a child ends.
+        old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)
+        return old, signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     @property
     def unread(self) -> bool:
@@ -150,8 +161,10 @@ class Inbox:
             try:
                 while self._notice(self.reader.recv(4096)) == 4096:
                     pass
-            except BlockingIOError:
-                pass
+            except OSError:
+                pass  # There is no more, or it has been closed.
+        if any(event & select.POLLNVAL for _, event in events):
+            time.sleep(min(seconds, CLOSED_SECONDS))  # A job without a horse has closed descriptors of its worker.
         self._stand_in()
         return [by_descriptor[descriptor] for descriptor in ready if descriptor in by_descriptor]
 
@@ -247,10 +260,7 @@ def capture() -> Iterator[Inbox]:
         _way_out.end()
         _way_out = None
     inbox = Inbox()
-    old_handlers: dict[signal.Signals, Any] = {signum: signal.signal(signum, inbox.record) for signum in CAPTURED}
-    # A handler in Python is what makes the interpreter write to the wakeup descriptor when a child ends.
-    old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)
-    old_wakeup = signal.set_wakeup_fd(inbox.wakeup_fd, warn_on_full_buffer=False)
+    old_handlers, old_wakeup = inbox.install()
     _active = inbox
     try:
         yield inbox
