@@ -43,10 +43,17 @@ class Spool:
     def __str__(self) -> str:
         return f"the spool {self.directory}"
 
-    def write(self, report: ShutdownReport) -> bool:
+    def write(self, report: ShutdownReport, *, quiet: bool = False) -> bool:
         """Write a report atomically; one line on stderr says where it is, or why it is lost.
 
         Never raises: there is no further fallback.
+
+        Args:
+            report: the report.
+            quiet: say nothing, since the report is still to be stored elsewhere.
+
+        Returns:
+            whether it was written.
         """
         name = file_name(report.id)
         try:
@@ -56,9 +63,13 @@ class Spool:
             with self._opened() as folder:
                 _write_file(folder, name, report_json.dump(report).encode())
         except (OSError, ValueError) as error:
-            _say(f"The shutdown report of worker {report.worker} is lost: {self.directory} is not writable: {error}")
+            if not quiet:
+                _say(
+                    f"The shutdown report of worker {report.worker} is lost: {self.directory} is not writable: {error}"
+                )
             return False
-        _say(f"The shutdown report of worker {report.worker} was spooled to {self.directory / name}")
+        if not quiet:
+            _say(f"The shutdown report of worker {report.worker} was spooled to {self.directory / name}")
         return True
 
     def remove(self, *report_ids: str) -> None:

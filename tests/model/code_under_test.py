@@ -165,7 +165,7 @@ class Spool:
 
     def __init__(self, directory: Any) -> None: ...
 
-    def write(self, report: ShutdownReport) -> bool:
+    def write(self, report: ShutdownReport, *, quiet: bool = False) -> bool:
         key, text = ("spooled", report.id), report_json.dump(report)
         engine.current.effect(lambda world: world.facts.__setitem__(key, text))
         return True

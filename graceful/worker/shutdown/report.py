@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 
 import redis
 from redis.exceptions import RedisError
@@ -24,8 +25,8 @@ from graceful.worker.shutdown.threads import bounded
 log = logging.getLogger("graceful.worker")
 NOT_WRITTEN = "Worker %s: its journal entry could not be written: %s"
 JOURNAL_SECONDS = 1.0
-SHORT_SECONDS = 0.5
-"""With less time than this a report that Redis did not take is spooled before the database is asked."""
+SHORT_SECONDS = 0.4
+"""With less time than this the report is spooled before anybody else is asked to take it."""
 RESERVE_SECONDS = 0.15
 """Kept behind the database, for the log line and the way out."""
 
@@ -92,21 +93,23 @@ class WorkerReport:
         """
         if not self._storing.acquire(blocking=False):
             return  # Another thread is at it.
-        report = self.of(state)
+        report, spool = self.of(state), Spool(self._settings.spool_dir)
+        # The process may be ended while it waits for Redis or the database.
+        spooled = until.left() < SHORT_SECONDS and spool.write(report, quiet=True)
         # Half of the time for Redis, so that a hanging one leaves the database its chance.
         writing = bounded(lambda: self._journal_writer.write(report), min(JOURNAL_SECONDS, until.left() / 2))
         if writing.error is not None:
             log.warning(NOT_WRITTEN, self.worker.name, writing.error)
         journaled = writing.error is None
-        spool = Spool(self._settings.spool_dir)
-        # The process may be ended while the database is being asked.
-        spooled = not journaled and until.left() < SHORT_SECONDS and spool.write(report)
         archived = archive.store(report, seconds=max(0.05, until.left() - RESERVE_SECONDS))
         if journaled:  # Otherwise a thread may still stand in it, and hold its lock.
             self._journal_writer.close()
         if journaled and state.holds_nothing:
             bounded(lambda: self._heartbeat.deregister(archived=archived), min(JOURNAL_SECONDS, until.left()))
-        elif not journaled and not archived and not spooled:
+        if not journaled and not archived:
             spool.write(report)
+        elif spooled:
+            with suppress(OSError):  # Then it is archived twice, which changes nothing.
+                spool.remove(report.id)
         log_shutdown(report)
         signals.shutdown_finished.send_robust(sender=WorkerReport, report=report)
