@@ -285,7 +285,6 @@ class Session:
             log.warning(NOT_ASKED, self.worker.name, leftover.error)
         state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
         self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
-        self.memory.close()
         return state.exit_code or 0
 
     def _requeue_leftover(self) -> bool:

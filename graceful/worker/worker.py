@@ -79,6 +79,7 @@ class GracefulMixin(HorseSide):
                 code = self._conclude(session)
             finally:
                 self.is_at_work, self._session = False, None
+                session.memory.close()
         if code:
             raise SystemExit(code)
         return worked

@@ -135,6 +135,21 @@ def test_a_worker_of_the_same_name_stays_registered(
     assert connection.hget("rq:worker:same", "pid") == str(second.pid).encode()
 
 
+def test_a_job_that_ends_after_the_hard_limit(
+    stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+) -> None:
+    """A job that comes to its end before its worker's process does stores it, and does not run again."""
+    job = queue.enqueue(jobs.stubborn, 1.5)
+    hook = "tests.support.worker_hooks.naps"
+    settings = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_EXIT_HOOKS": [hook]}
+    worker = stopped(job.id, **settings)
+    worker.wait(10)
+    assert "the job did not end, ending the worker" in worker.output
+    _, in_flight = last_word(connection, worker)
+    assert (in_flight.outcome, job.get_status(refresh=True)) == (JobOutcome.FINISHED, "finished"), worker.output
+    assert queue.job_ids == []
+
+
 def test_a_child_of_the_job(stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue) -> None:
     """A child process of the job does not delay the exit or change the exit code."""
     job = queue.enqueue(worker_jobs.stubborn_with_a_child, 60)

@@ -34,6 +34,8 @@ log = logging.getLogger("graceful.worker")
 ENDING = "Worker %s: the job did not end, ending the worker"
 HOOKS_PATIENCE = 0.2
 """Seconds for the horse exit hooks to come to their end."""
+STORE_SECONDS = 0.2
+"""How long a job that came to its end after the hard limit may take to store it."""
 PAST_LIMIT_SECONDS = 0.05
 """So often it looks whether the process may be ended."""
 
@@ -81,6 +83,8 @@ class SimpleMixin(GracefulMixin):
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         with self._deciding():
             super().prepare_job_execution(job, remove_from_intermediate_queue)
+        if self._attendant is not None:
+            self._attendant.has_ended.clear()  # It only begins.
 
     @at_work
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
@@ -103,11 +107,14 @@ class SimpleMixin(GracefulMixin):
         if self.elsewhere or self._attendant is None or not self._attendant.busy:
             yield
             return
+        self._attendant.has_ended.set()
         with self._attendant.fate:
             yield
             if verdict is not None:
                 assert self._memory is not None
                 self._memory.verdict = verdict
+        if verdict is not None:
+            self._attendant.is_stored.set()
 
 
 class Attendant:
@@ -128,6 +135,8 @@ class Attendant:
         self.fate = threading.RLock()
         self.busy = False
         """Whether a job runs in the main thread."""
+        self.has_ended, self.is_stored = threading.Event(), threading.Event()
+        """Whether the job has come to its end in the main thread, and whether that is stored."""
 
     def dismiss(self) -> None:
         """The worker has come to its end by itself."""
@@ -145,6 +154,8 @@ class Attendant:
         over = threading.Event()
         old = signal.signal(INTERRUPT_SIGNAL, run.interrupt)
         self.busy = True
+        self.has_ended.clear()
+        self.is_stored.clear()
         attended = self._attending.do(lambda: self._attend(over, teardown))
         # Not the attending thread's: a Redis that does not answer would keep it from the shutdown.
         self._beating.do(lambda: self._beat(over))
@@ -199,4 +210,8 @@ class Attendant:
             session.coordinator.send(JobEnded(session.current.left_behind()))
         teardown()
         code = session.conclude()
+        if self.has_ended.is_set() and not self.is_stored.is_set():
+            # It has come to its end meanwhile, and waits to store it; otherwise it would run again for nothing.
+            self.fate.release()
+            self.is_stored.wait(min(STORE_SECONDS, session.coordinator.end().left() / 2))
         leave(code, session.coordinator.end().left())
