@@ -86,6 +86,11 @@ class ShutdownReport(models.Model):
     hooks_ok = models.IntegerField(_("hooks ok"), help_text=_("So that a list need not read the hooks."))
     hooks_total = models.IntegerField(_("hooks"))
     notes = models.TextField(_("notes"), blank=True)
+    grace_period = models.FloatField(_("grace period"), null=True, help_text=_("GRACEFUL_TIMEOUT, in seconds."))
+    hooks_timeout = models.FloatField(_("hooks timeout"), null=True)
+    interrupt_timeout = models.FloatField(_("interrupt timeout"), null=True)
+    # A worker of an earlier release inserts without it, hence the database's own default.
+    rolled_up = models.BooleanField(db_default=False, default=False, editable=False)
 
     class Meta:
         verbose_name = _("shutdown report")
@@ -100,6 +105,7 @@ class ShutdownReport(models.Model):
             _name_index("worker", "graceful_by_worker"),
             _name_index("hostname", "graceful_by_hostname"),
             _name_index("release", "graceful_by_release"),
+            models.Index(fields=["id"], name="graceful_not_rolled_up", condition=models.Q(rolled_up=False)),
         ]
 
     def __str__(self) -> str:
@@ -151,6 +157,15 @@ class ReportedJob(models.Model):
     seconds = models.FloatField(null=True)
     interruptions = models.IntegerField()
     stack = models.TextField(blank=True)
+    started_at = models.DateTimeField(null=True)
+    progress_done = models.BigIntegerField(null=True)
+    progress_total = models.BigIntegerField(null=True)
+    # The run after a requeueing, as the worker that started it has told.
+    again_at = models.DateTimeField(null=True)
+    again_worker = models.CharField(max_length=NAME_LENGTH, blank=True, db_default="", default="")
+    again_release = models.CharField(max_length=NAME_LENGTH, blank=True, db_default="", default="")
+    again_outcome = models.CharField(max_length=WORD_LENGTH, blank=True, db_default="", default="")
+    again_ended_at = models.DateTimeField(null=True)
 
     class Meta:
         default_permissions = ()
@@ -159,3 +174,75 @@ class ReportedJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id}: {self.outcome}"
+
+
+class Release(models.Model):
+    """A release that a worker of this project has run, or that ``manage.py mark_release`` has named."""
+
+    label = models.CharField(primary_key=True, max_length=NAME_LENGTH)
+    started_at = models.DateTimeField(
+        help_text=_("The first start of a worker of this release, or when it was marked.")
+    )
+
+    class Meta:
+        verbose_name = _("release")
+        verbose_name_plural = _("releases")
+        ordering = ["-started_at", "-label"]
+        default_permissions = ()
+        indexes = [models.Index(fields=["-started_at", "-label"], name="graceful_releases")]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class ShutdownRollup(models.Model):
+    """Shutdowns of one day (in UTC), release, outcome and reason, added up.
+
+    Each report is counted once, when maintenance or a page finds it with ``rolled_up`` false. Rows stay as long as
+    the reports would. The histograms are lists of counts, one for each bound in :data:`graceful.core.histogram.BOUNDS`
+    and one for what is above the last.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField()
+    release = models.CharField(max_length=NAME_LENGTH, blank=True)
+    outcome = models.CharField(max_length=WORD_LENGTH)
+    reason = models.CharField(max_length=WORD_LENGTH)
+    count = models.BigIntegerField(default=0)
+    jobs_finished = models.BigIntegerField(default=0)
+    jobs_failed = models.BigIntegerField(default=0)
+    jobs_interrupted = models.BigIntegerField(default=0)
+    drain_seconds = models.FloatField(default=0.0)
+    drain_histogram = models.JSONField(default=list)
+    hooks_seconds = models.FloatField(default=0.0)
+    hooks_histogram = models.JSONField(default=list)
+    total_seconds = models.FloatField(default=0.0)
+    total_histogram = models.JSONField(default=list)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["day", "release", "outcome", "reason"], name="graceful_rollup_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.release} {self.outcome} {self.reason}: {self.count}"
+
+
+class HookRollup(models.Model):
+    """Runs of one exit hook on one day (in UTC) with one outcome, added up; see :class:`ShutdownRollup`."""
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField()
+    name = models.CharField(max_length=NAME_LENGTH)
+    outcome = models.CharField(max_length=WORD_LENGTH)
+    count = models.BigIntegerField(default=0)
+    seconds = models.FloatField(default=0.0)
+    histogram = models.JSONField(default=list)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["day", "name", "outcome"], name="graceful_hook_rollup_once")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.name} {self.outcome}: {self.count}"

@@ -64,6 +64,9 @@ class InFlightJob:
         seconds: how long it ran after the shutdown was requested, or None if unknown.
         interruptions: how often shutdowns have interrupted this job so far.
         stack: its stack when it was interrupted or killed.
+        started_at: when the worker took it, or None if unknown.
+        progress_done: finished items of its ``resumable`` loop, or None if it has none.
+        progress_total: how many items that loop has in all, or None if unknown.
     """
 
     id: str
@@ -73,6 +76,9 @@ class InFlightJob:
     seconds: float | None = None
     interruptions: int = 0
     stack: str = ""
+    started_at: datetime | None = None
+    progress_done: int | None = None
+    progress_total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,21 @@ class Spans:
     drain: float | None = None
     hooks: float | None = None
     total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """The grace period that the worker was configured with, in seconds; None in reports that do not say.
+
+    Args:
+        period: ``GRACEFUL_TIMEOUT``, from the signal to the end of the process.
+        hooks: ``GRACEFUL_HOOKS_TIMEOUT``, the part reserved for hooks and report.
+        interrupt: ``GRACEFUL_INTERRUPT_TIMEOUT``, from ``JobInterrupted`` to SIGKILL.
+    """
+
+    period: float | None = None
+    hooks: float | None = None
+    interrupt: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +138,7 @@ class ShutdownReport:
     jobs: JobTally = field(default_factory=JobTally)
     hooks: tuple[HookResult, ...] = ()
     notes: str = ""
+    grace: Grace = field(default_factory=Grace)
 
     @property
     def sealed(self) -> bool:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
-from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
 from graceful.core.text import TEXT_LIMIT, cut
 from graceful.exceptions import UnreadableReport
 
@@ -120,6 +120,9 @@ def _dump(report: ShutdownReport, limit: int) -> str:
                         "seconds": seconds(job.seconds),
                         "interruptions": job.interruptions,
                         "stack": cut(job.stack, limit),
+                        "started_at": moment(job.started_at),
+                        "progress_done": job.progress_done,
+                        "progress_total": job.progress_total,
                     }
                     for job in report.jobs.in_flight
                 ],
@@ -137,6 +140,11 @@ def _dump(report: ShutdownReport, limit: int) -> str:
                 for hook in report.hooks
             ],
             "notes": cut(report.notes, limit),
+            "grace": {
+                "period": seconds(report.grace.period),
+                "hooks": seconds(report.grace.hooks),
+                "interrupt": seconds(report.grace.interrupt),
+            },
         }
     )
 
@@ -193,6 +201,15 @@ class Fields:
     def whole_or_none(self, key: str) -> int | None:
         return None if self.parsed.get(key) is None else self.whole(key)
 
+    def count_or_none(self, key: str) -> int | None:
+        """A number of items, which may be larger than 32 bits."""
+        if self.parsed.get(key) is None:
+            return None
+        value: int = self._get(key, (int,), "a whole number")
+        if not 0 <= value < 2**53:
+            raise UnreadableReport(f"{self.where}{key} must be from 0 to 2^53, got: {value!s:.80}")
+        return value
+
     def seconds_or_none(self, key: str) -> float | None:
         if self.parsed.get(key) is None:
             return None
@@ -241,6 +258,7 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
     top = Fields(parsed, "")
     spans = Fields(parsed.get("seconds"), "seconds.")
     jobs = Fields(parsed.get("jobs"), "jobs.")
+    grace = Fields(parsed.get("grace") or {}, "grace.")  # A worker of an earlier release writes none.
     queues = top.rows("queues")
     if not all(isinstance(name, str) for name in queues):
         raise UnreadableReport("queues must be a list of strings")
@@ -283,6 +301,9 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
                     seconds=row.seconds_or_none("seconds"),
                     interruptions=row.whole("interruptions"),
                     stack=row.text("stack"),
+                    started_at=row.moment_or_none("started_at"),
+                    progress_done=row.count_or_none("progress_done"),
+                    progress_total=row.count_or_none("progress_total"),
                 )
                 for row in in_flight
             ),
@@ -300,4 +321,9 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
             for row in hooks
         ),
         notes=top.text("notes"),
+        grace=Grace(
+            period=grace.seconds_or_none("period"),
+            hooks=grace.seconds_or_none("hooks"),
+            interrupt=grace.seconds_or_none("interrupt"),
+        ),
     )

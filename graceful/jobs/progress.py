@@ -55,7 +55,20 @@ def progress(job: JobInRedis) -> tuple[Progress, ...]:
         return ()  # Of another version, or not ours: no reason for a page to fail.
 
 
+def last_progress(job: JobInRedis) -> Progress | None:
+    """The progress of the loop that a job is in or was in last; None if it has none."""
+    loops = progress(job)
+    return loops[-1] if loops else None
+
+
 def progress_in(saved: Mapping[str, Any]) -> tuple[Progress, ...]:
     """The progress in what :func:`graceful.resume.cursors.read` has read."""
-    loops = saved["loops"]
-    return tuple(Progress(name, each["done"], each["total"], each["finished"]) for name, each in loops.items())
+    return tuple(
+        Progress(name, each["done"], each["total"], bool(each["finished"]))
+        for name, each in saved["loops"].items()
+        if _is_count(each["done"]) and (each["total"] is None or _is_count(each["total"]))
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
-from graceful.core.records import Shutdown, ShutdownReport, Spans, utc_now
+from graceful.core.records import Grace, Shutdown, ShutdownReport, Spans, utc_now
 from graceful.core.shutdown import State
 
 
@@ -95,6 +95,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         jobs=state.jobs,
         hooks=state.hooks,
         notes="\n".join(filter(None, (state.error, state.forced or running))),
+        grace=Grace(state.budget.timeout, state.budget.hooks, state.budget.interrupt),
     )
 
 

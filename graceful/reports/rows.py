@@ -61,6 +61,9 @@ def rows_of(record: records.ShutdownReport) -> ReportRows:
         hooks_ok=sum(hook.outcome is HookOutcome.OK for hook in clean.hooks),
         hooks_total=sum(hook.outcome is not HookOutcome.SKIPPED for hook in clean.hooks),
         notes=clean.notes,
+        grace_period=clean.grace.period,
+        hooks_timeout=clean.grace.hooks,
+        interrupt_timeout=clean.grace.interrupt,
     )
     return ReportRows(
         record=clean,
@@ -97,6 +100,7 @@ def record_of(row: ShutdownReport) -> records.ShutdownReport:
         ),
         hooks=tuple(_hook_of(hook) for hook in _in_place(row.hooks.all())),
         notes=row.notes,
+        grace=records.Grace(row.grace_period, row.hooks_timeout, row.interrupt_timeout),
     )
 
 
@@ -123,13 +127,20 @@ def _hook_of(row: ReportedHook) -> records.HookResult:
 
 
 def _job_row(job: records.InFlightJob, report: ShutdownReport, place: int) -> ReportedJob:
-    values = asdict(job)
+    values = {**asdict(job), "started_at": _stored_or_none(job.started_at)}
     return ReportedJob(report=report, place=place, job_id=cut(values.pop("id"), NAME_LENGTH), **values)
 
 
 def _job_of(row: ReportedJob) -> records.InFlightJob:
     values = {each.name: getattr(row, each.name) for each in fields(records.InFlightJob)}
-    return records.InFlightJob(**{**values, "id": row.job_id, "outcome": JobOutcome(row.outcome)})
+    return records.InFlightJob(
+        **{
+            **values,
+            "id": row.job_id,
+            "outcome": JobOutcome(row.outcome),
+            "started_at": _read_or_none(row.started_at),
+        }
+    )
 
 
 Row = TypeVar("Row", ReportedHook, ReportedJob)

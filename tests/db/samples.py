@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
-from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
 from graceful.models import ID_LENGTH, NAME_LENGTH, WORD_LENGTH
 
 MIDNIGHT = datetime(2026, 3, 1, 0, 0, tzinfo=UTC)
@@ -31,7 +31,18 @@ HOOKS = (
     HookResult("flush sentry", HookOutcome.SKIPPED, detail="sentry_sdk is not installed"),
 )
 JOBS = (
-    InFlightJob("job-1", "shop.jobs.rebuild_index", "default", JobOutcome.INTERRUPTED, 12.5, 2, "File shop/jobs.py"),
+    InFlightJob(
+        "job-1",
+        "shop.jobs.rebuild_index",
+        "default",
+        JobOutcome.INTERRUPTED,
+        12.5,
+        2,
+        "File shop/jobs.py",
+        MIDNIGHT,
+        39,
+        200,
+    ),
     InFlightJob("job-2", "shop.jobs.send_mail", "mail", JobOutcome.FINISHED, 0.75),
 )
 
@@ -59,6 +70,7 @@ def a_report(**changes: Any) -> ShutdownReport:
         jobs=JobTally(finished=41, failed=1, in_flight=JOBS),
         hooks=HOOKS,
         notes="The scheduler had to be killed.",
+        grace=Grace(25.0, 5.0, 3.0),
     )
     return replace(report, **changes)
 
@@ -90,7 +102,20 @@ def reports() -> st.SearchStrategy[ShutdownReport]:
     hook = st.builds(
         HookResult, text, st.sampled_from(HookOutcome), seconds, maybe(seconds), detail=text, error=text, traceback=text
     )
-    job = st.builds(InFlightJob, name, text, text, st.sampled_from(JobOutcome), maybe(seconds), whole, text)
+    items = maybe(st.integers(0, 2**53 - 1))
+    job = st.builds(
+        InFlightJob,
+        name,
+        text,
+        text,
+        st.sampled_from(JobOutcome),
+        maybe(seconds),
+        whole,
+        text,
+        maybe(moment),
+        items,
+        items,
+    )
     return st.builds(
         ShutdownReport,
         id=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=ID_LENGTH),
@@ -113,4 +138,5 @@ def reports() -> st.SearchStrategy[ShutdownReport]:
         jobs=st.builds(JobTally, whole, whole, st.lists(job, max_size=4).map(tuple)),
         hooks=st.lists(hook, max_size=4).map(tuple),
         notes=text,
+        grace=st.builds(Grace, maybe(seconds), maybe(seconds), maybe(seconds)),
     )

@@ -18,8 +18,9 @@ from rq.worker import BaseWorker
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
-from graceful.core.records import InFlightJob
+from graceful.core.records import InFlightJob, utc_now
 from graceful.core.text import cut, one_line
+from graceful.jobs.progress import Progress, last_progress
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
@@ -66,6 +67,7 @@ class CurrentJob:
         self._settings = settings
         self.job = job
         self.queue = queue
+        self.started_at = utc_now()
         self.execution: Execution | None = None
         self.horse_status: int | None = None
         """What ``waitpid`` said of the horse's end; None before it, and where there is no horse."""
@@ -80,7 +82,8 @@ class CurrentJob:
     @property
     def record(self) -> InFlightJob:
         """The job as the report shows it while it runs; its function is known once its process has unpickled it."""
-        return InFlightJob(self.job.id, self._memory.function or UNKNOWN_FUNCTION, self.queue.name)
+        function = self._memory.function or UNKNOWN_FUNCTION
+        return InFlightJob(self.job.id, function, self.queue.name, started_at=self.started_at)
 
     @property
     def unstarted(self) -> bool:
@@ -175,6 +178,9 @@ class CurrentJob:
         if given is None:
             return replace(record, outcome=JobOutcome.UNKNOWN)
         record = replace(record, outcome=given.outcome(why), interruptions=given.interruptions)
+        reached = self._reached()
+        if reached is not None:
+            record = replace(record, progress_done=reached.done, progress_total=reached.total)
         if given.must_fail:
             cause = record.stack if self.unstarted else ""
             failed = fail_job.fail(
@@ -222,6 +228,15 @@ class CurrentJob:
                 if until.expired:
                     return None
                 time.sleep(min(RETRY_SECONDS, until.left()))
+
+    def _reached(self) -> Progress | None:
+        """How far a job that did not come to its end had got."""
+        if self.unstarted:
+            return None
+        try:
+            return last_progress(self.job)
+        except RedisError:
+            return None
 
     def _let_go(self) -> None:
         """Leave the job to RQ's maintenance: its entries, made to last while we held it, expire as RQ means them to."""
