@@ -135,12 +135,20 @@ def test_a_worker_of_the_same_name_stays_registered(
     assert connection.hget("rq:worker:same", "pid") == str(second.pid).encode()
 
 
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "tests.support.worker_hooks.naps",
+        # The thread that decided about the job hangs in it, and another one ends the process.
+        {"call": "tests.support.worker_hooks.hanging", "timeout": 0.8},
+    ],
+    ids=["naps", "hangs"],
+)
 def test_a_job_that_ends_after_the_hard_limit(
-    stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+    hook: object, stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
 ) -> None:
     """A job that comes to its end before its worker's process does stores it, and does not run again."""
     job = queue.enqueue(jobs.stubborn, 1.5)
-    hook = "tests.support.worker_hooks.naps"
     settings = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_EXIT_HOOKS": [hook]}
     worker = stopped(job.id, **settings)
     worker.wait(10)

@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from rq.worker import BaseWorker
@@ -18,6 +20,8 @@ from graceful.worker.shutdown.os_signals import INTERRUPT_SIGNAL, STACKS_SIGNAL
 log = logging.getLogger("graceful.worker")
 INTERRUPTING = "Worker %s: no time left for the job, interrupting it"
 KILLING = "Worker %s: the job did not end, killing its horse %d"
+STORE_SECONDS = 0.2
+"""How long a job that came to its end after the hard limit may take to store it."""
 STACK_SECONDS = 0.5
 QUIET_SECONDS = 0.05
 """faulthandler writes line by line, and nothing says which is the last: when none came for so long."""
@@ -44,6 +48,13 @@ class JobProcess(Protocol):
 
     def stacks(self) -> str:
         """Where its threads stand; empty where there is nothing to ask."""
+
+    def store_late_end(self, seconds: float) -> None:
+        """The worker's process is about to end: let a job that has come to its end in it meanwhile store that.
+
+        Args:
+            seconds: how long that may take at most.
+        """
 
 
 class HorseProcess:
@@ -106,12 +117,17 @@ class HorseProcess:
             self._memory.write_stack(kept)
         return text.removeprefix(kept).strip()
 
+    def store_late_end(self, seconds: float) -> None:
+        """Nothing here: a horse is gone by then."""
+
 
 class OwnProcess:
     """The worker's own process, in which a simple worker runs its jobs.
 
     A job that does not end cannot be killed alone: the process ends with it, see
-    :mod:`graceful.worker.horse.simple_worker`.
+    :mod:`graceful.worker.horse.simple_worker`. Its fate is decided once: either its end is being stored, or the
+    process ends with the job in it. Whichever thread ends the process, a job that has come to its end by then may
+    store that first; otherwise it would run again for nothing.
     """
 
     can_be_killed = False
@@ -119,6 +135,45 @@ class OwnProcess:
     def __init__(self, worker: BaseWorker, memory: SharedMemory) -> None:
         self._worker = worker
         self._memory = memory
+        # No RLock: the thread that took it may hang in an exit hook while another one ends the process.
+        self._fate = threading.Lock()
+        self._ends_with_job, self._storing = False, 0
+        self._has_ended, self._is_stored = threading.Event(), threading.Event()
+
+    def job_begins(self) -> None:
+        """Nothing of it has ended yet."""
+        self._has_ended.clear()
+        self._is_stored.clear()
+
+    def end_with_job(self) -> bool:
+        """Have the process end with the job in it; False while the job's end is being stored."""
+        self._ends_with_job = self._ends_with_job or self._fate.acquire(blocking=False)
+        return self._ends_with_job
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """The block stores the job's end; once the process ends with the job it is entered at the last chance only.
+
+        Within it, it may be entered again: RQ fails a job whose ``Retry`` is used up in ``handle_job_retry``.
+        """
+        if self._storing == threading.get_ident():
+            yield
+            return
+        self._has_ended.set()
+        with self._fate:
+            self._storing = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._storing = 0
+        self._is_stored.set()
+
+    def store_late_end(self, seconds: float) -> None:
+        if self._has_ended.is_set() and not self._is_stored.is_set():
+            if self._ends_with_job:
+                self._ends_with_job = False
+                self._fate.release()
+            self._is_stored.wait(min(STORE_SECONDS, seconds))
 
     @property
     def has_main_thread(self) -> bool:

@@ -23,6 +23,7 @@ from graceful.worker.at_work import at_work
 from graceful.worker.horse import run
 from graceful.worker.horse.current_job import ENDED
 from graceful.worker.horse.monitor import LOOK_SECONDS
+from graceful.worker.horse.process import OwnProcess
 from graceful.worker.horse.supervisor import Supervisor
 from graceful.worker.session import Session
 from graceful.worker.shutdown.exit import leave
@@ -34,8 +35,6 @@ log = logging.getLogger("graceful.worker")
 ENDING = "Worker %s: the job did not end, ending the worker"
 HOOKS_PATIENCE = 0.2
 """Seconds for the horse exit hooks to come to their end."""
-STORE_SECONDS = 0.2
-"""How long a job that came to its end after the hard limit may take to store it."""
 PAST_LIMIT_SECONDS = 0.05
 """So often it looks whether the process may be ended."""
 
@@ -84,7 +83,7 @@ class SimpleMixin(GracefulMixin):
         with self._deciding():
             super().prepare_job_execution(job, remove_from_intermediate_queue)
         if self._attendant is not None:
-            self._attendant.has_ended.clear()  # It only begins.
+            self._attendant.process.job_begins()
 
     @at_work
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
@@ -107,14 +106,11 @@ class SimpleMixin(GracefulMixin):
         if self.elsewhere or self._attendant is None or not self._attendant.busy:
             yield
             return
-        self._attendant.has_ended.set()
-        with self._attendant.fate:
+        with self._attendant.process.storing():
             yield
             if verdict is not None:
                 assert self._memory is not None
                 self._memory.verdict = verdict
-        if verdict is not None:
-            self._attendant.is_stored.set()
 
 
 class Attendant:
@@ -132,11 +128,10 @@ class Attendant:
             session.inbox, session.memory, session.settings.timeout, session.membership.reaper, session.life
         )
         self._attending, self._beating = Standby("graceful-attendant"), Standby("graceful-heartbeat")
-        self.fate = threading.RLock()
+        assert isinstance(session.job_process, OwnProcess)
+        self.process = session.job_process
         self.busy = False
         """Whether a job runs in the main thread."""
-        self.has_ended, self.is_stored = threading.Event(), threading.Event()
-        """Whether the job has come to its end in the main thread, and whether that is stored."""
 
     def dismiss(self) -> None:
         """The worker has come to its end by itself."""
@@ -154,8 +149,7 @@ class Attendant:
         over = threading.Event()
         old = signal.signal(INTERRUPT_SIGNAL, run.interrupt)
         self.busy = True
-        self.has_ended.clear()
-        self.is_stored.clear()
+        self.process.job_begins()
         attended = self._attending.do(lambda: self._attend(over, teardown))
         # Not the attending thread's: a Redis that does not answer would keep it from the shutdown.
         self._beating.do(lambda: self._beat(over))
@@ -179,7 +173,7 @@ class Attendant:
             if state.killed and state.limits is not None:
                 # A job that is done only has its horse exit hooks to run, which end at the hard limit themselves.
                 patience = HOOKS_PATIENCE if session.memory.verdict is not Verdict.NONE else 0
-                if state.limits.hard.earlier(-patience).expired and self.fate.acquire(blocking=False):
+                if state.limits.hard.earlier(-patience).expired and self.process.end_with_job():
                     self._end(over, teardown)
                 seconds = PAST_LIMIT_SECONDS
             elif state.limits is not None:
@@ -210,8 +204,5 @@ class Attendant:
             session.coordinator.send(JobEnded(session.current.left_behind()))
         teardown()
         code = session.conclude()
-        if self.has_ended.is_set() and not self.is_stored.is_set():
-            # It has come to its end meanwhile, and waits to store it; otherwise it would run again for nothing.
-            self.fate.release()
-            self.is_stored.wait(min(STORE_SECONDS, session.coordinator.end().left() / 2))
+        self.process.store_late_end(session.coordinator.end().left() / 2)
         leave(code, session.coordinator.end().left())

@@ -214,4 +214,5 @@ class ShutdownEffects:
         last_resort.cancel()
 
     def _exit(self, coordinator: Coordinator) -> NoReturn:
+        self._job_process.store_late_end(coordinator.end().left() / 2)
         leave(coordinator.state.exit_code or 0, coordinator.end().left())
