@@ -46,6 +46,15 @@ def seconds_text(seconds: float | None) -> str:
     return f"{minutes} min {rest} s"
 
 
+def local_time(at: datetime) -> str:
+    """A moment in the local time zone, which is Django's ``TIME_ZONE``: ``2026-11-23 18:07:28.022+01:00``."""
+    try:
+        at = at.astimezone()
+    except (OverflowError, ValueError, OSError):
+        pass  # At the edge of the calendar there may be no such local time.
+    return at.isoformat(" ", "milliseconds")
+
+
 def _head(report: ShutdownReport) -> list[str]:
     outcome = (report.outcome or f"not sealed, last phase {report.phase}").replace("_", " ").upper()
     code = "not seen" if report.exit_code is None else str(report.exit_code)
@@ -70,7 +79,7 @@ def _timeline(report: ShutdownReport) -> list[str]:
         ("drained", report.drained_at, f"drain {seconds_text(report.seconds.drain)}"),
         ("ended", report.ended_at, f"hooks {seconds_text(report.seconds.hooks)}"),
     ]
-    lines = [f"  {label:<{LABEL}}{_moment(at)}  {note}" for label, at, note in moments if at is not None]
+    lines = [f"  {label:<{LABEL}}{local_time(at)}  {note}" for label, at, note in moments if at is not None]
     lines.append(f"  {'total':<{LABEL}}{seconds_text(report.seconds.total)}")
     if report.phase is not Phase.SEALED:
         lines.append(f"  {'reached':<{LABEL}}{report.phase}")
@@ -113,10 +122,6 @@ def _hook_words(hook: HookResult) -> str:
     if hook.outcome == "timed_out":
         words.append(f"allowed {seconds_text(hook.timeout)}")
     return "; ".join(words)
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
 
 
 def _labelled(rows: Iterable[tuple[str, str]]) -> list[str]:

@@ -18,6 +18,7 @@ from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
 from graceful.reports.spool import Spool
+from graceful.reports.text import local_time
 from tests.db.samples import MIDNIGHT, a_clean_report, a_report
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -87,6 +88,22 @@ def test_text_says_everything(stored: list[ShutdownReport]) -> None:
         "The scheduler had to be killed.",
     ):
         assert fact in text
+
+
+def test_text_speaks_local_time(stored: list[ShutdownReport], settings: Any) -> None:
+    """The text gives times as the log and the admin do, in the local time zone, with its offset; the JSON is UTC."""
+    settings.TIME_ZONE = "Asia/Kolkata"
+    assert "requested 2026-03-01 08:30:00.000+05:30\n" in command("shutdown_report", "--last")
+    last = json.loads(command("shutdown_report", "--last", "--format", "json"))
+    assert last["requested_at"] == "2026-03-01T03:00:00+00:00"
+
+
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_a_time_at_the_edge_of_the_calendar_is_shown(moment: datetime, zone: str, settings: Any) -> None:
+    """A moment that does not exist in the local time zone is shown in its own."""
+    settings.TIME_ZONE = zone
+    assert local_time(moment.replace(tzinfo=UTC))[:4] == f"{moment.year:04d}"
 
 
 def test_text_of_several_ends_with_the_newest(stored: list[ShutdownReport]) -> None:
