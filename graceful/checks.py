@@ -20,6 +20,7 @@ E014  a hook, or its ``when``, that cannot be imported
 E015  a hook, or its ``when``, that cannot be called
 E016  a hook, or its ``when``, that needs more than one argument
 E017  a hook, or its ``when``, that is a generator: calling it runs nothing
+E018  ``django_rq`` not in ``INSTALLED_APPS``
 W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks
 ====  =========================================================================
@@ -32,6 +33,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from graceful.conf import read
@@ -49,8 +51,17 @@ from graceful.hooks.registry import (
 
 def register_checks() -> None:
     """Make Django run the checks; a second time does nothing."""
+    register(check_apps)
     register(check_settings)
     register(check_hooks)
+
+
+def check_apps(app_configs: object = None, **_: Any) -> list[CheckMessage]:
+    """Whether django-rq is installed as an app: its commands, pages and settings are what this app builds on."""
+    if apps.is_installed("django_rq"):
+        return []
+    hint = 'Add "django_rq" to INSTALLED_APPS, before "graceful".'
+    return [Error("INSTALLED_APPS must contain django_rq, got: no such app", hint=hint, id="graceful.E018")]
 
 
 def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:

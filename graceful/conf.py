@@ -122,7 +122,7 @@ setting_changed.connect(_clear_on_change, dispatch_uid="graceful.conf")
 def _raise_errors(found: Iterable[Problem]) -> None:
     errors = [problem for problem in found if problem.is_error]
     if errors:
-        raise InvalidSettings("\n".join(problem.message for problem in errors))
+        raise InvalidSettings("\n".join(f"{problem.message}\n\tHINT: {problem.hint}" for problem in errors))
 
 
 _SECONDS_HINT = "Give the seconds as a number, for instance 25 or 2.5."

@@ -93,6 +93,8 @@ def test_the_class_of_the_settings(connection: redis.Redis, queue: Queue, start_
         ("tests.support.worker_hooks.NoWorker", "must be derived from rq.worker.BaseWorker"),
         ("tests.support.worker_hooks.OtherKind", "must be derived from rq's Worker, SimpleWorker or SpawnWorker"),
         ("tests.support.worker_hooks.Missing", "Missing"),
+        ("rq.worker.SimpelWorker", "SimpelWorker; did you mean rq.worker.SimpleWorker?"),
+        ("graceful.workers.GracefulWorker", "; did you mean graceful.worker.GracefulWorker?"),
         ("no_such_module.Worker", "no_such_module"),
     ],
 )

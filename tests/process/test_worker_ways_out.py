@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.conf import settings as django_settings
 from rq import Queue
 from rq.command import send_shutdown_command
 
@@ -288,13 +289,17 @@ def test_the_journal_names_the_job_that_is_drained(
 
 
 def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started) -> None:
-    """Invalid settings are refused at the start, exit code 78."""
+    """Invalid settings are refused at the start, all of them at once and with their hints, exit code 78."""
     job = queue.enqueue(jobs.quick)
-    settings = {"GRACEFUL_TIMEOUT": -5, "GRACEFUL_TIMEOUTS": 3}
+    hooks = ["no_such_module.hook", "os.sep"]
+    settings = {"GRACEFUL_TIMEOUT": -5, "GRACEFUL_TIMEOUTS": 3, "GRACEFUL_EXIT_HOOKS": hooks}
     worker = started(GRACEFUL, settings=settings, wait=False)
     assert worker.wait() == os.EX_CONFIG
     assert "GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5" in worker.output
-    assert "GRACEFUL_TIMEOUTS" in worker.output
+    assert "GRACEFUL_TIMEOUTS is not a setting of django-rq-graceful; did you mean GRACEFUL_TIMEOUT?" in worker.output
+    assert "the hook no_such_module.hook must be importable" in worker.output
+    assert "the hook os.sep must be callable" in worker.output
+    assert worker.output.count("HINT: ") == 4
     assert "Traceback" not in worker.output
     assert job.get_status(refresh=True) == "queued"
     assert connection.keys("graceful:*") == []
@@ -303,6 +308,16 @@ def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started)
     assert worker.wait() != 0
     assert "GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5" in worker.output
     assert job.get_status(refresh=True) == "queued"
+
+
+def test_django_rq_is_no_app(connection: redis.Redis, started: Started) -> None:
+    """Without django_rq in ``INSTALLED_APPS`` nothing is started, and the message names it; exit code 78."""
+    apps = [app for app in django_settings.INSTALLED_APPS if app != "django_rq"]
+    worker = started(GRACEFUL, settings={"INSTALLED_APPS": apps, "ROOT_URLCONF": "django.contrib.auth.urls"}, wait=False)
+    assert worker.wait() == os.EX_CONFIG
+    assert "INSTALLED_APPS must contain django_rq" in worker.output
+    assert 'HINT: Add "django_rq" to INSTALLED_APPS' in worker.output
+    assert "Traceback" not in worker.output
 
 
 def test_wrong_queues(connection: redis.Redis, started: Started) -> None:

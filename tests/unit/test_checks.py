@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core import checks as django_checks
 from django.core.checks.registry import registry
 from django.test import override_settings
 
 import graceful.checks
-from graceful.checks import check_hooks, check_settings
+from graceful.checks import check_apps, check_hooks, check_settings
 from graceful.hooks.registry import exit_hook, horse_exit_hook, unregister
 
 HERE = __name__
@@ -46,7 +47,7 @@ async def async_generator() -> Any:
 
 def found() -> list[tuple[str | None, str]]:
     """Ids and messages; each has a hint."""
-    messages = [*check_settings(), *check_hooks()]
+    messages = [*check_apps(), *check_settings(), *check_hooks()]
     assert all(message.hint for message in messages)
     return [(message.id, message.msg) for message in messages]
 
@@ -83,6 +84,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "E015": {"GRACEFUL_EXIT_HOOKS": [f"{HERE}.a_string"]},
     "E016": {"GRACEFUL_EXIT_HOOKS": [too_many]},
     "E017": {"GRACEFUL_EXIT_HOOKS": [generator]},
+    "E018": {"INSTALLED_APPS": [app for app in django_settings.INSTALLED_APPS if app != "django_rq"]},
     "W001": {"GRACEFUL_TIMEOUT": 8},
     "W002": {"GRACEFUL_EXIT_HOOKS": [{"call": fine, "timeout": 6}]},
 }
@@ -92,7 +94,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_each_id_is_found(number: str) -> None:
     """Each check id is found for its mistake."""
     with override_settings(**SETTINGS[number]):
-        (message,) = [*check_settings(), *check_hooks()]
+        (message,) = [*check_apps(), *check_settings(), *check_hooks()]
     assert message.id == f"graceful.{number}"
     assert message.hint
     assert isinstance(message, django_checks.Error if number[0] == "E" else django_checks.Warning)
@@ -106,7 +108,7 @@ def test_every_id_is_in_the_table_and_in_a_test() -> None:
 
 def test_checks_are_registered_with_django() -> None:
     """``manage.py check`` runs the checks."""
-    assert {check_settings, check_hooks} <= set(registry.get_checks())
+    assert {check_apps, check_settings, check_hooks} <= set(registry.get_checks())
 
 
 def test_nothing_is_found_without_settings() -> None:

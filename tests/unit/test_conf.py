@@ -230,12 +230,14 @@ def test_unknown_name_with_no_close_one() -> None:
 
 
 def test_all_problems_are_raised_at_once() -> None:
-    """All problems are raised together."""
+    """All problems are raised together, each with its hint."""
     with override_settings(GRACEFUL_TIMEOUT=0, GRACEFUL_RELEASE=7), pytest.raises(InvalidSettings) as caught:
         settings()
     assert str(caught.value).splitlines() == [
         "GRACEFUL_TIMEOUT must be a positive number of seconds, got: 0",
+        "\tHINT: Give the seconds as a number, for instance 25 or 2.5.",
         "GRACEFUL_RELEASE must be a string of at most 200 characters, got: 7",
+        "\tHINT: For instance a version or a tag.",
     ]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -102,9 +105,9 @@ class Command(RQWorkerCommand):
             leave(code, self._seconds_left)
 
     def _run(self, queues: tuple[str, ...], options: dict[str, Any], started: Callable[[], None]) -> int:
-        conf.settings()
         if not options["unchecked"]:
-            _check()
+            _check()  # Of ours it tells all at once; conf.settings() knows nothing of hooks that cannot be imported.
+        conf.settings()
         seconds = options["timeout"]
         if seconds is not None:
             for problem in conf.settings().with_timeout(seconds).warnings("--timeout"):
@@ -189,7 +192,9 @@ def _worker_class(path: str | None) -> Any:
         return make_graceful(get_worker_class(path))  # type: ignore[no-untyped-call]
     except (*IMPORT_ERRORS, UnsupportedWorkerClass) as error:
         origin = "--worker-class" if path else 'RQ["WORKER_CLASS"]'
-        raise UnsupportedWorkerClass(f"{origin} must be the dotted path of an RQ worker class: {error}") from error
+        meant = did_you_mean(path or getattr(django_settings, "RQ", {}).get("WORKER_CLASS"))
+        message = f"{origin} must be the dotted path of an RQ worker class: {error}{meant}"
+        raise UnsupportedWorkerClass(message) from error
 
 
 def _check_class(option: str, path: Any) -> None:
@@ -204,7 +209,22 @@ def _check_class(option: str, path: Any) -> None:
         import_attribute(path)
     except IMPORT_ERRORS as error:
         name = f"--{option.replace('_', '-')}"
-        raise UnsupportedWorkerClass(f"{name} must be a dotted path, got: {path} ({error})") from error
+        message = f"{name} must be a dotted path, got: {path} ({error}){did_you_mean(path)}"
+        raise UnsupportedWorkerClass(message) from error
+
+
+def did_you_mean(path: object) -> str:
+    """A question that names the dotted path next to one that cannot be imported; empty where none is near it."""
+    parts = path.split(".") if isinstance(path, str) else []
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:end]))
+        except ImportError:
+            continue
+        there = {*dir(module), *(each.name for each in pkgutil.iter_modules(getattr(module, "__path__", ())))}
+        close = difflib.get_close_matches(parts[end], there - {parts[end]}, n=1)
+        return f"; did you mean {'.'.join([*parts[:end], close[0], *parts[end + 1 :]])}?" if close else ""
+    return ""
 
 
 def _check() -> None:
