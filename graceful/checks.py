@@ -23,6 +23,7 @@ E017  a hook, or its ``when``, that is a generator: calling it runs nothing
 E018  ``django_rq`` not in ``INSTALLED_APPS``
 W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks
+W003  migrations that are not applied (``check --database default``)
 ====  =========================================================================
 """
 
@@ -30,11 +31,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections, router
 
 from graceful.conf import read
 from graceful.core.records import HookSpec
@@ -54,6 +57,7 @@ def register_checks() -> None:
     register(check_apps)
     register(check_settings)
     register(check_hooks)
+    register(check_migrations, Tags.database)
 
 
 def check_apps(app_configs: object = None, **_: Any) -> list[CheckMessage]:
@@ -85,6 +89,30 @@ def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
         for where, specs in ((key, from_settings), (decorator, registered)):
             for spec in specs:
                 messages.extend(_check_hook(where, spec))
+    return messages
+
+
+def check_migrations(
+    app_configs: object = None, databases: Sequence[str] | None = None, **_: Any
+) -> list[CheckMessage]:
+    """Whether the tables are there and up to date; Django asks only where ``check --database`` names databases."""
+    if sys.argv[1:2] == ["migrate"]:
+        return []  # It asks before it makes them.
+    from django.db.migrations.executor import MigrationExecutor  # No other command is to pay for its import.
+
+    messages: list[CheckMessage] = []
+    for alias in databases or ():
+        if not router.allow_migrate(alias, "graceful"):
+            continue
+        executor = MigrationExecutor(connections[alias])
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes("graceful"))
+        missing = [migration.name for migration, _ in plan if migration.app_label == "graceful"]
+        if missing:
+            message = (
+                f"The migrations of graceful must be applied to the database {alias}, missing: {', '.join(missing)}"
+            )
+            hint = "Run: manage.py migrate graceful. Until then shutdown reports stay in Redis or in the spool."
+            messages.append(Warning(message, hint=hint, id="graceful.W003"))
     return messages
 
 

@@ -15,7 +15,16 @@ from datetime import timedelta
 from threading import Thread
 from typing import Any, Protocol
 
-from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connections, router, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    router,
+    transaction,
+)
 from django.db.utils import load_backend
 from redis import RedisError
 
@@ -123,8 +132,24 @@ def remove_old(keep: timedelta, batch: int = 500) -> int:
             with transaction.atomic(using=alias):
                 removed += _delete(ids, alias)
     except (DatabaseError, OverflowError) as error:
-        logger.warning(log.OLD_NOT_REMOVED, error)
+        logger.warning(log.TABLES_MISSING if needs_migrate(error) else log.OLD_NOT_REMOVED, _shown(error))
     return removed
+
+
+def needs_migrate(error: Exception) -> bool:
+    """Whether a table or a column is missing, as before the first ``manage.py migrate`` or after an upgrade without it.
+
+    PostgreSQL says so with the class of the error, MySQL with two, SQLite only in words.
+    """
+    words = ("no such table", "no such column", "has no column named", "Unknown column")
+    denied = "42501" in (getattr(error.__cause__, "sqlstate", None), getattr(error.__cause__, "pgcode", None))
+    return (isinstance(error, ProgrammingError) and not denied) or (
+        isinstance(error, OperationalError) and any(each in str(error) for each in words)
+    )
+
+
+def _shown(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _delete(ids: Sequence[str], alias: str) -> int:
@@ -167,7 +192,7 @@ class _StoreThread(Thread):
                 connection.close()
         except Exception as error:
             # Any error, a driver's own included, becomes a log line and not a background thread's traceback.
-            logger.warning(log.NOT_STORED, f"{type(error).__name__}: {error}")
+            logger.warning(log.TABLES_MISSING if needs_migrate(error) else log.NOT_STORED, _shown(error))
 
     def _store(self, report: ShutdownReport, alias: str) -> None:
         """Store one report, or record that the database refuses it; connection errors pass through."""
@@ -176,8 +201,8 @@ class _StoreThread(Thread):
             while not _insert(rows, alias, self.deadline):
                 time.sleep(RETRY_SECONDS)
             self.stored.append(report.id)
-        except (InterfaceError, OperationalError):
-            raise
+        except (InterfaceError, OperationalError, ProgrammingError):
+            raise  # None of these is the report's fault: it waits.
         except (DatabaseError, UnreadableReport, ValueError, OverflowError) as error:
             logger.warning(log.REFUSED, report.id, error)
             self.refused[report.id] = f"the archive refused it: {error}"

@@ -5,6 +5,10 @@ from __future__ import annotations
 # warning
 NOT_ARCHIVED = "Shutdown reports in %s could not be archived: %s"
 NOT_STORED = "Shutdown reports could not be stored: %s"
+TABLES_MISSING = (
+    "The database tables of graceful are missing or out of date, run: manage.py migrate. "
+    "Until then shutdown reports stay in Redis or in the spool (%s)"
+)
 DATABASE_SLOW = "Shutdown reports: the database took longer than %.2f s to store them"
 REFUSED = "Shutdown report %s cannot be stored, it was set aside: %s"
 OLD_NOT_REMOVED = "Old shutdown reports could not be removed: %s"

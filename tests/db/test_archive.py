@@ -21,7 +21,7 @@ from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport
 from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
-from graceful.reports import archive
+from graceful.reports import archive, log
 from graceful.reports.rows import record_of, rows_of
 from tests.db.samples import HOOKS, MIDNIGHT, a_report, reports
 
@@ -246,6 +246,45 @@ def test_nothing_leaves_the_journal_without_being_stored(monkeypatch: pytest.Mon
     assert archive.archive_pending(held, 5) == 0
     assert len(held.waiting) == 1
     assert not held.aside
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        archive.OperationalError("no such table: graceful_shutdownreport"),
+        archive.OperationalError("table graceful_shutdownreport has no column named grace_period"),
+        archive.ProgrammingError('relation "graceful_shutdownreport" does not exist\nLINE 1: INSERT INTO'),
+    ],
+)
+def test_reports_wait_for_missing_tables(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the tables reports stay in the journal, none is set aside, and the one-line warning names ``migrate``."""
+
+    def without_tables(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(archive, "_insert", without_tables)
+    held = Held(a_report(), a_report())
+    assert archive.archive_pending(held, 5) == 0
+    assert len(held.waiting) == 2
+    assert not held.aside
+    (record,) = caplog.records
+    assert "run: manage.py migrate" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_database_that_is_away_needs_no_migrate(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the database is unreachable nobody is told to run ``migrate``."""
+
+    def away(*_: object) -> None:
+        raise archive.OperationalError("connection refused")
+
+    monkeypatch.setattr(archive, "_fresh_connection", away)
+    assert not archive.store(a_report(), seconds=5)
+    assert [record.msg for record in caplog.records] == [log.NOT_STORED]
 
 
 def test_old_reports_are_removed_in_batches() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
@@ -196,3 +197,18 @@ def test_without_tables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ArchivedReport._meta, "db_table", "no_such_table")
     with pytest.raises(CommandError, match=r"cannot be read: (.|\n)*no_such_table(.|\n)*manage.py migrate graceful"):
         command(name)
+
+
+def test_check_of_the_database_finds_migrations_that_are_not_applied() -> None:
+    """``check --database`` names missing migrations and what to run; it is silent where all are there."""
+    assert run_checks(databases=["default"]) == []
+    call_command("migrate", "graceful", "0001", verbosity=0)
+    try:
+        (warning,) = run_checks(databases=["default"])
+    finally:
+        call_command("migrate", "graceful", verbosity=0)
+    assert warning.id == "graceful.W003"
+    assert "0002" in warning.msg
+    assert "0001" not in warning.msg
+    assert "manage.py migrate" in str(warning.hint)
+    assert run_checks() == []

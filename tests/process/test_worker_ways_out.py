@@ -288,6 +288,17 @@ def test_the_journal_names_the_job_that_is_drained(
     assert worker.wait(10) == os.EX_OK
 
 
+def test_the_tables_are_missing(connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """A worker without its tables names ``migrate`` before its first job and at its end; the report waits."""
+    queue.enqueue(jobs.quick)
+    worker = started(GRACEFUL, "--burst", wait=False)
+    assert worker.wait() == os.EX_OK
+    told = "tables of graceful are missing or out of date, run: manage.py migrate"
+    start, end = worker.output.split("tests.support.jobs.quick", 1)
+    assert start.count(told) == end.count(told) == 1
+    assert report_of(connection, worker).outcome is Outcome.CLEAN
+
+
 def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started) -> None:
     """Invalid settings are refused at the start, all of them at once and with their hints, exit code 78."""
     job = queue.enqueue(jobs.quick)
@@ -313,7 +324,9 @@ def test_wrong_settings(connection: redis.Redis, queue: Queue, started: Started)
 def test_django_rq_is_no_app(connection: redis.Redis, started: Started) -> None:
     """Without django_rq in ``INSTALLED_APPS`` nothing is started, and the message names it; exit code 78."""
     apps = [app for app in django_settings.INSTALLED_APPS if app != "django_rq"]
-    worker = started(GRACEFUL, settings={"INSTALLED_APPS": apps, "ROOT_URLCONF": "django.contrib.auth.urls"}, wait=False)
+    worker = started(
+        GRACEFUL, settings={"INSTALLED_APPS": apps, "ROOT_URLCONF": "django.contrib.auth.urls"}, wait=False
+    )
     assert worker.wait() == os.EX_CONFIG
     assert "INSTALLED_APPS must contain django_rq" in worker.output
     assert 'HINT: Add "django_rq" to INSTALLED_APPS' in worker.output
