@@ -14,6 +14,10 @@ from graceful.core.phases import Reason
 from graceful.core.records import Grace, Shutdown, ShutdownReport, Spans, utc_now
 from graceful.core.shutdown import State
 
+STOPPED_BY_POOL = (
+    "stopped by its worker pool, which sends SIGINT whichever signal it was sent itself; or by Ctrl+C in its terminal"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -43,6 +47,7 @@ class WorkerIdentity:
         life: id of the report, different at each start.
         hostname: name of its machine.
         pid: its process.
+        pooled: whether a worker pool of RQ has started it.
     """
 
     name: str
@@ -52,6 +57,11 @@ class WorkerIdentity:
     life: str = field(default_factory=lambda: uuid4().hex)
     hostname: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
+    pooled: bool = False
+
+    def stopped_by_pool(self, signal: str | None) -> bool:
+        """Whether it is the signal that a pool sends to its workers (``WorkerPool.stop_worker``, RQ 2.6.1 to 3.0)."""
+        return self.pooled and signal == "SIGINT"
 
 
 def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: Clock) -> ShutdownReport:
@@ -69,6 +79,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
     def shown(instant: float | None) -> datetime | None:
         return None if instant is None else max(started_at, requested.at(instant))
 
+    pool = STOPPED_BY_POOL if worker.stopped_by_pool(state.signal) else ""
     running = f"running the exit hook {state.hook}" if state.hook else ""
     return ShutdownReport(
         id=worker.life,
@@ -94,7 +105,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         ),
         jobs=state.jobs,
         hooks=state.hooks,
-        notes="\n".join(filter(None, (state.error, state.forced or running))),
+        notes="\n".join(filter(None, (pool, state.error, state.forced or running))),
         grace=Grace(state.budget.timeout, state.budget.hooks, state.budget.interrupt),
     )
 

@@ -26,6 +26,7 @@ from graceful.worker.cluster.deregister import deregister_from_rq
 from graceful.worker.cluster.heartbeat import Heartbeat, Registration
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.cluster.reaper import Reaper
+from graceful.worker.compat import rq_private
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse.current_job import CurrentJob
 from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor
@@ -78,7 +79,8 @@ class Session:
         connection, queues = worker.connection, tuple(worker.queue_names())
         # Of a class that make_graceful has made, the one that the user wrote.
         shown: type = getattr(worker, "graceful_over", None) or type(worker)
-        identity = WorkerIdentity(worker.name, queues, f"{shown.__module__}.{shown.__qualname__}", settings.release)
+        path, pooled = f"{shown.__module__}.{shown.__qualname__}", rq_private.in_worker_pool()
+        identity = WorkerIdentity(worker.name, queues, path, settings.release, pooled=pooled)
         self.life = identity.life
         heartbeat = Heartbeat(connection, Registration.here(self.life, worker.name, queues))
         self.report = WorkerReport(identity, settings, connection, heartbeat)

@@ -13,15 +13,18 @@ from django.conf import settings as django_settings
 from rq import Queue
 from rq.command import send_shutdown_command
 
+from graceful.core import report_json
 from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import ShutdownReport
+from graceful.reports.builder import STOPPED_BY_POOL
+from graceful.reports.journal import JOURNAL_KEY
 from graceful.reports.rows import record_of
 from tests.conftest import StartWorker
 from tests.support import jobs
-from tests.support.processes import WorkerProcess
+from tests.support.processes import DjangoProcess, WorkerProcess
 from tests.support.reports import report_of
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_pass, wait_until
 from tests.support.worker_hooks import notes
 
 GRACEFUL = {"command": "runworker_graceful"}
@@ -141,6 +144,50 @@ def test_idle(command: dict[str, Any], connection: redis.Redis, queue: Queue, st
     assert job.get_status(refresh=True) == "finished"
     assert_sealed(report_of(connection, worker), Reason.IDLE, Outcome.CLEAN, 0)
     started.assert_hook_ran(worker, Reason.IDLE)
+
+
+def test_ctrl_c_says_that_a_second_is_faster(connection: redis.Redis, queue: Queue, started: Started) -> None:
+    """The first SIGINT with a job in flight says what a second does; it does so. A SIGTERM does not mention it."""
+    told = "Ctrl+C again interrupts the job at once"
+    worker = started(GRACEFUL)
+    job = queue.enqueue(jobs.napping, 30)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    worker.signal(signal.SIGINT)
+    worker.wait_output(told)
+    let_pass(1.1, "two signals within a second are one")
+    worker.signal(signal.SIGINT)
+    assert worker.wait(10) == os.EX_TEMPFAIL
+    connection.flushall()
+    worker = started(GRACEFUL, settings=SHORT)
+    job = queue.enqueue(jobs.napping, 30)
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    worker.signal()
+    assert worker.wait(10) == os.EX_TEMPFAIL
+    assert told not in worker.output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_of_a_pool_says_who_stopped_it(
+    signum: signal.Signals, connection: redis.Redis, queue: Queue, valkey: Server, tmp_path: Path
+) -> None:
+    """A worker pool sends SIGINT to its workers whichever signal it gets: their reports and logs say so."""
+    pool = DjangoProcess(
+        ["rqworker-pool", "default", "--worker-class", "graceful.worker.GracefulWorker"],
+        output=tmp_path / "pool.log",
+        environment={"DATABASE_URL": "sqlite://", "TEST_REDIS_URL": valkey.url},
+        settings={**SHORT, "GRACEFUL_SPOOL_DIR": str(tmp_path / "spool")},
+    )
+    try:
+        job = queue.enqueue(jobs.napping, 30)
+        wait_until(lambda: connection.hget(jobs.STARTED, job.id), 20, lambda: pool.output)
+        pool.signal(signum)
+        pool.wait_output("shutdown requested (SIGINT from its pool)")
+        pool.wait()
+    finally:
+        pool.close()
+    assert "Ctrl+C again" not in pool.output
+    (report,) = [report_json.load(text) for text in connection.hvals(JOURNAL_KEY)]
+    assert (report.reason, report.signal, report.notes) == (Reason.SIGNAL, "SIGINT", STOPPED_BY_POOL)
 
 
 @both_commands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import multiprocessing
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -28,6 +29,11 @@ def ordered_queues(worker: BaseWorker) -> list[Queue]:
 def set_dequeue_strategy(worker: BaseWorker, strategy: Any) -> None:
     """What ``work()`` does with its argument of that name."""
     worker._dequeue_strategy = strategy
+
+
+def in_worker_pool() -> bool:
+    """Whether this process is a worker that ``rq.worker_pool.WorkerPool`` has started (``get_worker_process``)."""
+    return "(WorkerPool " in multiprocessing.current_process().name
 
 
 def set_horse_pid(worker: BaseWorker, pid: int) -> None:

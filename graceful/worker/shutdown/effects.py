@@ -32,7 +32,9 @@ from graceful.worker.shutdown.guardian import Guardian
 from graceful.worker.shutdown.report import WorkerReport
 
 log = logging.getLogger("graceful.worker")
-REQUESTED = "Worker %s [PID %d]: shutdown requested (%s), %.1f s left"
+REQUESTED = "Worker %s [PID %d]: shutdown requested (%s), %.1f s left%s"
+FASTER = "; Ctrl+C again interrupts the job at once"
+FROM_POOL = "SIGINT from its pool"
 REPEATED = "Worker %s: asked to stop again%s"
 TOO_SOON = ", too soon to count"
 QUIETED = "Worker %s: quiet, takes no new job"
@@ -159,7 +161,10 @@ class ShutdownEffects:
             sender=ShutdownEffects, worker=self._worker.name, reason=state.reason, signal=state.signal
         )
         if state.job is not None or (state.reason is not None and state.reason.asked_for):
-            log.info(REQUESTED, self._worker.name, os.getpid(), state.signal or state.reason, coordinator.end().left())
+            pool = self._report.worker.stopped_by_pool(state.signal)
+            why = FROM_POOL if pool else state.signal or state.reason
+            faster = FASTER if state.signal == "SIGINT" and state.job is not None and not pool else ""
+            log.info(REQUESTED, self._worker.name, os.getpid(), why, coordinator.end().left(), faster)
 
     def _log_stacks(self, coordinator: Coordinator) -> None:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
