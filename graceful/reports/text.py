@@ -109,7 +109,7 @@ def _hooks(report: ShutdownReport) -> list[str]:
         return ["Hooks: none"]
     lines = ["Hooks"]
     table = [
-        (hook.outcome.replace("_", " "), seconds_text(hook.seconds), hook.name, _hook_words(hook))
+        (hook.outcome.replace("_", " "), seconds_text(hook.seconds), hook.name, hook_words(hook))
         for hook in report.hooks
     ]
     for row, hook in zip(_aligned(table), report.hooks, strict=True):
@@ -117,7 +117,8 @@ def _hooks(report: ShutdownReport) -> list[str]:
     return lines
 
 
-def _hook_words(hook: HookResult) -> str:
+def hook_words(hook: HookResult) -> str:
+    """What a hook said, or what went wrong in it, in one line."""
     words = [one_line(each) for each in (hook.detail, hook.error) if each]
     if hook.outcome == "timed_out":
         words.append(f"allowed {seconds_text(hook.timeout)}")

@@ -19,6 +19,7 @@ from rq.queue import Queue
 
 from graceful import conf
 from graceful.core.records import ShutdownReport
+from graceful.core.shutdown import State
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.worker.at_work import at_work
@@ -96,6 +97,11 @@ class GracefulMixin(HorseSide):
     def seconds_left(self) -> float:
         """Seconds until the process has to be over; the whole grace period while nobody wants it to end."""
         return self._ended.coordinator.end().left() if self._ended else conf.settings().timeout
+
+    @property
+    def shutdown_state(self) -> State | None:
+        """The state of the shutdown as it is now; None before :meth:`work`."""
+        return self._ended.coordinator.state if self._ended else None
 
     @property
     def report(self) -> ShutdownReport | None:

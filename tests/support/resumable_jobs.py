@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from django.contrib.auth.models import Group
@@ -56,3 +57,13 @@ def two_loops(more: int, seconds: float) -> int:
         checkpoint(total)
         time.sleep(seconds)
     return total
+
+
+def slow_at(item: int, total: int) -> None:
+    """Works at numbers, and at one of them for 30 seconds, in which it logs now and then."""
+    for number in resumable(range(total), name="numbers", save_every=0):
+        if number == item:
+            note(number)
+            for second in range(300):
+                logging.getLogger("rq.worker").info("still at number %d, look %d", number, second)
+                time.sleep(0.1)

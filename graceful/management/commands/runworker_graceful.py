@@ -26,10 +26,12 @@ from rq.utils import import_attribute
 from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
 from graceful.management.commands.shutdown_report import positive_number
+from graceful.reports.terminal import terminal_descriptor
 from graceful.worker.classes import make_graceful
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.shutdown import os_signals
 from graceful.worker.shutdown.exit import leave
+from graceful.worker.shutdown.live_line import LiveLine
 from graceful.worker.shutdown.stall_guard import StallGuard
 
 HELPS = {
@@ -135,6 +137,7 @@ class Command(RQWorkerCommand):
         if options["pid"]:
             _write_pid(os.path.expanduser(options["pid"]))
         close_database_connections()
+        live_line = _live_line(worker, level)
         started()
         try:
             worker.work(
@@ -147,8 +150,19 @@ class Command(RQWorkerCommand):
             code = os.EX_OK
         except SystemExit as ended:
             code = int(ended.code or 0)
+        if live_line is not None:
+            live_line.end(worker.report)
         self._seconds_left = worker.seconds_left
         return code
+
+
+def _live_line(worker: Any, level: str) -> LiveLine | None:
+    """What shows a person on a terminal how the shutdown goes; None without a terminal."""
+    terminal = terminal_descriptor()
+    if terminal is None:
+        return None
+    setup_loghandlers(level, name="graceful")  # As the worker does later: its records must not garble the line.
+    return LiveLine(worker, terminal)
 
 
 def _write_pid(path: str) -> None:

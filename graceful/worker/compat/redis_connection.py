@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
@@ -104,6 +105,23 @@ def _waitable(sock: Any) -> bool:
         return int(sock.fileno()) >= 0 and hasattr(sock, "settimeout")
     except Exception:
         return False
+
+
+def client_of_its_own(connection: redis.Redis, seconds: float) -> redis.Redis | None:
+    """A client of the same server that takes no connection out of another's pool, and waits at most so long.
+
+    Returns:
+        None where the class of its connections cannot be used so.
+    """
+    pool: Any = connection.connection_pool
+    options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+    try:
+        own = redis.ConnectionPool(
+            connection_class=pool.connection_class, **{**pool.connection_kwargs, "retry_on_error": [], **options}
+        )
+    except TypeError:
+        return None
+    return redis.Redis(connection_pool=own)
 
 
 class PushConnection(OwnConnection):

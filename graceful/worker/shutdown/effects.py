@@ -158,7 +158,7 @@ class ShutdownEffects:
     def _requested(self, coordinator: Coordinator) -> None:
         state = coordinator.state
         signals.shutdown_requested.send_robust(
-            sender=ShutdownEffects, worker=self._worker.name, reason=state.reason, signal=state.signal
+            sender=ShutdownEffects, worker=self._worker.name, reason=state.reason, signal_name=state.signal
         )
         if state.job is not None or (state.reason is not None and state.reason.asked_for):
             pool = self._report.worker.stopped_by_pool(state.signal)
