@@ -14,6 +14,7 @@ from graceful.core.phases import Reason
 from graceful.core.records import Grace, Shutdown, ShutdownReport, Spans, utc_now
 from graceful.core.shutdown import State
 
+QUIET = "quiet: takes no new job"
 STOPPED_BY_POOL = (
     "stopped by its worker pool, which sends SIGINT whichever signal it was sent itself; or by Ctrl+C in its terminal"
 )
@@ -80,6 +81,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         return None if instant is None else max(started_at, requested.at(instant))
 
     pool = STOPPED_BY_POOL if worker.stopped_by_pool(state.signal) else ""
+    quiet = QUIET if state.quiet and not state.stopping else ""
     running = f"running the exit hook {state.hook}" if state.hook else ""
     return ShutdownReport(
         id=worker.life,
@@ -105,7 +107,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         ),
         jobs=state.jobs,
         hooks=state.hooks,
-        notes="\n".join(filter(None, (pool, state.error, state.forced or running))),
+        notes="\n".join(filter(None, (quiet, pool, state.error, state.forced or running))),
         grace=Grace(state.budget.timeout, state.budget.hooks, state.budget.interrupt),
     )
 

@@ -55,6 +55,16 @@ def local_time(at: datetime) -> str:
     return at.isoformat(" ", "milliseconds")
 
 
+def short_seconds(seconds: float) -> str:
+    """A duration that changes while one looks at it: ``7 s``, ``3 min 5 s``."""
+    return f"{max(0, int(seconds))} s" if seconds < 100 else seconds_text(seconds)
+
+
+def progress_words(done: int, total: int | None) -> str:
+    """``39 of 200``, or ``39 done`` where the total is unknown."""
+    return f"{done} done" if total is None else f"{done} of {total}"
+
+
 def _head(report: ShutdownReport) -> list[str]:
     outcome = (report.outcome or f"not sealed, last phase {report.phase}").replace("_", " ").upper()
     code = "not seen" if report.exit_code is None else str(report.exit_code)

@@ -14,6 +14,7 @@ from rq import Queue
 from rq.suspension import resume, suspend
 
 from graceful.core.phases import JobOutcome, Reason
+from graceful.reports.builder import QUIET
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
 from tests.support.job_accounting import balance
@@ -128,6 +129,7 @@ def test_quiet(connection: redis.Redis, queue: Queue, start_worker: StartWorker)
     job = queue.enqueue(jobs.until_released, "go")
     wait_running(connection, worker, job.id)
     worker.signal(signal.SIGTSTP)
+    wait_until(lambda: report_of(connection, worker).notes == QUIET)
     wait_until(lambda: "quiet" in worker.output)
     next_job = queue.enqueue(jobs.quick)
     connection.rpush("go", 1)

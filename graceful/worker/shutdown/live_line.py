@@ -23,7 +23,7 @@ from graceful.core.records import HookResult, InFlightJob, ShutdownReport, utc_n
 from graceful.core.shutdown import State
 from graceful.jobs.progress import JobInRedis, Progress, last_progress
 from graceful.reports.terminal import CLEAR_LINE, Row, Terminal, load_rich, shortened, styled, table, wants_colour
-from graceful.reports.text import hook_words, plain, seconds_text
+from graceful.reports.text import hook_words, plain, progress_words, seconds_text, short_seconds
 from graceful.resume.clock import shutdown_requested
 from graceful.worker.compat.redis_connection import client_of_its_own
 from graceful.worker.shutdown.threads import started
@@ -122,9 +122,9 @@ def line_of(
     limits = state.limits
     if limits is None:
         return ""
-    end = _seconds(limits.end.at - now)
+    end = short_seconds(limits.end.at - now)
     if state.hook:
-        return _fitted("Exit hook ", state.hook, f": {_seconds(hook_seconds)}, {end} left", columns)
+        return _fitted("Exit hook ", state.hook, f": {short_seconds(hook_seconds)}, {end} left", columns)
     job = state.job
     if job is None or state.phase not in (Phase.REQUESTED, Phase.DRAINING):
         return f"Stopping, {end} left"[:columns]
@@ -132,29 +132,21 @@ def line_of(
     if state.killed:
         verb, next_limit, again = "Killing ", f"{end} left", ""
     elif state.interrupt_sent:
-        verb, next_limit, again = "Interrupting ", f"killed in {_seconds(limits.hard.at - now)}", "kill now"
+        verb, next_limit, again = "Interrupting ", f"killed in {short_seconds(limits.hard.at - now)}", "kill now"
     else:
-        verb, next_limit, again = "Waiting for ", f"interrupted in {_seconds(limits.soft.at - now)}", "interrupt now"
+        left = short_seconds(limits.soft.at - now)
+        verb, next_limit, again = "Waiting for ", f"interrupted in {left}", "interrupt now"
     facts = [_elapsed(job, state, now, wall)]
     if progress is not None:
-        facts.append(progress_words(progress))
+        facts.append(progress_words(progress.done, progress.total))
     hint = f". Ctrl+C again: {again}" if again and asked < 3 else ""
     return _fitted(verb, f"{job.function} ({job.id})", f": {', '.join(facts)}; {next_limit}{hint}", columns)
 
 
-def progress_words(progress: Progress) -> str:
-    """``39 of 200``, or ``39 done`` where the total is unknown."""
-    return f"{progress.done} done" if progress.total is None else f"{progress.done} of {progress.total}"
-
-
 def _elapsed(job: InFlightJob, state: State, now: float, wall: datetime) -> str:
     if job.started_at is not None:
-        return _seconds((wall - job.started_at).total_seconds())
-    return _seconds(now - state.stops[0])
-
-
-def _seconds(seconds: float) -> str:
-    return f"{max(0, int(seconds))} s" if seconds < 100 else seconds_text(seconds)
+        return short_seconds((wall - job.started_at).total_seconds())
+    return short_seconds(now - state.stops[0])
 
 
 def _fitted(before: str, name: str, after: str, columns: int) -> str:
