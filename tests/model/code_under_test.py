@@ -300,7 +300,7 @@ def installed() -> Iterator[None]:
         },
         session_module: {
             "SharedMemory": lambda: SharedMemory(engine.current.owner, system.getpid()),
-            "WorkerIdentity": lambda *about: builder.WorkerIdentity(*about, _Id().hex, HERE, system.getpid()),
+            "WorkerIdentity": lambda *about, **_: builder.WorkerIdentity(*about, _Id().hex, HERE, system.getpid()),
             "HorseProcess": lambda worker, memory: _HorseProcess(worker, memory),
             "HorseMonitor": _HorseMonitor,
             "ShutdownEffects": _Effects,
