@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ def on_terminal(connection: redis.Redis, valkey: Server, tmp_path: Path) -> Iter
     """Start a worker on a terminal, and wait until it is there."""
     started: list[TerminalProcess] = []
 
-    def start(environment: dict[str, str] | None = None, **arguments: Any) -> TerminalProcess:
+    def start(
+        environment: dict[str, str] | None = None, options: Sequence[str] = (), **arguments: Any
+    ) -> TerminalProcess:
         settings = {"GRACEFUL_EXIT_HOOKS": HOOKS, "GRACEFUL_SPOOL_DIR": str(tmp_path / "spool")}
         environ = {
             "DATABASE_URL": "sqlite://",
@@ -40,7 +42,7 @@ def on_terminal(connection: redis.Redis, valkey: Server, tmp_path: Path) -> Iter
             **(environment or {}),
         }
         name = f"on-terminal-{len(started)}"
-        worker = TerminalProcess(["runworker_graceful", "--name", name], environ, **arguments)
+        worker = TerminalProcess(["runworker_graceful", "--name", name, *options], environ, **arguments)
         started.append(worker)
         wait_until(lambda: connection.hget(f"rq:worker:{name}", "state") in (b"idle", b"busy"), 20, lambda: worker.raw)
         return worker
@@ -56,11 +58,12 @@ def at_number(connection: redis.Redis, queue: Queue) -> None:
     wait_until(lambda: connection.exists(resumable_jobs.ITEMS + job.id), 20)
 
 
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker"])
 def test_a_live_line_while_the_job_is_waited_for(
-    connection: redis.Redis, queue: Queue, on_terminal: OnTerminal
+    worker_class: str, connection: redis.Redis, queue: Queue, on_terminal: OnTerminal
 ) -> None:
     """After Ctrl+C a line shows job, time, progress, the time left and what another Ctrl+C does; then that happens."""
-    worker = on_terminal()
+    worker = on_terminal(options=["--worker-class", worker_class])
     at_number(connection, queue)
     worker.press(CTRL_C)
     worker.wait_seen(

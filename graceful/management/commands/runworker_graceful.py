@@ -26,12 +26,10 @@ from rq.utils import import_attribute
 from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
 from graceful.management.commands.shutdown_report import positive_number
-from graceful.reports.terminal import terminal_descriptor
 from graceful.worker.classes import make_graceful
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.shutdown import os_signals
 from graceful.worker.shutdown.exit import leave
-from graceful.worker.shutdown.live_line import LiveLine
 from graceful.worker.shutdown.stall_guard import StallGuard
 
 HELPS = {
@@ -156,8 +154,14 @@ class Command(RQWorkerCommand):
         return code
 
 
-def _live_line(worker: Any, level: str) -> LiveLine | None:
+def _live_line(worker: Any, level: str) -> Any:
     """What shows a person on a terminal how the shutdown goes; None without a terminal."""
+    if not (os.isatty(1) or os.isatty(2)):
+        return None
+    # Imported here, since a worker without a terminal is not to pay for it at its start: 3 ms.
+    from graceful.reports.terminal import terminal_descriptor
+    from graceful.worker.shutdown.live_line import LiveLine
+
     terminal = terminal_descriptor()
     if terminal is None:
         return None
