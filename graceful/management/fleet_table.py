@@ -14,8 +14,6 @@ from graceful.reports.text import progress_words, short_seconds
 from graceful.worker.cluster.fleet import LiveWorker
 
 HEADS = ("state", "left", "worker", "release", "host", "pid", "job", "elapsed", "progress", "function")
-SHORT_ID = 8
-"""Characters of a job's or worker's name that has 32 hex digits, as RQ makes them."""
 STYLES = {"idle": "dim", "busy": "green", "quiet": "yellow", "silent": "red"}
 
 

@@ -21,7 +21,6 @@ from tests.support.terminals import CTRL_C, STOP, TerminalProcess, shown
 from tests.support.waiting import let_pass, wait_until
 
 HOOKS = ["tests.support.worker_hooks.exit_note", "tests.support.worker_hooks.failing"]
-LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d ")
 OnTerminal = Callable[..., TerminalProcess]
 
 
