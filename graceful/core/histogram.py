@@ -41,6 +41,7 @@ def quantile(histogram: Sequence[int], share: float) -> float | None:
     for index, count in enumerate(histogram[: len(BOUNDS)]):
         if count and below + count >= wanted:
             low = BOUNDS[index - 1] if index else 0.0
-            return low + (BOUNDS[index] - low) * max(0.0, wanted - below) / count
+            share_of_bucket = max(0.0, wanted - below) / count
+            return min(BOUNDS[index], low + (BOUNDS[index] - low) * share_of_bucket)
         below += count
     return BOUNDS[-1]
