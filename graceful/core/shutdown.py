@@ -283,7 +283,7 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
         case StopAsked():
             return _stop(state, event)
         case QuietAsked():
-            return replace(state, quiet=True), () if state.quiet else (Effect.QUIETED,)
+            return replace(state, quiet=True), () if state.quiet else (Effect.WRITE_JOURNAL, Effect.QUIETED)
         case JobTaken(job):
             return _job_taken(replace(state, job=job, interrupt_sent=False, killed=False), job), ()
         case JobDescribed(job):
