@@ -19,7 +19,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.limits import distinct, hooks_deadline
 from graceful.core.phases import Reason
 from graceful.core.records import HookResult, HookSpec
-from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted, LoopEnded
+from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted, LoopEnded, State
 from graceful.hooks import registry, runner, watchdog
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.reports.builder import shutdown_of
@@ -119,6 +119,7 @@ class ShutdownEffects:
             case Effect.KILL:
                 self._job_process.kill(with_stacks=not coordinator.state.sealed)
             case Effect.RUN_HOOKS:
+                self._drained(coordinator.state)
                 try:
                     self._run_hooks(coordinator)
                 except Exception:
@@ -155,8 +156,12 @@ class ShutdownEffects:
 
     def _requested(self, coordinator: Coordinator) -> None:
         state = coordinator.state
-        signals.shutdown_requested.send_robust(
-            sender=ShutdownEffects, worker=self._worker.name, reason=state.reason, signal=state.signal
+        signals.send(
+            signals.shutdown_requested,
+            ShutdownEffects,
+            worker=self._worker.name,
+            reason=state.reason,
+            signal_name=state.signal,
         )
         if state.job is not None or (state.reason is not None and state.reason.asked_for):
             log.info(REQUESTED, self._worker.name, os.getpid(), state.signal or state.reason, coordinator.end().left())
@@ -170,6 +175,12 @@ class ShutdownEffects:
         log.warning(STACKS, self._worker.name, text)
         if coordinator.state.job is not None and (stacks := self._job_process.stacks()):
             log.warning(HORSE_STACKS, self._worker.name, stacks)
+
+    def _drained(self, state: State) -> None:
+        seconds = max(0.0, (state.drained_at or 0.0) - state.stops[0]) if state.stops else 0.0
+        signals.send(
+            signals.worker_drained, ShutdownEffects, worker=self._worker.name, jobs=state.jobs, seconds=seconds
+        )
 
     def _run_hooks(self, coordinator: Coordinator) -> None:
         runner.claim()  # So that graceful.run_at_exit() does not run them again.
