@@ -16,7 +16,6 @@ from tests.conftest import StartWorker
 from tests.support import jobs
 from tests.support.processes import WorkerProcess
 from tests.support.reports import report_of
-from tests.support.signal_receivers import NAMES
 from tests.support.waiting import wait_until
 from tests.support.worker_hooks import notes
 
@@ -27,6 +26,14 @@ SETTINGS = {
     "GRACEFUL_RELEASE": "r1",
     "GRACEFUL_EXIT_HOOKS": ["graceful.hooks.builtin.close_caches"],
 }
+NAMES = (
+    "worker_started",
+    "shutdown_requested",
+    "job_interrupted",
+    "worker_drained",
+    "hook_finished",
+    "shutdown_finished",
+)
 LATE = 0.5
 """Seconds that a loaded machine may take to see the end of a process."""
 
@@ -35,11 +42,12 @@ LATE = 0.5
 def listening(start_worker: StartWorker, tmp_path: Path) -> Any:
     """Start a worker with receivers; keywords are its environment."""
 
-    def start(**environment: str) -> WorkerProcess:
+    def start(wait: bool = True, **environment: str) -> WorkerProcess:
         return start_worker(
             options=["--worker-class", "tests.support.signal_receivers.Listening"],
             settings=SETTINGS,
             environment={"TEST_NOTES": str(tmp_path / "notes"), **environment},
+            wait=wait,
         )
 
     return start
@@ -96,7 +104,7 @@ def test_receivers_that_hang(
     name: str, connection: redis.Redis, queues: dict[str, Queue], listening: Any, tmp_path: Path
 ) -> None:
     """A receiver that hangs is left behind: the end is forced within the grace period, and the report names it."""
-    worker = listening(TEST_HANGS=name)
+    worker = listening(wait=name != "worker_started", TEST_HANGS=name)
     job = queues["default"].enqueue(jobs.until_released, "never")
     if name != "worker_started":
         wait_until(lambda: connection.hget(jobs.RUNNING, job.id) == b"1")

@@ -10,19 +10,11 @@ import os
 import threading
 from typing import Any
 
+from django.dispatch import Signal
 from rq import Worker
 
 from graceful import signals
 from tests.support.worker_hooks import _note
-
-NAMES = (
-    "worker_started",
-    "shutdown_requested",
-    "job_interrupted",
-    "worker_drained",
-    "hook_finished",
-    "shutdown_finished",
-)
 
 
 class Listening(Worker):
@@ -51,5 +43,6 @@ def _receiver(name: str) -> Any:
     return receive
 
 
-for each in NAMES:
-    getattr(signals, each).connect(_receiver(each), weak=False)
+for name, found in vars(signals).items():
+    if isinstance(found, Signal):
+        found.connect(_receiver(name), weak=False)
