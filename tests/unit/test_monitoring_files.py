@@ -1,4 +1,4 @@
-"""The Grafana dashboard, the alert rules and the page about metrics name what the collector exports, and nothing else."""
+"""The Grafana dashboard, the alert rules and the page about metrics name what the collector exports, nothing else."""
 
 from __future__ import annotations
 
