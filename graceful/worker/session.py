@@ -98,7 +98,7 @@ class Session:
         """How many jobs came to an end."""
         self._failed_starts = 0
         self._interrupted: list[InFlightJob] = []
-        """Jobs whose ``job_interrupted`` is not sent yet."""
+        """Jobs that are settled; ``job_interrupted`` is sent where no receiver can hold their settling up."""
         self._taken_up = False
         self._torn_down = True
         self._stall_guard: StallGuard | None = None
@@ -230,7 +230,6 @@ class Session:
         finally:
             self.monitor.see_out(current)
             self.job_over(current)
-            self._tell_interrupted()
 
     def job_over(self, current: CurrentJob, until: Deadline | None = None) -> None:
         """Settle the job in flight; one that Redis could not be told about stays in flight."""
@@ -245,12 +244,6 @@ class Session:
             self.current = None
         if record.outcome in INTERRUPTED and record.outcome is not JobOutcome.UNKNOWN:
             self._interrupted.append(record)
-
-    def _tell_interrupted(self) -> None:
-        """In the thread that the loop or the shutdown runs in: :meth:`job_over` may be called where time is bounded."""
-        while self._interrupted:
-            job = self._interrupted.pop(0)
-            signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
 
     @property
     def killed(self) -> bool:
@@ -298,7 +291,8 @@ class Session:
         leftover = bounded(self._requeue_leftover, end.left() / 8)
         if leftover.error is not None:
             log.warning(NOT_ASKED, self.worker.name, leftover.error)
-        self._tell_interrupted()
+        for job in self._interrupted:
+            signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
         state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
         self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
         return state.exit_code or 0

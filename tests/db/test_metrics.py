@@ -23,6 +23,7 @@ from graceful.core.phases import Phase
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.metrics import GracefulCollector
 from graceful.models import HookRollup, ShutdownRollup
+from graceful.reports import sums as sums_module
 from graceful.reports.journal import Journal
 from graceful.reports.sums import CachedSums
 from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY
@@ -147,20 +148,20 @@ def test_a_day_folded_during_a_scrape_counts_once(monkeypatch: pytest.MonkeyPatc
     a_rollup(DAY, "clean", "signal", 1.0)
     a_rollup(date(1970, 1, 1), "clean", "signal", 1.0)
     sums = CachedSums()
-    from graceful.reports import sums as module
-
-    counts, calls = module._counts, []
+    assert sums.read().shutdowns == {("clean", "signal"): 2}
+    ShutdownRollup.objects.filter(day=date(1970, 1, 1)).update(count=5)  # It has folded another day before.
+    counts, calls = sums_module._counts, []
 
     def counts_then_fold(alias: str) -> Any:
         found = counts(alias)
         if not calls:
             ShutdownRollup.objects.filter(day=DAY).delete()
-            ShutdownRollup.objects.filter(day=date(1970, 1, 1)).update(count=2)
+            ShutdownRollup.objects.filter(day=date(1970, 1, 1)).update(count=6)
         calls.append(found)
         return found
 
-    monkeypatch.setattr(module, "_counts", counts_then_fold)
-    assert sums.read().shutdowns == {("clean", "signal"): 2}
+    monkeypatch.setattr(sums_module, "_counts", counts_then_fold)
+    assert sums.read().shutdowns == {("clean", "signal"): 6}
 
 
 def test_workers_are_counted_by_state_and_release(connection: redis.Redis) -> None:
