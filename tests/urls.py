@@ -5,7 +5,10 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
+from graceful.metrics import prometheus_metrics
+
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("metrics/graceful/", prometheus_metrics),
     path("django-rq/", include("django_rq.urls")),
 ]

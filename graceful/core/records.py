@@ -139,6 +139,8 @@ class ShutdownReport:
     hooks: tuple[HookResult, ...] = ()
     notes: str = ""
     grace: Grace = field(default_factory=Grace)
+    quiet: bool = False
+    """Whether the worker takes no new job, though no shutdown was requested; told in the journal only."""
 
     @property
     def sealed(self) -> bool:

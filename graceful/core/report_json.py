@@ -145,6 +145,7 @@ def _dump(report: ShutdownReport, limit: int) -> str:
                 "hooks": seconds(report.grace.hooks),
                 "interrupt": seconds(report.grace.interrupt),
             },
+            "quiet": report.quiet,
         }
     )
 
@@ -326,4 +327,5 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
             hooks=grace.seconds_or_none("hooks"),
             interrupt=grace.seconds_or_none("interrupt"),
         ),
+        quiet=parsed.get("quiet") is True,
     )

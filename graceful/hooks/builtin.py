@@ -23,6 +23,7 @@ from django.db import connections
 from graceful.core.deadline import Deadline
 from graceful.core.records import Shutdown
 from graceful.exceptions import HookSkipped
+from graceful.hooks import tracing
 from graceful.hooks.threads import MARGIN_SECONDS, stop_registered
 
 _shut_down_before: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -139,6 +140,8 @@ def flush_sentry(shutdown: Shutdown) -> str:
 def shutdown_opentelemetry(shutdown: Shutdown) -> str:
     """Flush and shut down OpenTelemetry's providers of traces, metrics and logs.
 
+    In a worker the spans of the shutdown are made before that; hooks after this one are not among them.
+
     Raises:
         HookSkipped: ``opentelemetry`` is not installed.
         SomeFailed: one could not be shut down; the others are.
@@ -146,6 +149,7 @@ def shutdown_opentelemetry(shutdown: Shutdown) -> str:
     failed: list[str] = []
     done: list[str] = []
     providers = _opentelemetry_providers()
+    _try("the spans of the shutdown", tracing.emit, failed)
     for number, (name, provider) in enumerate(providers):
         milliseconds = int(shutdown.time_left() * 900 / (len(providers) - number))
         if _try(name, functools.partial(_shut_down, provider, milliseconds), failed):

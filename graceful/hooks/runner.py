@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from graceful import signals
 from graceful.core import limits
 from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome
@@ -31,7 +32,6 @@ from graceful.hooks.alarm import Alarm
 from graceful.hooks.attempt import Attempt
 from graceful.hooks.calls import INVOKE_CODE
 from graceful.hooks.stacks import frame_stack
-from graceful.signals import hook_finished
 
 logger = logging.getLogger("graceful.hooks")
 
@@ -259,7 +259,7 @@ def _log(result: HookResult, error: BaseException | None, of_horse: bool) -> Non
 
 
 def _send(result: HookResult) -> None:
-    hook_finished.send_robust(sender=HookResult, result=result)  # Django logs what a receiver raises
+    signals.send(signals.hook_finished, HookResult, result=result)
 
 
 def _quietly(call: Callable[..., object], *args: object) -> None:

@@ -109,6 +109,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         hooks=state.hooks,
         notes="\n".join(filter(None, (quiet, pool, state.error, state.forced or running))),
         grace=Grace(state.budget.timeout, state.budget.hooks, state.budget.interrupt),
+        quiet=state.quiet and not state.stopping,
     )
 
 

@@ -13,11 +13,13 @@ from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.queue import Queue
 
+from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.limits import Budget
-from graceful.core.phases import Reason
-from graceful.core.records import ShutdownReport
+from graceful.core.outcome import INTERRUPTED
+from graceful.core.phases import JobOutcome, Reason
+from graceful.core.records import InFlightJob, ShutdownReport
 from graceful.core.shutdown import JobEnded, JobReleased, JobTaken, LoopEnded, State, TornDown
 from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.reports.builder import WorkerIdentity
@@ -97,6 +99,8 @@ class Session:
         self.executed = 0
         """How many jobs came to an end."""
         self._failed_starts = 0
+        self._interrupted: list[InFlightJob] = []
+        """Jobs that are settled; ``job_interrupted`` is sent where no receiver can hold their settling up."""
         self._taken_up = False
         self._torn_down = True
         self._stall_guard: StallGuard | None = None
@@ -127,6 +131,8 @@ class Session:
         register()
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
         reaper.reap(heard)
+        worker = self.report.worker
+        signals.send(signals.worker_started, Session, worker=worker.name, queues=worker.queues, release=worker.release)
 
     # The loop.
 
@@ -238,6 +244,8 @@ class Session:
         record = current.end(self.killed, self._failed_starts, until or self._patience())
         if self.coordinator.send(JobEnded(record)).job is None:
             self.current = None
+        if record.outcome in INTERRUPTED and record.outcome is not JobOutcome.UNKNOWN:
+            self._interrupted.append(record)
 
     @property
     def killed(self) -> bool:
@@ -285,6 +293,8 @@ class Session:
         leftover = bounded(self._requeue_leftover, end.left() / 8)
         if leftover.error is not None:
             log.warning(NOT_ASKED, self.worker.name, leftover.error)
+        for job in self._interrupted:
+            signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
         state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
         self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
         return state.exit_code or 0

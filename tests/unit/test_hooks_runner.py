@@ -317,7 +317,8 @@ def test_listeners_that_raise(error: BaseException, caplog: pytest.LogCaptureFix
     finally:
         hook_finished.disconnect(raises)
     assert [each.outcome for each in results] == [HookOutcome.OK, HookOutcome.OK]
-    assert len(caplog.records) == 6
+    # Of an ordinary error in a receiver Django logs the traceback, in a logger that may have no handler.
+    assert len(caplog.records) == (8 if isinstance(error, Exception) else 6)
 
 
 @pytest.fixture

@@ -298,6 +298,17 @@ def dead_workers(connection: redis.Redis) -> list[Registration]:
     return found
 
 
+def heard_lives(connection: redis.Redis) -> frozenset[str]:
+    """The lives whose heartbeat is not overdue by the server's clock.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is unreachable.
+    """
+    now: Any = connection.time()
+    heard: Any = connection.zrangebyscore(HEARTBEATS_KEY, now[0] - OVERDUE_SECONDS, "+inf")
+    return frozenset(_texts(heard))
+
+
 def deregister(
     connection: redis.Redis, registration: Registration, *, archived: bool, job_settled: bool = False
 ) -> None:

@@ -19,8 +19,8 @@ from graceful.core.deadline import Deadline
 from graceful.core.limits import distinct, hooks_deadline
 from graceful.core.phases import Reason
 from graceful.core.records import HookResult, HookSpec
-from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted, LoopEnded
-from graceful.hooks import registry, runner, watchdog
+from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted, LoopEnded, State
+from graceful.hooks import registry, runner, tracing, watchdog
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.reports.builder import shutdown_of
 from graceful.worker.cluster import rq_scheduler
@@ -30,6 +30,7 @@ from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.exit import leave, leave_by
 from graceful.worker.shutdown.guardian import Guardian
 from graceful.worker.shutdown.report import WorkerReport
+from graceful.worker.shutdown.threads import bounded
 
 log = logging.getLogger("graceful.worker")
 REQUESTED = "Worker %s [PID %d]: shutdown requested (%s), %.1f s left%s"
@@ -43,6 +44,10 @@ HORSE_STACKS = "Worker %s: stacks of the work horse\n%s"
 HOOKS_FAILED = "Worker %s: the exit hooks could not be run"
 FORCED = "Worker %s: the shutdown was forced: %s"
 
+SPANS_NOT_EXPORTED = "Worker %s: the spans of its shutdown could not be exported: %s"
+
+SPANS_SECONDS = 1.0
+"""How long the export of OpenTelemetry's spans may take once the report is stored."""
 GUARDIAN_SECONDS = 0.4
 """How long before the end of the grace period the guardian takes over; a tenth of a shorter one."""
 LATE_SECONDS = 0.25
@@ -86,10 +91,12 @@ class ShutdownEffects:
         self._guardian = Guardian()
         self._guarded: Deadline | None = None
         self._announcing = threading.Lock()
+        self._trace: tracing.Trace | None = None
 
     def prepare(self, coordinator: Coordinator) -> None:
         """Start the thread that the end needs, while there are threads to be had."""
         self._guardian.start(coordinator)
+        self._trace = tracing.begin(lambda: self._report.of(coordinator.state))
 
     def carry_out(self, effect: Effect, coordinator: Coordinator) -> None:
         """See :class:`graceful.worker.shutdown.coordinator.Effects`."""
@@ -121,6 +128,7 @@ class ShutdownEffects:
             case Effect.KILL:
                 self._job_process.kill(with_stacks=not coordinator.state.sealed)
             case Effect.RUN_HOOKS:
+                self._drained(coordinator.state)
                 try:
                     self._run_hooks(coordinator)
                 except Exception:
@@ -157,8 +165,12 @@ class ShutdownEffects:
 
     def _requested(self, coordinator: Coordinator) -> None:
         state = coordinator.state
-        signals.shutdown_requested.send_robust(
-            sender=ShutdownEffects, worker=self._worker.name, reason=state.reason, signal_name=state.signal
+        signals.send(
+            signals.shutdown_requested,
+            ShutdownEffects,
+            worker=self._worker.name,
+            reason=state.reason,
+            signal_name=state.signal,
         )
         if state.job is not None or (state.reason is not None and state.reason.asked_for):
             pool = self._report.worker.stopped_by_pool(state.signal)
@@ -176,6 +188,12 @@ class ShutdownEffects:
         if coordinator.state.job is not None and (stacks := self._job_process.stacks()):
             log.warning(HORSE_STACKS, self._worker.name, stacks)
 
+    def _drained(self, state: State) -> None:
+        seconds = max(0.0, (state.drained_at or 0.0) - state.stops[0]) if state.stops else 0.0
+        signals.send(
+            signals.worker_drained, ShutdownEffects, worker=self._worker.name, jobs=state.jobs, seconds=seconds
+        )
+
     def _run_hooks(self, coordinator: Coordinator) -> None:
         runner.claim()  # So that graceful.run_at_exit() does not run them again.
         specs = registry.exit_hooks()
@@ -186,6 +204,8 @@ class ShutdownEffects:
 
             def ended(result: HookResult) -> None:
                 coordinator.send(HookEnded(result))
+                if self._trace is not None:
+                    self._trace.hook_ended(result)
 
             def take_over(results: tuple[HookResult, ...]) -> NoReturn:
                 """In a second thread: the main thread is lost in a hook."""
@@ -210,13 +230,22 @@ class ShutdownEffects:
         last_resort = leave_by(state.exit_code, end.left())
         if state.forced:
             self._report.store(state, end)
+            self._export_spans(end)
             log.error(FORCED, self._worker.name, state.forced)
             return
         self._report.store(state, self._guarded)
+        self._export_spans(self._guarded)
         if not self._guardian.dismiss():
             threading.Event().wait()  # The guardian was quicker by a moment: what it does is the end.
         watchdog.disarm()
         last_resort.cancel()
+
+    def _export_spans(self, until: Deadline) -> None:
+        if tracing.provider() is not None:
+            seconds = max(0.0, min(SPANS_SECONDS, until.left() / 2))
+            exporting = bounded(lambda: tracing.emit_and_flush(seconds), seconds)
+            if exporting.error is not None:
+                log.warning(SPANS_NOT_EXPORTED, self._worker.name, exporting.error)
 
     def _exit(self, coordinator: Coordinator) -> NoReturn:
         self._job_process.store_late_end(coordinator.end().left() / 2)

@@ -112,4 +112,4 @@ class WorkerReport:
             with suppress(OSError):  # Then it is archived twice, which changes nothing.
                 spool.remove(report.id)
         log_shutdown(report)
-        signals.shutdown_finished.send_robust(sender=WorkerReport, report=report)
+        signals.send(signals.shutdown_finished, WorkerReport, report=report)
