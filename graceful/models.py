@@ -6,41 +6,36 @@ RQ or an operating system reaches; everything else is stored unchanged.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.labels import Label, choices
 
 ID_LENGTH = 64
 NAME_LENGTH = 255
 WORD_LENGTH = 32
 
 
-def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
-    return [(word.value, word.value.replace("_", " ")) for word in words]
-
-
 # Fields refer to these functions, not to the values: then a new value needs no migration.
-def reason_choices() -> list[tuple[str, str]]:
-    return _choices(Reason)
+def reason_choices() -> list[tuple[str, Label]]:
+    return choices(Reason)
 
 
-def outcome_choices() -> list[tuple[str, str]]:
-    return _choices(Outcome)
+def outcome_choices() -> list[tuple[str, Label]]:
+    return choices(Outcome)
 
 
-def phase_choices() -> list[tuple[str, str]]:
-    return _choices(Phase)
+def phase_choices() -> list[tuple[str, Label]]:
+    return choices(Phase)
 
 
-def hook_outcome_choices() -> list[tuple[str, str]]:
-    return _choices(HookOutcome)
+def hook_outcome_choices() -> list[tuple[str, Label]]:
+    return choices(HookOutcome)
 
 
-def job_outcome_choices() -> list[tuple[str, str]]:
-    return _choices(JobOutcome)
+def job_outcome_choices() -> list[tuple[str, Label]]:
+    return choices(JobOutcome)
 
 
 def signal_choices() -> list[tuple[str, str]]:
@@ -174,6 +169,40 @@ class ReportedJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id}: {self.outcome}"
+
+
+class ReportKeyword(models.Model):
+    """A name by which the list finds reports: a queue of the worker, or an exit hook that failed or timed out.
+
+    Time and outcome are the report's: a filter is read from one index, in the order of the list.
+    """
+
+    class Kind(models.TextChoices):
+        """What the name is of."""
+
+        QUEUE = "queue"
+        FAILED_HOOK = "failed_hook"
+
+    id = models.BigAutoField(primary_key=True)
+    # Without a constraint, so that a worker of an earlier release, which does not know this table, can remove reports.
+    report = models.ForeignKey(
+        ShutdownReport, on_delete=models.CASCADE, related_name="keywords", db_index=False, db_constraint=False
+    )
+    kind = models.CharField(max_length=WORD_LENGTH)
+    value = models.CharField(max_length=NAME_LENGTH)
+    happened_at = models.DateTimeField()
+    outcome = models.CharField(max_length=WORD_LENGTH, null=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["report", "kind", "value"], name="graceful_keyword_once")]
+        indexes = [
+            models.Index(fields=["kind", "value", "-happened_at", "-report"], name="graceful_by_keyword"),
+            models.Index(fields=["kind", "value", "outcome", "-happened_at", "-report"], name="graceful_keyword_outcome"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
 
 
 class Release(models.Model):

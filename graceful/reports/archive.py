@@ -32,7 +32,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.post_mortem import knows_more
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.exceptions import UnreadableReport
-from graceful.models import ReportedHook, ReportedJob
+from graceful.models import ReportedHook, ReportedJob, ReportKeyword
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import log
 from graceful.reports.rows import ReportRows, record_of, rows_of, stored_time
@@ -156,6 +156,7 @@ def _delete(ids: Sequence[str], alias: str) -> int:
     """Delete reports with their rows; returns how many there were."""
     ReportedHook.objects.using(alias).filter(report__in=ids).delete()
     ReportedJob.objects.using(alias).filter(report__in=ids).delete()
+    ReportKeyword.objects.using(alias).filter(report__in=ids).delete()
     return ArchivedReport.objects.using(alias).filter(pk__in=ids).delete()[1].get(ArchivedReport._meta.label, 0)
 
 
@@ -235,6 +236,7 @@ def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
         rows.report.save(using=alias, force_insert=True)
         ReportedHook.objects.using(alias).bulk_create(rows.hooks)
         ReportedJob.objects.using(alias).bulk_create(rows.jobs)
+        ReportKeyword.objects.using(alias).bulk_create(rows.keywords)
 
 
 def _fresh_connection(alias: str, deadline: Deadline) -> Any:

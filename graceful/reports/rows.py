@@ -13,7 +13,10 @@ from django.utils import timezone
 from graceful.core import records, report_json
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.text import cut
-from graceful.models import NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob, ShutdownReport
+from graceful.models import NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob, ReportKeyword, ShutdownReport
+
+WENT_WRONG = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
+"""Outcomes of hooks that make a shutdown unclean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class ReportRows:
     report: ShutdownReport
     hooks: tuple[ReportedHook, ...]
     jobs: tuple[ReportedJob, ...]
+    keywords: tuple[ReportKeyword, ...]
 
 
 def rows_of(record: records.ShutdownReport) -> ReportRows:
@@ -70,6 +74,20 @@ def rows_of(record: records.ShutdownReport) -> ReportRows:
         report=report,
         hooks=tuple(_hook_row(hook, report, place) for place, hook in enumerate(clean.hooks)),
         jobs=tuple(_job_row(job, report, place) for place, job in enumerate(clean.jobs.in_flight)),
+        keywords=keywords_of(report, (hook.name for hook in clean.hooks if hook.outcome in WENT_WRONG)),
+    )
+
+
+def keywords_of(report: ShutdownReport, failed_hooks: Iterable[str]) -> tuple[ReportKeyword, ...]:
+    """The names by which the list finds a report, not saved."""
+    names = [(ReportKeyword.Kind.QUEUE, name) for name in report.queues]
+    names += [(ReportKeyword.Kind.FAILED_HOOK, name) for name in failed_hooks]
+    unique = dict.fromkeys((kind, cut(name, NAME_LENGTH)) for kind, name in names)
+    return tuple(
+        ReportKeyword(
+            report=report, kind=kind, value=value, happened_at=report.happened_at, outcome=report.outcome
+        )
+        for kind, value in unique
     )
 
 
