@@ -7,6 +7,8 @@ RQ or an operating system reaches; everything else is stored unchanged.
 from __future__ import annotations
 
 from django.db import models
+from django.utils.functional import lazy
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
@@ -107,13 +109,28 @@ class ShutdownReport(models.Model):
         return f"{self.worker}, {self.happened_at:%Y-%m-%d %H:%M:%S}"
 
 
+class RecentlyUnclean:
+    """How many unclean shutdowns the admin counted last; the only text of an index's row is its model's name."""
+
+    count = 0
+
+    @classmethod
+    def row_name(cls) -> str:
+        """The name of the row ``Last shutdown report``, with the count if there is one."""
+        name = gettext("last shutdown report")
+        if not cls.count:
+            return name
+        words = ngettext("%(name)s (%(count)d unclean in 24 h)", "%(name)s (%(count)d unclean in 24 h)", cls.count)
+        return words % {"name": name, "count": cls.count}
+
+
 class LastShutdownReport(ShutdownReport):
     """The newest report. A model only so that the admin's index has a row that leads straight to it."""
 
     class Meta:
         proxy = True
         verbose_name = _("last shutdown report")
-        verbose_name_plural = _("last shutdown report")
+        verbose_name_plural = lazy(RecentlyUnclean.row_name, str)()
         default_permissions = ()
 
 
@@ -198,7 +215,9 @@ class ReportKeyword(models.Model):
         constraints = [models.UniqueConstraint(fields=["report", "kind", "value"], name="graceful_keyword_once")]
         indexes = [
             models.Index(fields=["kind", "value", "-happened_at", "-report"], name="graceful_by_keyword"),
-            models.Index(fields=["kind", "value", "outcome", "-happened_at", "-report"], name="graceful_keyword_outcome"),
+            models.Index(
+                fields=["kind", "value", "outcome", "-happened_at", "-report"], name="graceful_keyword_outcome"
+            ),
         ]
 
     def __str__(self) -> str:

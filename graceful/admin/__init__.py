@@ -3,76 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.db.models import QuerySet
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseNotAllowed,
+)
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import content_disposition_header
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from redis import Redis
 
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList, search
-from graceful.conf import settings
+from graceful.admin.export import export
+from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
+from graceful.admin.job_links import job_link
+from graceful.admin.last_report import around, unclean_counter
+from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.page import report_page
 from graceful.reports.rows import local_time, record_of
 from graceful.reports.sources import page_archiver
-from graceful.reports.text import seconds_text
-from graceful.worker.cluster.reaper import reap
+from graceful.reports.text import seconds_text, short_worker
 
-PAGE_SECONDS = 0.5
-"""How long a page waits for reports that are not archived yet."""
 SHOWN_QUEUES = 60
 """Characters of the queues' names in the list."""
-
-
-def _reap(connection: Redis) -> int:
-    return reap(connection, settings(), "the admin")
-
-
-if TYPE_CHECKING:
-    ReadOnlyBase = admin.ModelAdmin[ShutdownReport]
-else:
-    ReadOnlyBase = admin.ModelAdmin
-
-
-class ReadOnlyAdmin(ReadOnlyBase):
-    """Nobody may add, change or delete a report, not even a superuser: it is evidence."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return request.user.has_perm("graceful.view_shutdownreport")
-
-    def redirect_to_last(self, request: HttpRequest) -> HttpResponse:
-        """To the newest report, even if it still waits in Redis; to the list if there is none."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        page_archiver.run(PAGE_SECONDS, _reap)
-        newest = ShutdownReport.objects.order_by(f"-{TIME}", "-id").values_list("pk", flat=True).first()
-        site = self.admin_site.name
-        if newest is None:
-            self.message_user(request, _("There is no shutdown report yet."), messages.INFO)
-            return HttpResponseRedirect(reverse("admin:graceful_shutdownreport_changelist", current_app=site))
-        url = reverse("admin:graceful_shutdownreport_change", args=(quote(newest),), current_app=site)
-        return HttpResponseRedirect(url)
 
 
 @admin.register(ShutdownReport)
@@ -80,20 +47,20 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     """The list, the page of one report, its JSON, and the way to the newest."""
 
     list_display = (
-        # The outcome comes first: a small window may cut off the right end of the list.
+        # In the order of what matters: a small window may cut off the right end of the list.
         "time",
         "outcome_badge",
-        "total",
-        "hooks_of_all",
-        "worker_name",
-        "host",
+        "reason_word",
         "release_label",
         "queue_names",
-        "reason_word",
+        "worker_name",
+        "host",
+        "total",
+        "hooks_of_all",
     )
     list_display_links = ("time", "worker_name")
-    # Fields with choices: for any other one the filter would read all its values from the table.
-    list_filter = ("outcome", "reason", "signal")
+    # Fields with choices, and filters of our own: for any other field Django would read all values from the table.
+    list_filter = ("outcome", "reason", "signal", ByRelease, ByQueue, ByHost, ByFailedHook)
     search_fields = ("worker", "hostname", "release", "id")
     search_help_text = _("The beginning of a worker, host or release; or the whole id of a job or report")
     date_hierarchy = TIME
@@ -108,7 +75,16 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         {
             *(f"{TIME}__{unit}" for unit in ("year", "month", "day", "gte", "lt")),
             *(f"{field}__{how}" for field in ("outcome", "reason", "signal") for how in ("exact", "isnull")),
-            *("worker", "worker__exact", "hostname", "hostname__exact", "release", "release__exact"),
+            *(
+                "worker",
+                "worker__exact",
+                "hostname",
+                "hostname__exact",
+                "release",
+                "release__exact",
+                "queue",
+                "failed_hook",
+            ),
         }
     )
 
@@ -122,6 +98,8 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         wrap = self.admin_site.admin_view
         return [
             path("last/", wrap(self.last_view), name=name("last")),
+            path("export.csv", wrap(self.export_list_view), {"form": "csv"}, name=name("export_csv")),
+            path("export.json", wrap(self.export_list_view), {"form": "json"}, name=name("export_json")),
             path("<path:object_id>/export/", wrap(self.export_view), name=name("export")),
             *super().get_urls(),
         ]
@@ -141,7 +119,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if self.has_view_permission(request):
-            page_archiver.run(PAGE_SECONDS, _reap)
+            page_archiver.run(PAGE_SECONDS, reap_for_page)
         return super().changelist_view(request, extra_context)
 
     @transaction.non_atomic_requests
@@ -162,19 +140,15 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         row = self._row(request, object_id)
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        page = report_page(record_of(row), job_link(self.admin_site.name))
         context = {
             **self.admin_site.each_context(request),
-            "title": gettext("Shutdown report"),
-            "subtitle": None,
-            "opts": self.opts,
-            "original": f"{self.worker_name(row)}, {self.time(row)}",
-            "has_view_permission": True,
-            "add": False,
-            "change": True,
-            "is_popup": False,
-            "media": self.media,
-            "page": report_page(record_of(row)),
+            **form_context(self),
+            "title": page.title,
+            "original": page.title,
+            "page": page,
             "badge": self.outcome_badge(row),
+            "around": around(row, self.admin_site.name),
             "export_url": reverse(
                 "admin:graceful_shutdownreport_export", args=(quote(row.pk),), current_app=self.admin_site.name
             ),
@@ -194,6 +168,18 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         response["X-Content-Type-Options"] = "nosniff"
         return response
 
+    @transaction.non_atomic_requests
+    def export_list_view(self, request: HttpRequest, form: str) -> HttpResponseBase:
+        """The reports of the list with the filters of this request, as CSV or JSON."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            return export(cast(ReportChangeList, self.get_changelist_instance(request)), form)
+        except IncorrectLookupParameters:
+            return HttpResponseBadRequest()
+
     def _row(self, request: HttpRequest, object_id: str) -> ShutdownReport | None:
         """The report with this id, even if it still waits in Redis."""
         if not self.has_view_permission(request):
@@ -203,7 +189,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         if "\x00" in report_id:
             return None
         row = reports.filter(pk=report_id).first()
-        if row is None and page_archiver.run(PAGE_SECONDS, _reap):
+        if row is None and page_archiver.run(PAGE_SECONDS, reap_for_page):
             row = reports.filter(pk=report_id).first()
         return row
 
@@ -213,7 +199,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("worker"))
     def worker_name(self, row: ShutdownReport) -> str:
-        return one_line(row.worker)
+        return format_html('<span title="{}">{}</span>', one_line(row.worker), short_worker(row.worker))
 
     @admin.display(description=_("host"))
     def host(self, row: ShutdownReport) -> str:
@@ -251,11 +237,17 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
 @admin.register(LastShutdownReport)
 class LastShutdownReportAdmin(ReadOnlyAdmin):
-    """A row in the admin's index that leads straight to the newest report."""
+    """A row in the admin's index that leads straight to the last report, and counts the unclean ones."""
 
     def get_urls(self) -> list[URLPattern]:
         changelist = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
         return [path("", self.admin_site.admin_view(self.last_view), name=changelist)]
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        permissions = super().get_model_perms(request)
+        if permissions["view"]:  # The index, or a page with its sidebar, is about to be shown.
+            unclean_counter.refresh()
+        return permissions
 
     @transaction.non_atomic_requests
     def last_view(self, request: HttpRequest) -> HttpResponse:

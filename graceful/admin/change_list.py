@@ -23,6 +23,7 @@ from django.utils import formats
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
+from graceful.admin.filters import KeywordFilter
 from graceful.models import ReportedJob, ShutdownReport
 from graceful.reports.rows import local_time
 
@@ -71,6 +72,24 @@ class ReportChangeList(ChangeList):
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[ShutdownReport]:
         return super().get_queryset(request, exclude_parameters).defer("notes", "worker_class")
+
+    @property
+    def time_fields(self) -> tuple[str, str]:
+        """Time and id of the reports where the list is read from: a filter by keyword has them in its own index."""
+        for spec in self.filter_specs:
+            if isinstance(spec, KeywordFilter) and spec.value():
+                return f"{spec.relation}__happened_at", f"{spec.relation}__report_id"
+        return TIME, "id"
+
+    @property
+    def export_query(self) -> str:
+        """The query string of this list, whichever of its pages is shown."""
+        return str(self.get_query_string(remove=["p", "all", "o"]))
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[ShutdownReport]) -> list[Any]:
+        time, key = self.time_fields
+        names = {TIME: time, "id": key, "pk": key}
+        return [_renamed(each, names) for each in super().get_ordering(request, queryset)]
 
     def get_filters(self, request: HttpRequest) -> Any:
         try:
@@ -124,6 +143,13 @@ class ReportChangeList(ChangeList):
         units = {"year": year, "month": month, "day": day}
         chosen = {f"{TIME}__{unit}": number for unit, number in units.items() if number is not None}
         return self.get_query_string(chosen, [f"{TIME}__"])
+
+
+def _renamed(order: Any, names: dict[str, str]) -> Any:
+    if not isinstance(order, str):
+        return order
+    sign = "-" if order.startswith("-") else ""
+    return sign + names.get(order.removeprefix("-"), order.removeprefix("-"))
 
 
 def search(queryset: QuerySet[ShutdownReport], text: str) -> QuerySet[ShutdownReport]:

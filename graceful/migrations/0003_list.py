@@ -1,12 +1,14 @@
 """Names by which the list finds reports: queues, and exit hooks that failed."""
 
+from typing import Any
+
 import django.db.models.deletion
 from django.db import migrations, models
 
 BATCH = 1000
 
 
-def add_keywords(apps, schema_editor):
+def add_keywords(apps: Any, schema_editor: Any) -> None:
     """Of the reports that are there already, as ``graceful.reports.rows.keywords_of`` makes them."""
     alias = schema_editor.connection.alias
     report_model = apps.get_model("graceful", "ShutdownReport")
@@ -18,7 +20,7 @@ def add_keywords(apps, schema_editor):
         hooks = hook_model.objects.using(alias).filter(
             report__gte=reports[0].pk, report__lte=after, outcome__in=("failed", "timed_out")
         )
-        failed = {}
+        failed: dict[str, list[str]] = {}
         for report_id, name in hooks.values_list("report_id", "name"):
             failed.setdefault(report_id, []).append(name)
         keyword_model.objects.using(alias).bulk_create(

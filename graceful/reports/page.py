@@ -6,16 +6,25 @@ template does the escaping of HTML.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils.translation import gettext as _
 
+from graceful.core.outcome import INTERRUPTED
+from graceful.core.phases import Outcome
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import one_line
-from graceful.reports.rows import local_time
-from graceful.reports.text import printable_text, seconds_text
-from graceful.reports.timeline import Bar, timeline
+from graceful.labels import label
+from graceful.reports.remedies import explanation, remedies
+from graceful.reports.rows import WENT_WRONG, local_time
+from graceful.reports.story import progress_text, story
+from graceful.reports.text import printable_text, seconds_text, short_worker
+from graceful.reports.timeline import Timeline, timeline
+
+JobLink = Callable[[InFlightJob], str]
+"""The address of a job's own page; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,13 @@ class JobRow:
     """One job that was in flight."""
 
     id: str
+    link: str
     function: str
     queue: str
     outcome: str
     words: str
     seconds: str
+    progress: str
     interruptions: str
     stack: str
 
@@ -57,36 +68,59 @@ class HookRow:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """Everything that the page of one report shows."""
+    """Everything that the page of one report shows; what went wrong apart from what went well."""
 
+    title: str
+    explanation: str
+    notes: str
+    story: tuple[str, ...]
+    remedies: tuple[str, ...]
+    timeline: Timeline
+    total: str
+    bad_jobs: tuple[JobRow, ...]
+    good_jobs: tuple[JobRow, ...]
+    bad_hooks: tuple[HookRow, ...]
+    good_hooks: tuple[HookRow, ...]
     facts: tuple[Fact, ...]
     moments: tuple[Fact, ...]
-    bars: tuple[Bar, ...]
-    total: str
     tally: str
-    jobs: tuple[JobRow, ...]
-    hooks: tuple[HookRow, ...]
-    notes: str
 
 
-def report_page(report: ShutdownReport) -> ReportPage:
+def report_page(report: ShutdownReport, job_link: JobLink = lambda job: "") -> ReportPage:
     """The page of a report; times are in the current time zone."""
+    jobs, hooks = report.jobs.in_flight, report.hooks
     return ReportPage(
+        title=title_of(report),
+        explanation=explanation(report),
+        notes=printable_text(report.notes),
+        story=story(report),
+        remedies=remedies(report),
+        timeline=timeline(report),
+        total=seconds_text(report.seconds.total),
+        bad_jobs=tuple(_job(job, job_link) for job in jobs if job.outcome in INTERRUPTED),
+        good_jobs=tuple(_job(job, job_link) for job in jobs if job.outcome not in INTERRUPTED),
+        bad_hooks=tuple(_hook(hook) for hook in hooks if hook.outcome in WENT_WRONG),
+        good_hooks=tuple(_hook(hook) for hook in hooks if hook.outcome not in WENT_WRONG),
         facts=_facts(report),
         moments=_moments(report),
-        bars=timeline(report),
-        total=seconds_text(report.seconds.total),
         tally=_("%(finished)d finished and %(failed)d failed in the worker's life")
         % {"finished": report.jobs.finished, "failed": report.jobs.failed},
-        jobs=tuple(_job(job) for job in report.jobs.in_flight),
-        hooks=tuple(_hook(hook) for hook in report.hooks),
-        notes=printable_text(report.notes),
     )
+
+
+def title_of(report: ShutdownReport) -> str:
+    """What tells one report from another in a browser's tabs and history."""
+    moment = report.requested_at or report.ended_at or report.started_at
+    return _("Worker %(worker)s, %(time)s: %(outcome)s") % {
+        "worker": short_worker(report.worker),
+        "time": f"{local_time(moment):%Y-%m-%d %H:%M:%S}",
+        "outcome": label(report.outcome or report.phase),
+    }
 
 
 def _facts(report: ShutdownReport) -> tuple[Fact, ...]:
     code = _("not observed") if report.exit_code is None else str(report.exit_code)
-    reason = (report.reason or "-").replace("_", " ")
+    reason = label(report.reason)
     facts = (
         Fact(_("Reason"), f"{reason} ({report.signal})" if report.signal else reason),
         Fact(_("Exit code"), code),
@@ -95,18 +129,24 @@ def _facts(report: ShutdownReport) -> tuple[Fact, ...]:
         Fact(_("Release"), report.release or "-"),
         Fact(_("Queues"), ", ".join(report.queues)),
         Fact(_("Worker class"), report.worker_class),
+        Fact(_("Grace period"), seconds_text(report.grace.period)),
         Fact(_("Report"), report.id),
     )
     return tuple(Fact(fact.label, one_line(fact.value)) for fact in facts)
 
 
 def _moments(report: ShutdownReport) -> tuple[Fact, ...]:
+    killed = report.outcome is Outcome.KILLED
     return (
         Fact(_("Started"), _moment(report.started_at)),
         Fact(_("Shutdown requested"), _moment(report.requested_at)),
         Fact(_("Last job done"), _moment(report.drained_at), _span(report.seconds.drain, _("after %s"))),
-        Fact(_("Ended"), _moment(report.ended_at), _span(report.seconds.total, _("%s in all"))),
-        Fact(_("Phase reached"), report.phase.value),
+        Fact(
+            _("Last seen alive") if killed else _("Ended"),
+            _moment(report.ended_at),
+            _("the last heartbeat") if killed else _span(report.seconds.total, _("%s in all")),
+        ),
+        Fact(_("Phase reached"), label(report.phase)),
     )
 
 
@@ -121,14 +161,16 @@ def _span(seconds: float | None, words: str) -> str:
     return "" if seconds is None else words % seconds_text(seconds)
 
 
-def _job(job: InFlightJob) -> JobRow:
+def _job(job: InFlightJob, job_link: JobLink) -> JobRow:
     return JobRow(
         id=one_line(job.id),
+        link=job_link(job),
         function=one_line(job.function),
         queue=one_line(job.queue),
         outcome=job.outcome.value,
-        words=job.outcome.value.replace("_", " "),
+        words=label(job.outcome),
         seconds=seconds_text(job.seconds),
+        progress=progress_text(job) or "-",
         interruptions=str(job.interruptions),
         stack=printable_text(job.stack),
     )
@@ -138,7 +180,7 @@ def _hook(hook: HookResult) -> HookRow:
     return HookRow(
         name=one_line(hook.name),
         outcome=hook.outcome.value,
-        words=hook.outcome.value.replace("_", " "),
+        words=label(hook.outcome),
         seconds=seconds_text(hook.seconds),
         timeout=seconds_text(hook.timeout),
         detail=one_line(hook.detail),

@@ -84,9 +84,7 @@ def keywords_of(report: ShutdownReport, failed_hooks: Iterable[str]) -> tuple[Re
     names += [(ReportKeyword.Kind.FAILED_HOOK, name) for name in failed_hooks]
     unique = dict.fromkeys((kind, cut(name, NAME_LENGTH)) for kind, name in names)
     return tuple(
-        ReportKeyword(
-            report=report, kind=kind, value=value, happened_at=report.happened_at, outcome=report.outcome
-        )
+        ReportKeyword(report=report, kind=kind, value=value, happened_at=report.happened_at, outcome=report.outcome)
         for kind, value in unique
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from graceful.core.text import escaped, one_line
 
 LABEL = 10
 """Width of the left column."""
+RQ_NAME = re.compile("[0-9a-f]{32}")
+"""The name that RQ gives to a worker."""
 
 
 def report_text(report: ShutdownReport) -> str:
@@ -63,6 +66,11 @@ def short_seconds(seconds: float) -> str:
 def progress_words(done: int, total: int | None) -> str:
     """``39 of 200``, or ``39 done`` where the total is unknown."""
     return f"{done} done" if total is None else f"{done} of {total}"
+
+
+def short_worker(name: str) -> str:
+    """A worker's name for a narrow place: RQ's own names, 32 hexadecimal digits, are shown by their first 8."""
+    return one_line(name[:8] if RQ_NAME.fullmatch(name) else name)
 
 
 def _head(report: ShutdownReport) -> list[str]:
