@@ -25,17 +25,9 @@ from graceful.reports.rows import stored_time
 
 NEAR = timedelta(minutes=10)
 """Shutdowns closer than this belong together, as those of one deploy do."""
-MOST_NEAR = 500
-WORST_FIRST = (
-    Outcome.KILLED,
-    Outcome.CRASHED,
-    Outcome.FORCED,
-    Outcome.HOOKS_FAILED,
-    Outcome.INTERRUPTED,
-    None,
-    Outcome.CLEAN,
-)
-UNCLEAN = tuple(outcome for outcome in WORST_FIRST if outcome not in (Outcome.CLEAN, None))
+MOST_NEAR = 2500
+UNCLEAN = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED, Outcome.INTERRUPTED)
+"""The worst first."""
 COUNT_SECONDS = 30.0
 """How long a process shows a count before it asks again."""
 COUNT_LIMIT = 100
@@ -50,14 +42,13 @@ class Around:
 
 
 def last_report() -> str | None:
-    """The id of the worst of the newest report and those at most ``NEAR`` before it; of equals, the newest."""
-    newest = ShutdownReport.objects.order_by("-happened_at", "-id").values_list("happened_at", flat=True).first()
+    """The id of the newest report, or of the worst that is at most ``NEAR`` older; of equals, of the newest."""
+    newest = ShutdownReport.objects.order_by("-happened_at", "-id").values_list("pk", "happened_at").first()
     if newest is None:
         return None
-    near = ShutdownReport.objects.filter(happened_at__gte=_shifted(newest, -NEAR)).order_by("-happened_at", "-id")
-    ranks = {str(outcome): rank for rank, outcome in enumerate(WORST_FIRST)}
-    found = near.values_list("pk", "outcome")[:MOST_NEAR]
-    return min(found, key=lambda row: ranks.get(str(row[1]), len(ranks)), default=(None, None))[0]
+    near = ShutdownReport.objects.filter(outcome__in=UNCLEAN, happened_at__gte=_shifted(newest[1], -NEAR))
+    found = near.order_by("-happened_at", "-id").values_list("pk", "outcome")[:MOST_NEAR]
+    return min(found, key=lambda row: UNCLEAN.index(Outcome(row[1])), default=newest)[0]
 
 
 def around(row: ShutdownReport, site_name: str) -> Around | None:
@@ -71,8 +62,8 @@ def around(row: ShutdownReport, site_name: str) -> Around | None:
     counted = Counter(outcomes)
     parts = [
         _("%(count)d %(outcome)s") % {"count": counted[outcome], "outcome": label(outcome)}
-        for outcome in WORST_FIRST
-        if outcome is not None and counted[outcome]
+        for outcome in (*UNCLEAN, Outcome.CLEAN)
+        if counted[outcome]
     ]
     if others >= MOST_NEAR:
         sentence = _("At least %(count)d other shutdowns within 10 minutes.") % {"count": MOST_NEAR}

@@ -112,5 +112,12 @@ def _jobs(tally: JobTally, job: InFlightJob | None) -> JobTally:
 
 def _settled(each: InFlightJob, job: InFlightJob | None) -> InFlightJob:
     if job is not None and each.id == job.id:
-        return replace(each, outcome=job.outcome, interruptions=job.interruptions)
+        reached = each if job.progress_done is None else job
+        return replace(
+            each,
+            outcome=job.outcome,
+            interruptions=job.interruptions,
+            progress_done=reached.progress_done,
+            progress_total=reached.progress_total,
+        )
     return replace(each, outcome=JobOutcome.UNKNOWN) if each.outcome is JobOutcome.RUNNING else each

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
 
-AFTER = re.compile(r"(?<=[._/:@,])(?=[^._/:@,\s])")
+AFTER = re.compile(r"(?<=[._/:@,])(?=[^\W\d_])")
 WBR = mark_safe("<wbr>")
 
 
