@@ -24,12 +24,13 @@ from django.utils.html import format_html
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext_lazy as _
 
-from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList, search
+from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
 from graceful.admin.export import export
 from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
 from graceful.admin.job_links import job_link
 from graceful.admin.last_report import around, unclean_counter
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
+from graceful.admin.search import search
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
@@ -113,7 +114,11 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ShutdownReport], search_term: str
     ) -> tuple[QuerySet[ShutdownReport], bool]:
-        return search(queryset, search_term), False
+        if not search_term:
+            return queryset, False
+        found = search(queryset, search_term)
+        request.graceful_listed = found.listed  # type: ignore[attr-defined]
+        return found.counted, False
 
     # Not in a request's transaction: while that one reads, SQLite could not store reports.
     @transaction.non_atomic_requests

@@ -16,23 +16,19 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db import connections
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import formats
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from graceful.admin.filters import KeywordFilter
-from graceful.models import ReportedJob, ShutdownReport
+from graceful.models import ShutdownReport
 from graceful.reports.rows import local_time
 
 TIME = "happened_at"
 COUNT_LIMIT = 10_000
 """How many reports are counted and paged; older ones are reached by filter, search or date."""
-MOST_WORDS = 5
-MOST_REPORTS_OF_A_JOB = 1000
-LAST_CHARACTER = "\U0010ffff"
 
 if TYPE_CHECKING:
     ReportPaginator = Paginator[ShutdownReport]
@@ -71,7 +67,17 @@ class ReportChangeList(ChangeList):
     """The change list, with a date hierarchy that costs two index lookups."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[ShutdownReport]:
-        return super().get_queryset(request, exclude_parameters).defer("notes", "worker_class")
+        counted = super().get_queryset(request, exclude_parameters)
+        # The model's admin has put it there, if there was a search.
+        listed = getattr(request, "graceful_listed", counted)
+        self.listed = listed.defer("notes", "worker_class")
+        return counted.defer("notes", "worker_class")
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if self.multi_page and not (self.show_all and self.can_show_all):
+            first = (self.page_num - 1) * self.list_per_page
+            self.result_list = self.listed[first : first + self.list_per_page]
 
     @property
     def time_fields(self) -> tuple[str, str]:
@@ -150,25 +156,6 @@ def _renamed(order: Any, names: dict[str, str]) -> Any:
         return order
     sign = "-" if order.startswith("-") else ""
     return sign + names.get(order.removeprefix("-"), order.removeprefix("-"))
-
-
-def search(queryset: QuerySet[ShutdownReport], text: str) -> QuerySet[ShutdownReport]:
-    """Reports for which each word of ``text`` begins worker, host or release, or is the id of a job or the report."""
-    for word in text.split()[:MOST_WORDS]:
-        # Queried first: a subquery under OR would keep PostgreSQL from using any index.
-        of_job = ReportedJob.objects.filter(job_id=word).order_by("-id").values_list("report_id", flat=True)
-        found = Q(pk=word) | Q(pk__in=list(of_job[:MOST_REPORTS_OF_A_JOB]))
-        for field in ("worker", "hostname", "release"):
-            found |= _begins(queryset, field, word)
-        queryset = queryset.filter(found)
-    return queryset
-
-
-def _begins(queryset: QuerySet[ShutdownReport], field: str, word: str) -> Q:
-    if connections[queryset.db].vendor == "sqlite":
-        # SQLite's LIKE ignores case and so cannot use the index; comparisons are by code point.
-        return Q(**{f"{field}__gte": word, f"{field}__lt": word + LAST_CHARACTER})
-    return Q(**{f"{field}__startswith": word})
 
 
 def _months(year: int, first: date, last: date) -> Iterator[date]:

@@ -92,7 +92,7 @@ def _json(change_list: ReportChangeList) -> Iterator[str]:
 
 def _newest_first(change_list: ReportChangeList, at_once: int, *related: str) -> Iterator[ShutdownReport]:
     time, key = change_list.time_fields
-    rows: Any = change_list.queryset.defer(None).prefetch_related(*related).order_by(f"-{time}", f"-{key}")
+    rows: Any = change_list.listed.defer(None).prefetch_related(*related).order_by(f"-{time}", f"-{key}")
     found = list(rows[:at_once])
     while found:
         yield from found

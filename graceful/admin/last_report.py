@@ -28,6 +28,7 @@ NEAR = timedelta(minutes=10)
 MOST_NEAR = 2500
 UNCLEAN = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED, Outcome.INTERRUPTED)
 """The worst first."""
+RANK = {str(outcome): rank for rank, outcome in enumerate(UNCLEAN)}
 COUNT_SECONDS = 30.0
 """How long a process shows a count before it asks again."""
 COUNT_LIMIT = 100
@@ -48,7 +49,7 @@ def last_report() -> str | None:
         return None
     near = ShutdownReport.objects.filter(outcome__in=UNCLEAN, happened_at__gte=_shifted(newest[1], -NEAR))
     found = near.order_by("-happened_at", "-id").values_list("pk", "outcome")[:MOST_NEAR]
-    return min(found, key=lambda row: UNCLEAN.index(Outcome(row[1])), default=newest)[0]
+    return min(found, key=lambda row: RANK.get(str(row[1]), 0), default=newest)[0]
 
 
 def around(row: ShutdownReport, site_name: str) -> Around | None:

@@ -1,4 +1,4 @@
-"""Rows for the benchmark of the admin: reports with five hooks each, from the newest backwards, so that more can follow.
+"""Rows for the benchmark of the admin: reports with five hooks each, from the newest backwards.
 
 A report every 90 s from 40 hosts, the newest 2,000 of them a deploy within one minute; 2 % with a failed hook, 0.1 %
 killed, a third with a job; the oldest 25,000 of a million are of a host that is no more.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
-from graceful.models import ID_LENGTH, NAME_LENGTH, WORD_LENGTH
+from graceful.models import ID_LENGTH, NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob, ReportKeyword
+from graceful.reports.rows import rows_of
 
 MIDNIGHT = datetime(2026, 3, 1, 0, 0, tzinfo=UTC)
 
@@ -73,6 +74,16 @@ def a_report(**changes: Any) -> ShutdownReport:
         grace=Grace(25.0, 5.0, 3.0),
     )
     return replace(report, **changes)
+
+
+def save(*reports: ShutdownReport) -> None:
+    """Insert reports with their rows over the test's own connection."""
+    for report in reports:
+        rows = rows_of(report)
+        rows.report.save(force_insert=True)
+        ReportedHook.objects.bulk_create(rows.hooks)
+        ReportedJob.objects.bulk_create(rows.jobs)
+        ReportKeyword.objects.bulk_create(rows.keywords)
 
 
 def a_clean_report(**changes: Any) -> ShutdownReport:

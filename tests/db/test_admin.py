@@ -23,12 +23,11 @@ from graceful.admin.last_report import unclean_counter
 from graceful.core import report_json
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Reason
 from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, Spans
-from graceful.models import ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import sources
 from graceful.reports.rows import record_of, rows_of
 from graceful.reports.spool import Spool
-from tests.db.samples import MIDNIGHT, a_clean_report, a_report
+from tests.db.samples import MIDNIGHT, a_clean_report, a_report, save
 
 pytestmark = pytest.mark.django_db
 
@@ -55,14 +54,6 @@ def reader() -> User:
 def as_reader(client: Client, reader: User) -> Client:
     client.force_login(reader)
     return client
-
-
-def save(*reports: ShutdownReport) -> None:
-    for report in reports:
-        rows = rows_of(report)
-        rows.report.save(force_insert=True)
-        ReportedHook.objects.bulk_create(rows.hooks)
-        ReportedJob.objects.bulk_create(rows.jobs)
 
 
 def url_of(report: ShutdownReport, view: str = "change") -> str:
@@ -461,9 +452,8 @@ def test_nothing_counts_without_a_limit(as_reader: Client, query: str) -> None:
     with CaptureQueriesContext(connection) as queries:
         rows_shown(as_reader, query)
     counts = [sql for sql in about_reports(queries) if "COUNT(" in sql]
-    assert len(counts) == 1
-    assert f"LIMIT {change_list.COUNT_LIMIT + 1}" in counts[0]
-    assert "ORDER BY" not in counts[0]
+    assert sum(f"LIMIT {change_list.COUNT_LIMIT + 1})" in sql for sql in counts) == 1
+    assert all(re.search(r"LIMIT \d+\)", sql) and "ORDER BY" not in sql for sql in counts)
     assert not [sql for sql in about_reports(queries) if "DISTINCT" in sql or "GROUP BY" in sql]
 
 
