@@ -25,12 +25,12 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext_lazy as _
 
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
-from graceful.admin.export import export
+from graceful.admin.export import exported
 from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
 from graceful.admin.job_links import job_link
 from graceful.admin.last_report import around, unclean_counter
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
-from graceful.admin.search import search
+from graceful.admin.search import found_by
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
@@ -116,7 +116,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[ShutdownReport], bool]:
         if not search_term:
             return queryset, False
-        found = search(queryset, search_term)
+        found = found_by(queryset, search_term)
         request.graceful_listed = found.listed  # type: ignore[attr-defined]
         return found.counted, False
 
@@ -181,7 +181,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         try:
-            return export(cast(ReportChangeList, self.get_changelist_instance(request)), form)
+            return exported(cast(ReportChangeList, self.get_changelist_instance(request)), form)
         except IncorrectLookupParameters:
             return HttpResponseBadRequest()
 

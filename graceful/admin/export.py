@@ -54,7 +54,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a cell begins with that a spreadsheet takes for a formula."""
 
 
-def export(change_list: ReportChangeList, form: str) -> StreamingHttpResponse:
+def exported(change_list: ReportChangeList, form: str) -> StreamingHttpResponse:
     """All reports that the list would show on its pages, the newest first.
 
     Args:

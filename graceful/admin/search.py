@@ -42,7 +42,7 @@ class Found:
     listed: Reports
 
 
-def search(queryset: Reports, text: str) -> Found:
+def found_by(queryset: Reports, text: str) -> Found:
     """Reports for which each word of ``text`` begins worker, host or release, or is the id of a job or the report."""
     counted = listed = queryset
     few = True

@@ -28,7 +28,7 @@ PAGES: list[tuple[str, str]] = [
     ("the index", "/admin/"),
     ("the list", LIST),
     ("the last page of it", f"{LIST}?p=200"),
-    ("oldest first", f"{LIST}?o=1"),
+    ("oldest first", f"{LIST}?o=0"),
     ("a month", f"{LIST}?happened_at__year={{year}}&happened_at__month={{month}}"),
     ("outcome clean (98 %)", f"{LIST}?outcome__exact=clean"),
     ("outcome killed (0.1 %)", f"{LIST}?outcome__exact=killed"),
@@ -88,6 +88,7 @@ def measure(client: Any, address: str) -> Measured:
                 rows = iter(response.streaming_content)
                 next(rows), next(rows)  # The head, and the first row.
             seconds = time.perf_counter() - started
+            response.close()
         if run:
             took.append(seconds)
             queries = max(queries, len(captured))

@@ -70,8 +70,10 @@ def test_the_story_of_a_shutdown() -> None:
     assert story(report) == (
         "SIGTERM at 01:00:00.",
         "Job shop.jobs.mail finished after 4.10 s.",
-        "Job shop.jobs.rebuild_index was interrupted after 12.50 s and requeued at the front of its queue. "
-        "It had done 39 of 200.",
+        (
+            "Job shop.jobs.rebuild_index was interrupted after 12.50 s and requeued at the front of its queue. "
+            "It had done 39 of 200."
+        ),
         "Exit hook y timed out after 5.00 s at queue.py:42.",
         "Exit hook z failed after 0.10 s at queue.py:42: OSError: no",
         "1 exit hook succeeded, in 0.50 s.",
