@@ -6,6 +6,7 @@
 #   make compat      RQ's own test suite against our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')
 #   make prove       every order of events in small worlds of workers, on the real scripts (SEED=, MINUTES=)
 #   make bench       side by side with RQ's stock worker
+#   make bench-admin the admin's pages over a million reports (DATABASE_URL=, BENCH_DIR=, ARGS=100000)
 #   make lint        style, types, imports
 #   make clean       remove everything that the above created
 
@@ -23,7 +24,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TIERS = tests/unit tests/db tests/integration tests/model tests/process
 
-.PHONY: test demo demo-admin bench chaos compat prove lint clean
+.PHONY: test demo demo-admin bench bench-admin chaos compat prove lint clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -36,6 +37,9 @@ demo-admin: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-admin: .venv/installed
+	$(BIN)/python -m tests.benchmarks.admin $(ARGS)
 
 chaos: .venv/installed
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
