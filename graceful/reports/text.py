@@ -14,6 +14,8 @@ LABEL = 10
 """Width of the left column."""
 RQ_NAME = re.compile("[0-9a-f]{32}")
 """The name that RQ gives to a worker."""
+SHORT = 60
+"""Characters of any other name in a narrow place."""
 
 
 def report_text(report: ShutdownReport) -> str:
@@ -70,7 +72,10 @@ def progress_words(done: int, total: int | None) -> str:
 
 def short_worker(name: str) -> str:
     """A worker's name for a narrow place: RQ's own names, 32 hexadecimal digits, are shown by their first 8."""
-    return one_line(name[:8] if RQ_NAME.fullmatch(name) else name)
+    if RQ_NAME.fullmatch(name):
+        return name[:8]
+    shown = one_line(name[: SHORT + 1])
+    return shown if len(shown) <= SHORT else shown[: SHORT - 3] + "..."
 
 
 def _head(report: ShutdownReport) -> list[str]:

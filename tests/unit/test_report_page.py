@@ -232,7 +232,12 @@ def test_progress_in_words(done: int | None, total: int | None, words: str) -> N
 
 @pytest.mark.parametrize(
     ("name", "short"),
-    [("0be48186af554d0d9697287b88b4fe9f", "0be48186"), ("web-1.4242", "web-1.4242"), ("a" * 33, "a" * 33)],
+    [
+        ("0be48186af554d0d9697287b88b4fe9f", "0be48186"),
+        ("web-1.4242", "web-1.4242"),
+        ("a" * 33, "a" * 33),
+        ("x" * 99, "x" * 57 + "..."),
+    ],
 )
 def test_only_rqs_own_names_are_shortened(name: str, short: str) -> None:
     """RQ's 32 hexadecimal digits are shown by their first 8; a name that somebody chose is shown whole."""
