@@ -11,17 +11,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin import site
+from django.contrib.admin.templatetags.admin_modify import submit_row
 from django.contrib.auth.models import User
 from django.db import connection
+from django.template import Context
 from django.test import Client
 from django.test.utils import CaptureQueriesContext, override_settings
 from django.urls import reverse
 from django.utils.translation import override
 
 from graceful.admin.last_report import unclean_counter
+from graceful.admin.read_only import form_context
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally, utc_now
 from graceful.models import RecentlyUnclean
+from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import sources
 from graceful.templatetags.graceful_pages import breakable
 from tests.db.samples import MIDNIGHT, a_clean_report, a_report, save
@@ -267,6 +272,12 @@ for address in json.loads(sys.argv[1]):
     found[address] = [response.status_code, response.content.decode()]
 print(json.dumps(found))
 """
+
+
+def test_the_context_is_enough_for_a_row_of_buttons() -> None:
+    """A theme may show the buttons of Django's change form: it finds all that they ask for, and shows none to save."""
+    row = submit_row(Context(form_context(site.get_model_admin(ArchivedReport))))  # type: ignore[arg-type]
+    assert not any(row[name] for name in ("show_save", "show_save_as_new", "show_delete_link", "can_change"))
 
 
 def test_the_pages_under_django_unfold() -> None:
