@@ -12,9 +12,10 @@ from graceful.core.report_json import EARLIEST, LATEST
 SHORTEST_GRACE_SECONDS = 8.0
 """Platforms wait at least 10 s before SIGKILL (Docker); a death earlier after the signal has another cause."""
 
+LAST_HEARTBEAT = "last heartbeat"
 OUT_OF_MEMORY = "probably out of memory"
 GRACE_OVER = "probably killed because the platform's grace period was over"
-"""Notes by which pages recognise the cause of a death."""
+"""Notes by which pages recognise what is known of a death."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
     heartbeat = _moment(findings.last_heartbeat)
     notes = [report.notes] if report.notes else []
     if heartbeat is not None:
-        notes.append(f"last heartbeat {heartbeat.isoformat(timespec='seconds')}")
+        notes.append(f"{LAST_HEARTBEAT} {heartbeat.isoformat(timespec='seconds')}")
     if findings.oom_killed:
         notes.append(f"{OUT_OF_MEMORY}: the kernel killed a process of its control group")
     elif _grace_over(report, heartbeat or findings.found_at):
@@ -57,6 +58,11 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
         jobs=_jobs(report.jobs, findings.job),
         notes="; ".join(notes),
     )
+
+
+def last_seen(report: ShutdownReport) -> datetime | None:
+    """When a killed worker was last seen alive; None if only the time is known at which it was found dead."""
+    return report.ended_at if LAST_HEARTBEAT in report.notes else None
 
 
 def amended(report: ShutdownReport, job: InFlightJob | None) -> ShutdownReport:

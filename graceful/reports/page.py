@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from graceful.core.outcome import INTERRUPTED
 from graceful.core.phases import Outcome
+from graceful.core.post_mortem import last_seen
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import one_line
 from graceful.labels import label
@@ -136,18 +137,21 @@ def _facts(report: ShutdownReport) -> tuple[Fact, ...]:
 
 
 def _moments(report: ShutdownReport) -> tuple[Fact, ...]:
-    killed = report.outcome is Outcome.KILLED
     return (
         Fact(_("Started"), _moment(report.started_at)),
         Fact(_("Shutdown requested"), _moment(report.requested_at)),
         Fact(_("Last job done"), _moment(report.drained_at), _span(report.seconds.drain, _("after %s"))),
-        Fact(
-            _("Last seen alive") if killed else _("Ended"),
-            _moment(report.ended_at),
-            _("the last heartbeat") if killed else _span(report.seconds.total, _("%s in all")),
-        ),
+        _end(report),
         Fact(_("Phase reached"), label(report.phase)),
     )
+
+
+def _end(report: ShutdownReport) -> Fact:
+    if report.outcome is not Outcome.KILLED:
+        return Fact(_("Ended"), _moment(report.ended_at), _span(report.seconds.total, _("%s in all")))
+    if last_seen(report) is None:
+        return Fact(_("Found dead"), _moment(report.ended_at))
+    return Fact(_("Last seen alive"), _moment(report.ended_at), _("the last heartbeat"))
 
 
 def _moment(at: datetime | None) -> str:

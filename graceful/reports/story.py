@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.core.post_mortem import last_seen
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import cut, one_line
 from graceful.reports.rows import WENT_WRONG, local_time
@@ -151,7 +152,10 @@ def _hook(hook: HookResult) -> str:
 def _end(report: ShutdownReport) -> Iterator[str]:
     if report.outcome is Outcome.KILLED:
         if report.ended_at is not None:
-            yield _("It was last seen alive at %(time)s.") % {"time": clock_text(report.ended_at)}
+            words = (
+                _("It was last seen alive at %(time)s.") if last_seen(report) else _("It was found dead at %(time)s.")
+            )
+            yield words % {"time": clock_text(report.ended_at)}
         return
     if report.phase is not Phase.SEALED or report.exit_code is None:
         return

@@ -8,6 +8,7 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 
 from graceful.core.phases import HookOutcome, Outcome
+from graceful.core.post_mortem import last_seen
 from graceful.core.records import ShutdownReport
 from graceful.core.text import one_line
 from graceful.reports.text import seconds_text
@@ -117,7 +118,7 @@ def _spans(report: ShutdownReport) -> _Spans:
         drain = _between(report.requested_at, report.drained_at)
     ran = sum(hook.seconds for hook in report.hooks if hook.seconds > 0)
     hooks = seconds.hooks if seconds.hooks is not None else ran if report.hooks else None
-    seen = _between(report.requested_at, report.ended_at) or 0.0
+    seen = _between(report.requested_at, last_seen(report)) or 0.0
     return _Spans(drain, hooks, 0.0, max(0.0, seen - (drain or 0.0) - (hooks or 0.0)))
 
 

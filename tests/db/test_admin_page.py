@@ -89,11 +89,15 @@ def test_the_title_tells_reports_apart(admin_client: Client) -> None:
 
 def test_a_killed_worker_was_last_seen(admin_client: Client) -> None:
     """The end of a killed worker is called what it is, its last heartbeat."""
-    save(a_report(id="r", outcome=Outcome.KILLED, exit_code=None))
+    save(
+        a_report(id="r", outcome=Outcome.KILLED, exit_code=None, notes="last heartbeat 2026-03-01; closed by worker w"),
+        a_report(id="unseen", outcome=Outcome.KILLED, exit_code=None, notes="closed by worker w"),
+    )
     page = page_of(admin_client, "r")
-    assert "Last seen alive" in page
+    assert ">Last seen alive<" in page
     assert "another process closed this report" in page
     assert ">Ended<" not in page
+    assert ">Found dead<" in page_of(admin_client, "unseen")
 
 
 def test_every_table_has_a_caption(admin_client: Client) -> None:

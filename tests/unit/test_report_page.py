@@ -90,6 +90,8 @@ def test_the_story_of_a_killed_worker() -> None:
     )
     unasked = a_killed_report(requested_at=None, jobs=JobTally())
     assert story(unasked)[0] == "The worker was killed without having been asked to stop."
+    found = closed(a_report(outcome=None), Findings(ONE_O_CLOCK, "worker w2", None, None, False))
+    assert story(found)[-1] == "It was found dead at 01:00:00."
 
 
 @pytest.mark.parametrize(
