@@ -48,8 +48,8 @@ COLUMNS = (
     "hooks_total",
     "notes",
 )
-ROWS_AT_ONCE = 1000
-RECORDS_AT_ONCE = 200
+ROWS_AT_ONCE = 500
+RECORDS_AT_ONCE = 50
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a cell begins with that a spreadsheet takes for a formula."""
 
