@@ -78,7 +78,11 @@ def once_long() -> str:
     note_start()
     job = current_job()
     if job.connection.hget(STARTED, job.id) == b"1":
-        time.sleep(30)
+        try:
+            time.sleep(30)
+        except BaseException:
+            note_stop()
+            raise
     note_end()
     return "done"
 
