@@ -17,6 +17,10 @@ class UnsupportedWorkerClass(GracefulError, ImproperlyConfigured):
     """The given class cannot be made graceful; the message says why."""
 
 
+class NoLuaScripts(GracefulError):
+    """The Redis server runs no Lua scripts; the message says what is needed."""
+
+
 class UnreadableReport(GracefulError):
     """A stored report is not in the format that this version reads."""
 

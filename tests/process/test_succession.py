@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from tests.support.waiting import let_pass, wait_until
 
 SHORT = {"GRACEFUL_TIMEOUT": 2.0, "GRACEFUL_HOOKS_TIMEOUT": 0.5, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
 SIMPLE = ["--worker-class", "rq.SimpleWorker"]
+NAPS = "tests.support.worker_hooks.naps"
 LATE = 0.5
 """Other tests keep the machine busy; the storm and the chaos suite measure without."""
 
@@ -32,8 +33,10 @@ LATE = 0.5
 def stopped(start_worker: StartWorker, connection: redis.Redis) -> Callable[..., WorkerProcess]:
     """Start a simple worker, ask it to stop when its job runs."""
 
-    def start_and_stop(job_id: str, name: str | None = None, **settings: Any) -> WorkerProcess:
-        worker = start_worker(options=SIMPLE, settings=SHORT | settings, name=name)
+    def start_and_stop(
+        job_id: str, name: str | None = None, options: Sequence[str] = SIMPLE, **settings: Any
+    ) -> WorkerProcess:
+        worker = start_worker(options=options, settings=SHORT | settings, name=name)
         wait_until(lambda: connection.hget(jobs.PIDS, job_id), 10, lambda: worker.output)
         worker.signal(signal.SIGTERM)
         return worker
@@ -136,25 +139,34 @@ def test_a_worker_of_the_same_name_stays_registered(
 
 
 @pytest.mark.parametrize(
-    "hook",
+    ("hook", "callback", "status", "outcome"),
     [
-        "tests.support.worker_hooks.naps",
+        (NAPS, None, "finished", JobOutcome.FINISHED),
+        (NAPS, Callback(worker_jobs.fails_after_success), "failed", JobOutcome.FAILED),
         # The thread that decided about the job hangs in it, and another one ends the process.
-        {"call": "tests.support.worker_hooks.hanging", "timeout": 0.8},
+        ({"call": "tests.support.worker_hooks.hanging", "timeout": 0.8}, None, "finished", JobOutcome.FINISHED),
     ],
-    ids=["naps", "hangs"],
+    ids=["finished", "failed", "the hook hangs"],
 )
 def test_a_job_that_ends_after_the_hard_limit(
-    hook: object, stopped: Callable[..., WorkerProcess], connection: redis.Redis, queue: Queue
+    hook: object,
+    callback: Callback | None,
+    status: str,
+    outcome: JobOutcome,
+    stopped: Callable[..., WorkerProcess],
+    connection: redis.Redis,
+    queue: Queue,
 ) -> None:
-    """A job that comes to its end before its worker's process does stores it, and does not run again."""
-    job = queue.enqueue(jobs.stubborn, 1.5)
+    """A job that comes to its end before its worker's process does stores it, is waited for, and does not run again."""
+    job = queue.enqueue(jobs.stubborn, 1.5, on_success=callback)
     settings = {"GRACEFUL_TIMEOUT": 3.0, "GRACEFUL_HOOKS_TIMEOUT": 2.0, "GRACEFUL_EXIT_HOOKS": [hook]}
-    worker = stopped(job.id, **settings)
+    options = ["--worker-class", "tests.support.dying_workers.TellsIfStored"]
+    worker = stopped(job.id, options=options, **settings)
     worker.wait(10)
     assert "the job did not end, ending the worker" in worker.output
+    assert "was stored: True" in worker.output
     _, in_flight = last_word(connection, worker)
-    assert (in_flight.outcome, job.get_status(refresh=True)) == (JobOutcome.FINISHED, "finished"), worker.output
+    assert (in_flight.outcome, job.get_status(refresh=True)) == (outcome, status), worker.output
     assert queue.job_ids == []
 
 

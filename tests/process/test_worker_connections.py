@@ -94,8 +94,9 @@ def sentinel(stack: ExitStack, directory: Path) -> tuple[Server, dict[str, Any]]
 
 def few_connections(stack: ExitStack, directory: Path) -> tuple[Server, dict[str, Any]]:
     server = stack.enter_context(Server())
+    # django-rq does not heed REDIS_CLIENT_KWARGS beside a URL.
     options = {"REDIS_CLIENT_KWARGS": {"max_connections": 4}}
-    return server, {"URL": f"redis://127.0.0.1:{server.port}/0", **options}
+    return server, {"HOST": "127.0.0.1", "PORT": server.port, "DB": 0, **options}
 
 
 @pytest.mark.parametrize("setup", [plain, password, unix_socket, tls, limited_user, sentinel, few_connections])
@@ -123,6 +124,26 @@ def test_a_worker_over_every_kind_of_connection(setup: Setup, start_worker: Star
             assert report_of(client, worker).outcome == "clean"
             assert "secret-word" not in worker.output
             assert client.smembers("rq:workers") == set()
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_credential_provider(worker_class: str, start_worker: StartWorker) -> None:
+    """A job runs, and its worker stops, where the password comes from a provider that cannot be pickled."""
+    with Server({"requirepass": "secret-word"}, password="secret-word") as server, server.client() as client:
+        worker = start_worker(
+            options=["--worker-class", worker_class],
+            environment={
+                "DJANGO_SETTINGS_MODULE": "tests.support.settings_with_provider",
+                "TEST_REDIS_URL": f"redis://127.0.0.1:{server.port}/0",
+                "TEST_PASSWORD": "secret-word",
+            },
+            server=server,
+        )
+        job = Queue("default", connection=client).enqueue(jobs.quick, 7)
+        wait_until(lambda: job.get_status(refresh=True) == "finished", 20, lambda: worker.output)
+        worker.signal()
+        assert worker.wait(10) == 0, worker.output
+        assert "secret-word" not in worker.output
 
 
 def start_worker_on(

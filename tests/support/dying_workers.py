@@ -75,6 +75,16 @@ class HastySimple(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
         super().bootstrap(*args, **kwargs)
 
 
+class TellsIfStored(GracefulSimpleWorker):  # type: ignore[misc, valid-type]
+    """Prints whether the end of a late job was stored before its process went, or the wait for it was in vain."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        super().bootstrap(*args, **kwargs)
+        stored = self._attendant.process._is_stored
+        wait = stored.wait
+        stored.wait = lambda seconds: print("was stored:", wait(seconds), flush=True)
+
+
 def endless() -> None:
     """An exit hook."""
     time.sleep(60)

@@ -125,6 +125,15 @@ def stubborn_with_a_child(seconds: float) -> None:
     stubborn(seconds)
 
 
+def fails_after_success(job: Job, connection: Any, result: Any, *args: Any, **kwargs: Any) -> None:
+    """A success callback that makes a failure of it.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("on purpose")
+
+
 def failed_slowly(job: Job, connection: Any, *args: Any, **kwargs: Any) -> None:
     """A failure callback that takes a while; the supervisor has patience for it."""
     connection.rpush(CALLED, f"failure:{job.id}")

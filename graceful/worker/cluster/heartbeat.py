@@ -16,7 +16,7 @@ import redis
 from rq.job import Job
 
 from graceful.core import report_json
-from graceful.exceptions import UnreadableReport
+from graceful.exceptions import NoLuaScripts, UnreadableReport
 from graceful.reports import set_aside
 from graceful.reports.journal import JOURNAL_KEY
 from graceful.reports.set_aside import Script
@@ -220,9 +220,21 @@ class Heartbeat:
         )
 
     def check_types(self) -> None:
-        """Set aside keys of ours that have the wrong type, before the first command that uses them."""
+        """Set aside keys of ours that have the wrong type, before the first command that uses them.
+
+        Raises:
+            NoLuaScripts: the server runs none; that is found out here, since it takes the first script.
+        """
         machine = MACHINE_KEY.format(self.registration.process.machine)
-        set_aside.wrong_types(self._connection, (*set_aside.TYPES, machine))
+        try:
+            set_aside.wrong_types(self._connection, (*set_aside.TYPES, machine))
+        except redis.exceptions.ResponseError as error:
+            if "unknown command" not in str(error).lower():
+                raise
+            raise NoLuaScripts(
+                "A graceful worker needs a Redis server that runs Lua scripts (EVAL); fakeredis does with its extra: "
+                f'pip install "fakeredis[lua]". The reply was: {error}'
+            ) from error
 
     def deregister(self, *, archived: bool) -> None:
         """Remove the worker's entries; its journal entry too, once the report is ``archived``."""

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import redis
+from django_rq import get_connection
 from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.job import Job
 from rq.queue import Queue
@@ -68,7 +69,7 @@ class SpawnMixin(GracefulMixin):
                 "serializer": self.serializer,
                 "attributes": {name: getattr(self, name) for name in ATTRIBUTES if hasattr(self, name)},
                 "exception_handlers": rq_private.exception_handlers(self),
-                "connection": describe(self.connection),
+                "connection": describe(self.connection, queue.name),
                 "job": job.id,
                 "queue": queue.name,
                 "execution": execution_id,
@@ -89,9 +90,18 @@ class SpawnMixin(GracefulMixin):
         self.procline(f"Spawned {pid} at {time.time()}")
 
 
-def describe(connection: redis.Redis) -> dict[str, Any]:
-    """All that another process needs to make the same connection, in a form that can be pickled."""
+def describe(connection: redis.Redis, queue: str) -> dict[str, Any]:
+    """All that another process needs to make the same connection, in a form that can be pickled.
+
+    Args:
+        connection: the worker's client.
+        queue: a queue on it. If the connection has a credential provider that cannot be pickled, for instance because
+            it has a lock, the horse makes the connection anew from this queue's settings in ``RQ_QUEUES``.
+    """
     pool = connection.connection_pool
+    sentinels = getattr(pool, "sentinel_manager", None)
+    if _has_private_credentials(sentinels.connection_kwargs if sentinels else pool.connection_kwargs):
+        return {"queue": queue}
     described: dict[str, Any] = {"class": type(connection)}
     if isinstance(pool, SentinelConnectionPool):
         manager = pool.sentinel_manager
@@ -108,6 +118,8 @@ def describe(connection: redis.Redis) -> dict[str, Any]:
 
 def connect(described: dict[str, Any]) -> redis.Redis:
     """The connection that :func:`describe` described."""
+    if "queue" in described:
+        return get_connection(described["queue"])
     if "service" in described:
         sentinel = Sentinel(described["nodes"], sentinel_kwargs=described["sentinel_kwargs"], **described["kwargs"])
         find = sentinel.master_for if described["is_master"] else sentinel.slave_for
@@ -116,6 +128,11 @@ def connect(described: dict[str, Any]) -> redis.Redis:
     pool = redis.ConnectionPool(connection_class=described["connection_class"], **described["kwargs"])
     made: redis.Redis = described["class"](connection_pool=pool)
     return made
+
+
+def _has_private_credentials(kwargs: dict[str, Any]) -> bool:
+    provider = {"credential_provider": kwargs.get("credential_provider")}
+    return _picklable(provider) != provider
 
 
 def _picklable(kwargs: dict[str, Any]) -> dict[str, Any]:
