@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import signal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
 from tests.support.job_accounting import balance
 from tests.support.passers_by import everybody_looks, let_pass
-from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
@@ -40,12 +37,7 @@ def kill_at_work(
     job = queue.enqueue(function, *args, on_failure=Callback(jobs.on_failure), **enqueue)
     worker = start_worker()
     wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id), 10)
-    worker.signal(signal.SIGSTOP)  # It shall not see its horse die, nor the horse it.
-    for horse in worker.children():
-        os.kill(horse, signal.SIGKILL)
-        wait_until(lambda pid=horse: not is_alive(pid), 5)
-    worker.signal(signal.SIGKILL)
-    worker.wait()
+    worker.kill_session()
     queue.connection.hdel(jobs.RUNNING, job.id)
     return job
 

@@ -35,9 +35,7 @@ def kill_at_work(start_worker: StartWorker, queue: Queue) -> tuple[WorkerProcess
     job = queue.enqueue(jobs.sleeping, 30)
     worker = start_worker()
     wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id), 10)
-    worker.signal_session(signal.SIGSTOP)  # Whoever saw the other die could still requeue the job.
-    worker.signal_session(signal.SIGKILL)
-    worker.wait()
+    worker.kill_session()
     return worker, job.id
 
 

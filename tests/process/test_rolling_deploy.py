@@ -72,11 +72,7 @@ def kill_at_work(start: Start, version: str, queue: Queue) -> tuple[WorkerProces
     job = queue.enqueue(jobs.once_long)
     worker = start(version)
     wait_until(lambda: queue.connection.hget(jobs.PIDS, job.id), 10, lambda: worker.output)
-    worker.signal_session(signal.SIGSTOP)  # Whoever saw the other die could still requeue the job.
-    worker.signal_session(signal.SIGKILL)
-    worker.wait()
-    # Whatever else was there: a child of the worker may have had no time to be stopped.
-    assert queue.job_ids == [], worker.output
+    worker.kill_session()
     return worker, job
 
 

@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGSTOP, SIGTERM
 from typing import Any
 
 import redis
@@ -153,6 +153,20 @@ class DjangoProcess:
                 os.kill(pid, signum)
             except ProcessLookupError:
                 continue
+
+    def kill_session(self) -> None:
+        """SIGKILL all of it, so that nobody of it sees another die, and wait for its end.
+
+        Children first, while the leader is stopped. It is not enough to stop them all: when the leader ends, the kernel
+        sends SIGHUP and SIGCONT to the stopped groups that it leaves orphaned (setpgid(2)), and under ``nohup`` SIGHUP
+        is ignored, so that a horse would go on and requeue its job.
+        """
+        self.signal(SIGSTOP)
+        for pid in self.children():
+            os.kill(pid, SIGKILL)
+            wait_until(lambda pid=pid: not is_alive(pid), 5)  # type: ignore[misc]
+        self.signal(SIGKILL)
+        self.wait()
 
     def children(self) -> list[int]:
         """Live processes of its session besides itself: horse, scheduler, what a job started."""
