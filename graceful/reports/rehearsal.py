@@ -19,22 +19,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
+from graceful.core.events import Event, HookEnded, HooksOver, HookStarted, JobEnded, JobTaken, StopAsked, Tick, TornDown
 from graceful.core.limits import Budget, hooks_deadline
 from graceful.core.phases import JobOutcome, Reason
 from graceful.core.records import InFlightJob, ShutdownReport
-from graceful.core.shutdown import (
-    Event,
-    HookEnded,
-    HooksOver,
-    HookStarted,
-    JobEnded,
-    JobTaken,
-    State,
-    StopAsked,
-    Tick,
-    TornDown,
-    step,
-)
+from graceful.core.shutdown import State, step
 from graceful.hooks import registry, runner, watchdog
 from graceful.reports.builder import Clock, WorkerIdentity, report_of, shutdown_of
 

@@ -16,11 +16,12 @@ from rq.queue import Queue
 from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
+from graceful.core.events import JobEnded, JobReleased, JobTaken, LoopEnded, TornDown
 from graceful.core.limits import Budget
 from graceful.core.outcome import INTERRUPTED
 from graceful.core.phases import JobOutcome, Reason
 from graceful.core.records import InFlightJob, ShutdownReport
-from graceful.core.shutdown import JobEnded, JobReleased, JobTaken, LoopEnded, State, TornDown
+from graceful.core.shutdown import State
 from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.reports.builder import WorkerIdentity
 from graceful.worker.cluster import rq_scheduler

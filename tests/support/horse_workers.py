@@ -18,8 +18,8 @@ from rq.queue import Queue
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker, Worker
 
+from graceful.core.events import StopAsked
 from graceful.core.phases import Reason
-from graceful.core.shutdown import StopAsked
 from graceful.jobs import on_interrupt
 from graceful.worker import session
 from tests.support.jobs import note_end, note_start

@@ -9,11 +9,12 @@ import pathlib
 from collections import deque
 from collections.abc import Iterator
 
-from graceful.core import shutdown
+from graceful.core import events
+from graceful.core.events import Effect
 from graceful.core.limits import Budget
 from graceful.core.phases import HookOutcome, JobOutcome, Phase, Reason
 from graceful.core.records import HookResult, InFlightJob
-from graceful.core.shutdown import Effect, State, step
+from graceful.core.shutdown import State, step
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
 BEGIN, END = "<!-- state diagram: begin -->", "<!-- state diagram: end -->"
@@ -25,25 +26,25 @@ SEQUENCE = list(Phase)
 Edge = tuple[Phase, str, Phase]
 
 
-def possible(state: State, now: float) -> Iterator[tuple[float, shutdown.Event]]:
+def possible(state: State, now: float) -> Iterator[tuple[float, events.Event]]:
     """What can happen in this state, each with the instant at which it does."""
-    yield now, shutdown.StopAsked(now, Reason.SIGNAL, "SIGTERM")
-    yield now, shutdown.Stalled("somewhere")
+    yield now, events.StopAsked(now, Reason.SIGNAL, "SIGTERM")
+    yield now, events.Stalled("somewhere")
     if state.job is None and not state.stopping:
-        yield now, shutdown.JobTaken(JOB)
+        yield now, events.JobTaken(JOB)
     if state.job is not None:
-        yield now, shutdown.JobEnded(DONE)
+        yield now, events.JobEnded(DONE)
         if state.limits is not None:
-            yield state.limits.soft.at, shutdown.Tick()
-            yield state.limits.hard.at, shutdown.Tick()
+            yield state.limits.soft.at, events.Tick()
+            yield state.limits.hard.at, events.Tick()
     elif state.drained_at is None:
-        yield now, shutdown.LoopEnded(Reason.BURST)
+        yield now, events.LoopEnded(Reason.BURST)
         if state.stopping:
-            yield now, shutdown.TornDown()
+            yield now, events.TornDown()
     if state.drained_at is not None and not state.sealed:
-        yield now, shutdown.HookStarted("hook")
-        yield now, shutdown.HookEnded(HookResult("hook", HookOutcome.OK))
-        yield now, shutdown.HooksOver()
+        yield now, events.HookStarted("hook")
+        yield now, events.HookEnded(HookResult("hook", HookOutcome.OK))
+        yield now, events.HooksOver()
 
 
 def edges() -> dict[Edge, set[tuple[Effect, ...]]]:

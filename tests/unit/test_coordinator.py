@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
+from graceful.core.events import Effect, JobTaken
 from graceful.core.limits import Budget
 from graceful.core.records import InFlightJob
-from graceful.core.shutdown import Effect, JobTaken, State
+from graceful.core.shutdown import State
 from graceful.worker.compat import redis_connection
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox

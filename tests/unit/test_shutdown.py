@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from graceful.core import shutdown
+from graceful.core import events
+from graceful.core.events import Effect
 from graceful.core.limits import Budget, Limits
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import HookResult, InFlightJob
-from graceful.core.shutdown import Effect, State, step
+from graceful.core.shutdown import State, step
 
 BUDGET = Budget(timeout=25, hooks=5, interrupt=3)
 ONCE = frozenset({Effect.BOUND_REDIS, Effect.STOP_SCHEDULER, Effect.REQUESTED, Effect.RUN_HOOKS, Effect.STORE})
@@ -21,15 +22,15 @@ ENDS = [outcome for outcome in JobOutcome if outcome is not JobOutcome.RUNNING]
 SEQUENCE = list(Phase)
 
 
-def signal_at(at: float) -> shutdown.StopAsked:
-    return shutdown.StopAsked(at, Reason.SIGNAL, "SIGTERM")
+def signal_at(at: float) -> events.StopAsked:
+    return events.StopAsked(at, Reason.SIGNAL, "SIGTERM")
 
 
-def after(*events: tuple[float, shutdown.Event], state: State | None = None) -> tuple[State, list[Effect]]:
+def after(*course: tuple[float, events.Event], state: State | None = None) -> tuple[State, list[Effect]]:
     """The state after events, each with its instant, and all effects on the way."""
     state = state or State(BUDGET, started_at=0.0)
     effects: list[Effect] = []
-    for now, event in events:
+    for now, event in course:
         state, more = step(state, event, now)
         effects += more
     return state, effects
@@ -47,12 +48,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.first: Limits | None = None
         self.jobs = 0
 
-    def send(self, event: shutdown.Event) -> tuple[shutdown.Effect, ...]:
+    def send(self, event: events.Event) -> tuple[events.Effect, ...]:
         before = self.state
         self.state, effects = step(before, event, self.now)
         for effect in effects:
             self.counted[effect] = self.counted.get(effect, 0) + 1
-        if not isinstance(event, shutdown.Stalled):  # Whoever was to kill the job may be what stands.
+        if not isinstance(event, events.Stalled):  # Whoever was to kill the job may be what stands.
             self.of_this_job += [effect for effect in effects if effect in (Effect.INTERRUPT, Effect.KILL)]
         assert SEQUENCE.index(self.state.phase) >= SEQUENCE.index(before.phase), "a phase never goes back"
         if before.limits is not None:
@@ -67,13 +68,13 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 30))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.send(shutdown.Tick())
+        self.send(events.Tick())
 
     @rule(ago=st.floats(0, 2), command=st.booleans())
     def stop(self, ago: float, command: bool) -> None:
         began = self.state.stopping
         if command:
-            self.send(shutdown.StopAsked(self.now - ago, Reason.COMMAND))
+            self.send(events.StopAsked(self.now - ago, Reason.COMMAND))
         else:
             self.send(signal_at(self.now - ago))
         if not began and self.state.limits is not None:
@@ -81,45 +82,45 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def quiet(self) -> None:
-        self.send(shutdown.QuietAsked())
+        self.send(events.QuietAsked())
 
     @precondition(lambda self: self.state.job is None)
     @rule()
     def take_a_job(self) -> None:
         self.jobs += 1
         self.of_this_job = []
-        self.send(shutdown.JobTaken(InFlightJob(f"job-{self.jobs}", "f", "default")))
+        self.send(events.JobTaken(InFlightJob(f"job-{self.jobs}", "f", "default")))
 
     @precondition(lambda self: self.state.job is not None)
     @rule(outcome=st.sampled_from(ENDS))
     def job_ends(self, outcome: JobOutcome) -> None:
         assert self.state.job is not None
-        self.send(shutdown.JobEnded(InFlightJob(self.state.job.id, "f", "default", outcome)))
+        self.send(events.JobEnded(InFlightJob(self.state.job.id, "f", "default", outcome)))
 
     @rule(reason=st.sampled_from([Reason.BURST, Reason.MAX_JOBS, Reason.IDLE, Reason.ERROR, Reason.REDIS_LOST]))
     def loop_ends(self, reason: Reason) -> None:
-        self.send(shutdown.LoopEnded(reason))
+        self.send(events.LoopEnded(reason))
         assert self.state.stopping or self.state.sealed
 
     @precondition(lambda self: self.state.stopping)
     @rule()
     def torn_down(self) -> None:
-        self.send(shutdown.TornDown())
+        self.send(events.TornDown())
 
     @precondition(lambda self: self.state.drained_at is not None)
     @rule(outcome=st.sampled_from(HookOutcome))
     def hook(self, outcome: HookOutcome) -> None:
-        self.send(shutdown.HookStarted("hook"))
-        self.send(shutdown.HookEnded(HookResult("hook", outcome)))
+        self.send(events.HookStarted("hook"))
+        self.send(events.HookEnded(HookResult("hook", outcome)))
 
     @precondition(lambda self: self.state.drained_at is not None)
     @rule()
     def hooks_over(self) -> None:
-        self.send(shutdown.HooksOver())
+        self.send(events.HooksOver())
 
     @rule()
     def stalled(self) -> None:
-        effects = self.send(shutdown.Stalled("somewhere"))
+        effects = self.send(events.Stalled("somewhere"))
         assert effects[-1] is Effect.EXIT
 
     @invariant()
@@ -167,9 +168,9 @@ def test_a_stop_without_a_job_asks_for_everything_once_and_logs_last() -> None:
 def test_a_stop_during_a_job_drains_it() -> None:
     """The report shows the job in flight from the first signal on."""
     job = InFlightJob("a", "f", "default")
-    state, _ = after((1.0, shutdown.JobTaken(job)), (2.0, signal_at(2.0)))
+    state, _ = after((1.0, events.JobTaken(job)), (2.0, signal_at(2.0)))
     assert (state.phase, state.jobs.in_flight) == (Phase.DRAINING, (job,))
-    state, _ = after((5.0, shutdown.JobEnded(InFlightJob("a", "f", "default", JobOutcome.FINISHED))), state=state)
+    state, _ = after((5.0, events.JobEnded(InFlightJob("a", "f", "default", JobOutcome.FINISHED))), state=state)
     assert state.jobs.finished == 1
     assert state.jobs.in_flight[0].seconds == pytest.approx(3.0)
 
@@ -187,13 +188,13 @@ def test_a_stop_during_a_job_drains_it() -> None:
 )
 def test_limits_are_kept_to(instants: list[float], effect: Effect, at: float) -> None:
     """The first signal starts the grace period, the second interrupts at once, the third kills at once."""
-    state, _ = after((0.0, shutdown.JobTaken(InFlightJob("a", "f", "default"))))
-    events = sorted(
-        [*((each, signal_at(each)) for each in instants), *((t / 10, shutdown.Tick()) for t in range(250))],
+    state, _ = after((0.0, events.JobTaken(InFlightJob("a", "f", "default"))))
+    course = sorted(
+        [*((each, signal_at(each)) for each in instants), *((t / 10, events.Tick()) for t in range(250))],
         key=lambda each: each[0],
     )
     seen = {}
-    for now, event in events:
+    for now, event in course:
         state, effects = step(state, event, now)
         for each in effects:
             seen.setdefault(each, now)
@@ -203,9 +204,9 @@ def test_limits_are_kept_to(instants: list[float], effect: Effect, at: float) ->
 def test_a_job_that_redis_was_not_told_about_stays_in_flight() -> None:
     """It is requeued by whoever comes after, so the worker must know that it still holds it."""
     unknown = InFlightJob("a", "f", "default", JobOutcome.UNKNOWN)
-    state, _ = after((0.0, shutdown.JobTaken(unknown)), (1.0, signal_at(1.0)), (2.0, shutdown.JobEnded(unknown)))
+    state, _ = after((0.0, events.JobTaken(unknown)), (1.0, signal_at(1.0)), (2.0, events.JobEnded(unknown)))
     assert state.job is not None
-    state, _ = after((3.0, shutdown.TornDown()), (3.0, shutdown.HooksOver()), state=state)
+    state, _ = after((3.0, events.TornDown()), (3.0, events.HooksOver()), state=state)
     assert (state.outcome, state.exit_code) == (Outcome.INTERRUPTED, os.EX_TEMPFAIL)
 
 
@@ -221,14 +222,14 @@ def test_a_job_that_redis_was_not_told_about_stays_in_flight() -> None:
 )
 def test_a_loop_that_ends_by_itself_is_a_shutdown_too(reason: Reason, code: int) -> None:
     """Hooks and report come on every way out."""
-    state, effects = after((1.0, shutdown.LoopEnded(reason)), (2.0, shutdown.TornDown()), (3.0, shutdown.HooksOver()))
+    state, effects = after((1.0, events.LoopEnded(reason)), (2.0, events.TornDown()), (3.0, events.HooksOver()))
     assert (state.reason, state.exit_code) == (reason, code)
     assert effects.count(Effect.RUN_HOOKS) == effects.count(Effect.STORE) == 1
 
 
 def test_an_error_during_the_drain_becomes_the_reason() -> None:
     """A crash is not hidden by the signal that came before it; nothing is announced a second time."""
-    ended = shutdown.LoopEnded(Reason.REDIS_LOST, "ended by ConnectionError")
+    ended = events.LoopEnded(Reason.REDIS_LOST, "ended by ConnectionError")
     state, effects = after((1.0, signal_at(1.0)), (2.0, ended))
     assert (state.reason, state.error) == (Reason.REDIS_LOST, "ended by ConnectionError")
     assert effects.count(Effect.REQUESTED) == effects.count(Effect.GUARD) == 1
@@ -236,7 +237,7 @@ def test_an_error_during_the_drain_becomes_the_reason() -> None:
 
 def test_a_stop_after_the_loop_ended_does_not_become_the_reason() -> None:
     """A burst that was over anyway is reported as one."""
-    state, effects = after((1.0, shutdown.LoopEnded(Reason.BURST)), (1.1, signal_at(1.1)))
+    state, effects = after((1.0, events.LoopEnded(Reason.BURST)), (1.1, signal_at(1.1)))
     assert state.reason is Reason.BURST
     assert state.signal is None
     assert effects.count(Effect.REQUESTED) == 1
@@ -244,39 +245,39 @@ def test_a_stop_after_the_loop_ended_does_not_become_the_reason() -> None:
 
 def test_the_hooks_have_no_more_than_their_own_time() -> None:
     """A job that ends early leaves its time to nobody: the process is over hooks' time after the teardown."""
-    state, _ = after((0.0, signal_at(0.0)), (1.0, shutdown.TornDown()))
+    state, _ = after((0.0, signal_at(0.0)), (1.0, events.TornDown()))
     assert state.end(1.0).at == pytest.approx(6.0)
 
 
 def test_a_stall_seals_and_ends() -> None:
     """The guardian seals the report as it is, with the place where the main thread stood."""
     job = InFlightJob("a", "f", "default")
-    state, effects = after((0.0, shutdown.JobTaken(job)), (1.0, signal_at(1.0)), (1.5, shutdown.Stalled("in a lock")))
+    state, effects = after((0.0, events.JobTaken(job)), (1.0, signal_at(1.0)), (1.5, events.Stalled("in a lock")))
     assert effects[-3:] == [Effect.KILL, Effect.STORE, Effect.EXIT]
     assert (state.outcome, state.exit_code, state.forced) == (Outcome.FORCED, os.EX_SOFTWARE, "in a lock")
     assert state.jobs.in_flight[0].outcome is JobOutcome.UNKNOWN
 
 
-@pytest.mark.parametrize("event", [shutdown.TornDown(), shutdown.HooksOver()])
-def test_a_thread_that_gets_on_after_a_stall_waits_for_the_end(event: shutdown.Event) -> None:
+@pytest.mark.parametrize("event", [events.TornDown(), events.HooksOver()])
+def test_a_thread_that_gets_on_after_a_stall_waits_for_the_end(event: events.Event) -> None:
     """It must not end the process while the guardian stores the report."""
-    _, effects = after((0.0, signal_at(0.0)), (1.0, shutdown.Stalled("in a hook")), (1.1, event))
+    _, effects = after((0.0, signal_at(0.0)), (1.0, events.Stalled("in a hook")), (1.1, event))
     assert effects[-1] is Effect.AWAIT_EXIT
 
 
 def test_a_stall_while_the_job_is_being_killed_kills_it() -> None:
     """The thread that was to kill it may be the one that stands, in a log that nobody reads."""
     job = InFlightJob("a", "f", "default")
-    state, effects = after((0.0, shutdown.JobTaken(job)), (0.0, signal_at(0.0)), (21.0, shutdown.Tick()))
+    state, effects = after((0.0, events.JobTaken(job)), (0.0, signal_at(0.0)), (21.0, events.Tick()))
     assert state.killed
-    _, effects = after((24.0, shutdown.Stalled("in a log")), state=state)
+    _, effects = after((24.0, events.Stalled("in a log")), state=state)
     assert effects == [Effect.KILL, Effect.STORE, Effect.EXIT]
 
 
 def test_a_stop_between_the_fetch_and_the_start_of_a_job_drains_it() -> None:
     """Another thread may take the stop in just then: the report names the job all the same."""
     job = InFlightJob("a", "f", "default")
-    state, _ = after((0.0, signal_at(0.0)), (0.1, shutdown.JobTaken(job)))
+    state, _ = after((0.0, signal_at(0.0)), (0.1, events.JobTaken(job)))
     assert (state.phase, state.jobs.in_flight) == (Phase.DRAINING, (job,))
 
 
@@ -285,14 +286,14 @@ def test_a_description_does_not_bring_an_ended_job_back() -> None:
     job = InFlightJob("a", "f", "default")
     unknown = InFlightJob("a", "f", "default", JobOutcome.UNKNOWN)
     for ended in (unknown, InFlightJob("a", "f", "default", JobOutcome.FINISHED)):
-        state, _ = after((0.0, shutdown.JobTaken(job)), (0.0, signal_at(0.0)), (1.0, shutdown.JobEnded(ended)))
-        assert after((2.0, shutdown.JobDescribed(job)), state=state)[0] == state
+        state, _ = after((0.0, events.JobTaken(job)), (0.0, signal_at(0.0)), (1.0, events.JobEnded(ended)))
+        assert after((2.0, events.JobDescribed(job)), state=state)[0] == state
 
 
 def test_a_stall_after_the_report_was_sealed_keeps_its_exit_code() -> None:
     """What hangs then is a log or a receiver of a signal: the report is stored, and tells the truth."""
     state, effects = after(
-        (0.0, signal_at(0.0)), (1.0, shutdown.TornDown()), (1.0, shutdown.HooksOver()), (9.0, shutdown.Stalled("log"))
+        (0.0, signal_at(0.0)), (1.0, events.TornDown()), (1.0, events.HooksOver()), (9.0, events.Stalled("log"))
     )
     assert (state.exit_code, effects[-1]) == (os.EX_OK, Effect.EXIT)
     assert effects.count(Effect.STORE) == 1

@@ -10,9 +10,10 @@ import pytest
 
 from graceful import conf
 from graceful.core.deadline import Deadline
+from graceful.core.events import HooksOver, LoopEnded, TornDown
 from graceful.core.limits import Budget
 from graceful.core.phases import Reason
-from graceful.core.shutdown import HooksOver, LoopEnded, State, TornDown, step
+from graceful.core.shutdown import State, step
 from graceful.reports import archive
 from graceful.reports.builder import WorkerIdentity
 from graceful.reports.spool import Spool

@@ -16,7 +16,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
-from graceful.core.shutdown import JobEnded
+from graceful.core.events import JobEnded
 from graceful.jobs import interruption
 from graceful.jobs.shared_memory import Verdict
 from graceful.worker.at_work import at_work

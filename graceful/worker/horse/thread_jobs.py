@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from rq.job import Job
 from rq.queue import Queue
 
+from graceful.core.events import JobEnded
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob
-from graceful.core.shutdown import JobEnded
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.shutdown.coordinator import Coordinator

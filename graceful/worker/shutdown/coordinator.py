@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from graceful.core import shutdown
 from graceful.core.deadline import Deadline
+from graceful.core.events import Effect, Event, JobDescribed, QuietAsked, StacksAsked, StopAsked, Tick
 from graceful.core.phases import Reason
 from graceful.core.records import InFlightJob
-from graceful.core.shutdown import Effect, Event, State, step
+from graceful.core.shutdown import State, step
 from graceful.worker.shutdown.os_signals import QUIET_SIGNAL, SHUTDOWN_COMMAND, STACKS_SIGNAL, Inbox, Received
 
 log = logging.getLogger("graceful.worker")
@@ -63,7 +63,7 @@ class Coordinator:
         Args:
             job: the job in flight, with what its process has told of it by now.
         """
-        described = [] if job is None or job == self._state.job else [shutdown.JobDescribed(job)]
+        described = [] if job is None or job == self._state.job else [JobDescribed(job)]
         return self._step(lambda: [*described, *self._unread()])
 
     def send(self, event: Event) -> State:
@@ -97,15 +97,15 @@ class Coordinator:
         events: list[Event] = []
         while (received := self._inbox.next()) is not None:
             events.append(event_of(received))
-        return [*events, shutdown.Tick()]
+        return [*events, Tick()]
 
 
 def event_of(received: Received) -> Event:
     """What a signal or a command means."""
     if received.name == QUIET_SIGNAL.name:
-        return shutdown.QuietAsked()
+        return QuietAsked()
     if received.name == STACKS_SIGNAL.name:
-        return shutdown.StacksAsked()
+        return StacksAsked()
     if received.name == SHUTDOWN_COMMAND:
-        return shutdown.StopAsked(received.at, Reason.COMMAND)
-    return shutdown.StopAsked(received.at, Reason.SIGNAL, received.name)
+        return StopAsked(received.at, Reason.COMMAND)
+    return StopAsked(received.at, Reason.SIGNAL, received.name)

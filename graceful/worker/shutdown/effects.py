@@ -16,10 +16,11 @@ from rq.worker import BaseWorker
 from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
+from graceful.core.events import Effect, HookEnded, HooksOver, HookStarted, LoopEnded
 from graceful.core.limits import distinct, hooks_deadline
 from graceful.core.phases import Reason
 from graceful.core.records import HookResult, HookSpec
-from graceful.core.shutdown import Effect, HookEnded, HooksOver, HookStarted, LoopEnded, State
+from graceful.core.shutdown import State
 from graceful.hooks import registry, runner, tracing, watchdog
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.reports.builder import shutdown_of

@@ -11,7 +11,7 @@ import threading
 import traceback
 
 from graceful.core.deadline import Deadline
-from graceful.core.shutdown import Stalled
+from graceful.core.events import Stalled
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.threads import started
 
