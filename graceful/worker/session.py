@@ -26,10 +26,11 @@ from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.reports.builder import WorkerIdentity
 from graceful.worker.cluster import rq_scheduler
 from graceful.worker.cluster.deregister import deregister_from_rq
-from graceful.worker.cluster.heartbeat import Heartbeat, Registration
+from graceful.worker.cluster.heartbeat import Heartbeat
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.cluster.reaper import Reaper
 from graceful.worker.compat import rq_private
+from graceful.worker.cluster.registration import Registration
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse.current_job import CurrentJob
 from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor

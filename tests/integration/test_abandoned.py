@@ -10,7 +10,8 @@ from rq.registry import StartedJobRegistry
 
 from graceful import conf
 from graceful.worker.cluster.abandoned import undo
-from graceful.worker.cluster.heartbeat import WORKERS_KEY, remove_stale_holders
+from graceful.worker.cluster.heartbeat import remove_stale_holders
+from graceful.worker.cluster.registration import WORKERS_KEY
 from graceful.worker.compat.rq_private import latest_execution
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, Fetcher
 from graceful.worker.queue.requeue import HeldJob, Requeued, Why, requeue

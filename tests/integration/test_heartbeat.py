@@ -6,8 +6,9 @@ import time
 
 import redis
 
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration
+from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS, Heartbeat
 from graceful.worker.cluster.process_identity import Process
+from graceful.worker.cluster.registration import HEARTBEATS_KEY, Registration
 
 
 def heartbeat(connection: redis.Redis, life: str) -> Heartbeat:

@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import SET_ASIDE
-from graceful.worker.cluster.deregister import DEREGISTER_FROM_RQ_SCRIPT, RELEASE_LOCKS_SCRIPT
-from graceful.worker.cluster.heartbeat import DEREGISTER_SCRIPT, HEARTBEAT_SCRIPT, OBSERVE_SCRIPT
+from graceful.worker.cluster.deregister import DEREGISTER_FROM_RQ_SCRIPT, DEREGISTER_SCRIPT, RELEASE_LOCKS_SCRIPT
+from graceful.worker.cluster.heartbeat import HEARTBEAT_SCRIPT, OBSERVE_SCRIPT
 from graceful.worker.horse.cursor_store import SAVE_SCRIPT
 from graceful.worker.queue.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
 from graceful.worker.queue.lua import WHOLE, counter

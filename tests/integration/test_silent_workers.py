@@ -9,8 +9,9 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, OVERDUE_SECONDS, Heartbeat, Registration, dead_workers
+from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS, Heartbeat, dead_workers
 from graceful.worker.cluster.process_identity import Process
+from graceful.worker.cluster.registration import HEARTBEATS_KEY, Registration
 
 
 def registered(connection: redis.Redis, name: str, *, process: Process | None = None) -> Registration:

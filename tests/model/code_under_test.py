@@ -24,7 +24,7 @@ from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty, HorseMonitorTimeoutException
 
 from graceful import conf
-from graceful.core import deadline, report_json, shutdown
+from graceful.core import deadline, events, report_json, shutdown
 from graceful.core.phases import Reason
 from graceful.core.post_mortem import knows_more
 from graceful.core.records import ShutdownReport
@@ -35,7 +35,7 @@ from graceful.reports.journal import Journal
 from graceful.worker import session as session_module
 from graceful.worker import worker as worker_module
 from graceful.worker.classes import GracefulWorker
-from graceful.worker.cluster import heartbeat, membership, process_identity, reaper
+from graceful.worker.cluster import heartbeat, last_report, membership, process_identity, reaper, registration
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from graceful.worker.compat import rq_private
 from graceful.worker.horse import current_job, monitor, rq_methods, run
@@ -276,14 +276,19 @@ def installed() -> Iterator[None]:
     wanted: dict[Any, dict[str, Any]] = {
         rq.utils: {"datetime": _Datetime(rq.utils.datetime)},
         process_identity: {"start_time": _start_time, "_inspect": _inspect, "machine": _machine, "os": system},
-        heartbeat: {"machine": _machine, "oom_kills": nothing},
-        reaper: {
-            "machine": _machine,
-            "oom_kills": nothing,
+        heartbeat: {"machine": _machine},
+        registration: {"oom_kills": nothing},
+        last_report: {
             "archive": Archive,
             "Spool": Spool,
             "bounded": _inline,
             "_stored": Archive.read,
+            "utc_now": now,
+        },
+        reaper: {
+            "machine": _machine,
+            "oom_kills": nothing,
+            "archive": Archive,
             "time": time,
             "utc_now": now,
             # Time stands still while an actor waits: it gives up at once.
@@ -392,7 +397,7 @@ class _Effects(effects.ShutdownEffects):
     def _bound_redis(self) -> None: ...
 
     def _run_hooks(self, coordinator: Any) -> None:
-        coordinator.send(shutdown.HooksOver())
+        coordinator.send(events.HooksOver())
 
     def _store(self, coordinator: Any) -> None:
         self._report.store(coordinator.state, coordinator.end())
@@ -448,7 +453,7 @@ class _HorseMonitor(monitor.HorseMonitor):
         limits = self._coordinator.attend().limits
         assert limits is not None
         instant = limits.soft.at if how == "interrupts" else limits.hard.at
-        self._coordinator._state, due = shutdown.step(self._coordinator.state, shutdown.Tick(), instant)
+        self._coordinator._state, due = shutdown.step(self._coordinator.state, events.Tick(), instant)
         for effect in due:
             self._coordinator._effects.carry_out(effect, self._coordinator)
 
@@ -624,7 +629,7 @@ class ModelWorker(GracefulWorker):
 
     def close(self) -> None:
         """The end of a life that had no loop."""
-        self._at_work.coordinator.send(shutdown.LoopEnded(Reason.BURST))
+        self._at_work.coordinator.send(events.LoopEnded(Reason.BURST))
         self.teardown()
         self._at_work.conclude()
 

@@ -17,7 +17,8 @@ from rq.job import Job, JobStatus
 from graceful.core.phases import JobOutcome, Outcome
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
-from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, MACHINE_KEY, OVERDUE_SECONDS, SUSPECTS_KEY, WORKERS_KEY
+from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, OVERDUE_SECONDS, SUSPECTS_KEY
+from graceful.worker.cluster.registration import MACHINE_KEY, WORKERS_KEY
 from graceful.worker.queue.fetch import HELD_KEY, HELD_SECONDS, HOLDERS_KEY
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD
 from tests.conftest import StartWorker

@@ -20,8 +20,8 @@ from graceful.core import report_json
 from graceful.reports import sources
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import TYPES, WRONG_TYPE_SUFFIX
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.cluster.process_identity import Process, machine
+from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY
 from tests.conftest import StartWorker
 from tests.db.samples import a_report

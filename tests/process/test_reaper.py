@@ -17,8 +17,9 @@ from graceful.core import report_json
 from graceful.core.phases import Outcome
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, OVERDUE_SECONDS, WORKERS_KEY
+from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS
 from graceful.worker.cluster.process_identity import machine
+from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY
 from tests.conftest import StartWorker
 from tests.support import jobs

@@ -19,7 +19,8 @@ from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
 from graceful.reports.journal import JOURNAL_KEY, Journal
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, OVERDUE_SECONDS, WORKERS_KEY
+from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS
+from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY
 from tests.conftest import StartWorker
 from tests.support import jobs, previous_version
 from tests.support.job_accounting import balance

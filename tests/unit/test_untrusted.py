@@ -20,8 +20,8 @@ from graceful.exceptions import UnreadableReport
 from graceful.reports import set_aside
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.rows import rows_of
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.cluster.process_identity import Process
+from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY, held_fields
 from tests.db.samples import a_report
 

@@ -17,7 +17,8 @@ from graceful.exceptions import CursorMismatch
 from graceful.jobs.progress import Progress, progress_in
 from graceful.reports.journal import Journal
 from graceful.resume.cursors import FIELD, read
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY, OVERDUE_SECONDS
+from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS
+from graceful.worker.cluster.registration import HEARTBEATS_KEY
 from graceful.worker.queue.fetch import HELD_KEY, held_fields
 
 MOST_CURSOR_BYTES = 256 * 1024

@@ -1,33 +1,20 @@
-"""Heartbeats: which workers are alive, as far as Redis knows, and which ones a reaper should examine.
-
-Keys: ``graceful:workers`` (hash: life to the worker's registration), ``graceful:beats`` (sorted set: life to the
-server's time of its last heartbeat), ``graceful:on:<machine>`` (set: lives on one machine), ``graceful:held:<life>``
-(hash: its job in flight), ``graceful:holders`` (hash: job id to the life that holds it). A *life* is the id of the
-worker's report, new at each start. Times are the server's, so that no machine's clock matters.
-"""
+"""Heartbeats: which workers are alive, as far as Redis knows, and which ones a reaper should examine."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import redis
-from rq.job import Job
 
-from graceful.core import report_json
-from graceful.exceptions import NoLuaScripts, UnreadableReport
+from graceful.exceptions import NoLuaScripts
 from graceful.reports import set_aside
-from graceful.reports.journal import JOURNAL_KEY
 from graceful.reports.set_aside import Script
-from graceful.worker.cluster.process_identity import Process, machine, oom_kills
+from graceful.worker.cluster.deregister import deregister
+from graceful.worker.cluster.process_identity import machine
+from graceful.worker.cluster.registration import ENCODING, HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration
 from graceful.worker.queue.fetch import HELD_KEY, HOLDERS_KEY
-from graceful.worker.queue.lua import UNSETTLED
 
-WORKERS_KEY = "graceful:workers"
-HEARTBEATS_KEY = "graceful:beats"
-MACHINE_KEY = "graceful:on:{}"
-ENCODING = ("utf-8", "surrogateescape")
 HEARTBEAT_SECONDS = 15.0
 OVERDUE_SECONDS = 60
 """A worker on another machine whose last heartbeat is older counts as dead: found after 60 to 75 s."""
@@ -87,91 +74,6 @@ for i = 1, #holders, 2 do
   end
 end
 """
-
-DEREGISTER_SCRIPT = (
-    UNSETTLED
-    + """
--- KEYS: workers, heartbeats, machine, held, holders, journal.
--- ARGV: life, '1' to remove the journal entry too, prefix of job keys, '1' if the job is settled.
-local held = ask('HMGET', KEYS[4], 'queue', 'job') or {}
-local mine = redis.call('HGET', KEYS[5], held[2] or '') == ARGV[1] and held[2]
-redis.call('HLEN', KEYS[1])
-redis.call('ZCARD', KEYS[2])
-redis.call('SCARD', KEYS[3])
-redis.call('HLEN', KEYS[6])
-if mine and held[1] and ARGV[4] == '' and unsettled(held[1], mine, ARGV[3]) then
-  -- Redis was restarted and lost its last writes: a reaper requeues the job.
-  return 0
-end
--- Nothing below can fail.
-if mine then
-  if held[1] and ARGV[4] == '' then
-    redis.pcall('LREM', held[1] .. ':intermediate', 0, mine)
-    redis.call('DEL', held[1] .. ':intermediate:first_seen:' .. mine)
-  end
-  redis.call('HDEL', KEYS[5], mine)
-end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('SREM', KEYS[3], ARGV[1])
-redis.call('DEL', KEYS[4])
-if ARGV[2] == '1' then
-  redis.call('HDEL', KEYS[6], ARGV[1])
-end
-return 1
-"""
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What a reaper needs to know of a worker that was killed.
-
-    Args:
-        life: id of its report.
-        worker: its name.
-        queues: names of its queues.
-        process: its process.
-        oom_kills: the kernel's count at its start, see :func:`.process_identity.oom_kills`.
-        scheduler: the name under which its scheduler holds locks; empty if it has none.
-    """
-
-    life: str
-    worker: str
-    queues: tuple[str, ...]
-    process: Process
-    oom_kills: int | None = None
-    scheduler: str = ""
-
-    @classmethod
-    def here(cls, life: str, worker: str, queues: tuple[str, ...]) -> Registration:
-        return cls(life, worker, queues, Process.here(), oom_kills())
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Registration | None:
-        """Read it back; None if it is not a registration."""
-        try:
-            fields = report_json.Fields(report_json.parse(text), "")
-            process = report_json.Fields(fields.parsed.get("process"), "process.")
-            pid = process.whole("pid")
-            host = process.text("host") if process.parsed.get("host") else ""
-            return (
-                cls(
-                    life=fields.name("life"),
-                    worker=fields.name("worker"),
-                    queues=fields.names("queues"),
-                    process=Process(process.name("machine"), pid, process.text("started"), host),
-                    oom_kills=_count(fields.parsed.get("oom_kills")),
-                    scheduler=fields.name("scheduler") if fields.parsed.get("scheduler") else "",
-                )
-                if pid > 0
-                else None
-            )
-        except UnreadableReport:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,11 +141,6 @@ class Heartbeat:
     def deregister(self, *, archived: bool) -> None:
         """Remove the worker's entries; its journal entry too, once the report is ``archived``."""
         deregister(self._connection, self.registration, archived=archived)
-
-
-def _count(value: object) -> int | None:
-    """A counter that is only compared: an invalid one is the same as none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def observe(connection: redis.Redis) -> Peers:
@@ -321,27 +218,5 @@ def heard_lives(connection: redis.Redis) -> frozenset[str]:
     return frozenset(_texts(heard))
 
 
-def deregister(
-    connection: redis.Redis, registration: Registration, *, archived: bool, job_settled: bool = False
-) -> None:
-    """See :meth:`Heartbeat.deregister`; ``job_settled`` if the caller has settled its job as far as possible."""
-    Script(connection, DEREGISTER_SCRIPT)(
-        keys=[
-            WORKERS_KEY,
-            HEARTBEATS_KEY,
-            MACHINE_KEY.format(registration.process.machine),
-            HELD_KEY.format(registration.life),
-            HOLDERS_KEY,
-            JOURNAL_KEY,
-        ],
-        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix, "1" if job_settled else ""],
-    )
-
-
 def _texts(values: Any) -> tuple[str, ...]:
     return tuple(value.decode(*ENCODING) if isinstance(value, bytes) else str(value) for value in values)
-
-
-def raw(life: str) -> bytes:
-    """A life as it is in Redis: a foreign one need not be valid text."""
-    return life.encode(*ENCODING)

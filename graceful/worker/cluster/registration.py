@@ -1,0 +1,82 @@
+"""The registration of a worker: what is kept of it in Redis for the case that it is killed.
+
+Keys: ``graceful:workers`` (hash: life to the worker's registration), ``graceful:beats`` (sorted set: life to the
+server's time of its last heartbeat), ``graceful:on:<machine>`` (set: lives on one machine), ``graceful:held:<life>``
+(hash: its job in flight), ``graceful:holders`` (hash: job id to the life that holds it). A *life* is the id of the
+worker's report, new at each start. Times are the server's, so that no machine's clock matters.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from graceful.core import report_json
+from graceful.exceptions import UnreadableReport
+from graceful.worker.cluster.process_identity import Process, oom_kills
+
+WORKERS_KEY = "graceful:workers"
+HEARTBEATS_KEY = "graceful:beats"
+MACHINE_KEY = "graceful:on:{}"
+ENCODING = ("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a reaper needs to know of a worker that was killed.
+
+    Args:
+        life: id of its report.
+        worker: its name.
+        queues: names of its queues.
+        process: its process.
+        oom_kills: the kernel's count at its start, see :func:`.process_identity.oom_kills`.
+        scheduler: the name under which its scheduler holds locks; empty if it has none.
+    """
+
+    life: str
+    worker: str
+    queues: tuple[str, ...]
+    process: Process
+    oom_kills: int | None = None
+    scheduler: str = ""
+
+    @classmethod
+    def here(cls, life: str, worker: str, queues: tuple[str, ...]) -> Registration:
+        return cls(life, worker, queues, Process.here(), oom_kills())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Registration | None:
+        """Read it back; None if it is not a registration."""
+        try:
+            fields = report_json.Fields(report_json.parse(text), "")
+            process = report_json.Fields(fields.parsed.get("process"), "process.")
+            pid = process.whole("pid")
+            host = process.text("host") if process.parsed.get("host") else ""
+            return (
+                cls(
+                    life=fields.name("life"),
+                    worker=fields.name("worker"),
+                    queues=fields.names("queues"),
+                    process=Process(process.name("machine"), pid, process.text("started"), host),
+                    oom_kills=_count(fields.parsed.get("oom_kills")),
+                    scheduler=fields.name("scheduler") if fields.parsed.get("scheduler") else "",
+                )
+                if pid > 0
+                else None
+            )
+        except UnreadableReport:
+            return None
+
+
+def _count(value: object) -> int | None:
+    """A counter that is only compared: an invalid one is the same as none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def raw(life: str) -> bytes:
+    """A life as it is in Redis: a foreign one need not be valid text."""
+    return life.encode(*ENCODING)
