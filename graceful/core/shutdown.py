@@ -36,7 +36,7 @@ from graceful.core.records import HookResult, InFlightJob, JobTally
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that is known of one worker's life and end; the shutdown report is a projection of it.
+    """All that is known of one worker's run and end; the shutdown report is a projection of it.
 
     Args:
         budget: the grace period and its parts.

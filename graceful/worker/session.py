@@ -1,4 +1,4 @@
-"""One life of a graceful worker, from its start to its exit code; its loop is the one that RQ's ``work()`` has."""
+"""One run of a graceful worker, from its start to its exit code; its loop is the one that RQ's ``work()`` has."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from graceful.worker.cluster.deregister import deregister_from_rq
 from graceful.worker.cluster.heartbeat import Heartbeat
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.cluster.reaper import Reaper
-from graceful.worker.compat import rq_private
 from graceful.worker.cluster.registration import Registration
+from graceful.worker.compat import rq_private
 from graceful.worker.compat.database import close_database_connections
+from graceful.worker.horse.back_off import BackOff
 from graceful.worker.horse.current_job import CurrentJob
-from graceful.worker.horse.monitor import LOOK_SECONDS, HorseMonitor
+from graceful.worker.horse.monitor import HorseMonitor
 from graceful.worker.horse.process import HorseProcess, OwnProcess
 from graceful.worker.horse.thread_jobs import ThreadJobs
 from graceful.worker.queue.dequeue import FOR_NOW, Dequeuer
@@ -55,18 +56,14 @@ IDLE = "Worker %s: idle for %d seconds, quitting"
 MAX_JOBS = "Worker %s: finished executing %d jobs, quitting"
 ENDED_BY_ERROR = "Worker %s: ended by an error"
 NOT_STARTED = "Worker %s: job %s was not started and has been requeued in %s (%s)"
-CANNOT_START = "Worker %s: the work horse could not begin, %d times in a row; next job in %.1f s"
 TEARDOWN_FAILED = "Worker %s: RQ's teardown failed: %s"
 NOT_ASKED = "Worker %s: Redis could not be asked what this worker still held: %s"
 
 TEARDOWN_SECONDS = 1.5
-FIRST_WAIT_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 16.0
-"""How long a worker waits for the next job when a horse could not begin, at first and at most; it doubles each time."""
 
 
 class Session:
-    """The parts of one worker's life, and the order in which they act.
+    """The parts of one worker's run, and the order in which they act.
 
     Args:
         worker: the worker.
@@ -96,11 +93,11 @@ class Session:
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
         self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
         self.dequeuer = Dequeuer(worker, self.life, settings, self.coordinator, self.membership, inbox)
+        self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
         self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
         self.current: CurrentJob | None = None
         self.executed = 0
         """How many jobs came to an end."""
-        self._failed_starts = 0
         self._interrupted: list[InFlightJob] = []
         """Jobs that are settled; ``job_interrupted`` is sent where no receiver can hold their settling up."""
         self._taken_up = False
@@ -157,8 +154,8 @@ class Session:
             if not self._taken_up:
                 self._release(*taken)
             worker.heartbeat()
-            if self._failed_starts:
-                self._back_off()
+            if self.back_off.failed_starts:
+                self.back_off.wait()
                 continue
             self.executed += 1
             if max_jobs is not None and self.executed >= max_jobs:
@@ -242,8 +239,7 @@ class Session:
             self.coordinator.send(JobReleased())
             self.current = None
             return
-        self._failed_starts = self._failed_starts + 1 if current.unstarted else 0
-        record = current.end(self.killed, self._failed_starts, until or self._patience())
+        record = current.end(self.killed, self.back_off.count(current.unstarted), until or self._patience())
         if self.coordinator.send(JobEnded(record)).job is None:
             self.current = None
         if record.outcome in INTERRUPTED and record.outcome is not JobOutcome.UNKNOWN:
@@ -260,15 +256,6 @@ class Session:
         The last try begins so early that it has its answer by then, or has given up waiting for one.
         """
         return self.coordinator.end().earlier(self.settings.hooks_timeout / 2 + redis_seconds(self.settings))
-
-    def _back_off(self) -> None:
-        """A horse could not begin, for instance for want of a Redis connection: wait, longer each time."""
-        seconds = min(FIRST_WAIT_SECONDS * 2 ** (self._failed_starts - 1), LONGEST_WAIT_SECONDS)
-        log.warning(CANNOT_START, self.worker.name, self._failed_starts, seconds)
-        until = Deadline.after(seconds)
-        while not self.coordinator.attend().stopping and not until.expired:
-            self.membership.beat()
-            self.inbox.wait(min(until.left(), LOOK_SECONDS))
 
     # The end.
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from redis.exceptions import RedisError
 from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.executions import Execution
 from rq.job import Job
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
@@ -24,29 +20,25 @@ from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.worker.at_work import at_work
 from graceful.worker.cluster import maintenance, rq_scheduler
-from graceful.worker.compat import rq_private
+from graceful.worker.cluster.membership import NOT_SENT
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse import parent_death
-from graceful.worker.horse.process import kill
-from graceful.worker.horse.rq_methods import HorseSide
-from graceful.worker.queue.fetch import HELD_SECONDS
+from graceful.worker.horse.worker_methods import JobInFlight
 from graceful.worker.session import Session
 from graceful.worker.shutdown import os_signals
 
 log = logging.getLogger("graceful.worker")
 INVALID_SETTINGS = "Worker %s: not started: %s"
-NO_HEARTBEAT = "Worker %s: no heartbeat, Redis is unreachable: %s"
 NO_MAINTENANCE = "Worker %s: no maintenance, Redis is unreachable: %s"
 MAINTENANCE_FAILED = "Worker %s: RQ's maintenance failed"
 
 
-class GracefulMixin(HorseSide):
+class GracefulMixin(JobInFlight):
     """Goes over an RQ worker class; see :func:`graceful.worker.make_graceful`.
 
     After :meth:`work` the attributes ``exit_code`` and ``report`` say how the shutdown went.
     """
 
-    _entries_last = False
     _ended: Session | None = None
     grace_seconds: float | None = None
     """The grace period in seconds, in place of ``GRACEFUL_TIMEOUT``."""
@@ -204,52 +196,6 @@ class GracefulMixin(HorseSide):
             self.pubsub.unsubscribe()
             self.pubsub_thread.join(timeout=0.5)
 
-    # The job in flight.
-
-    @at_work
-    def prepare_execution(self, job: Job) -> Execution:
-        """As RQ's; the execution is kept, so that it can be removed if the job is interrupted."""
-        with self._lasting_entries():
-            execution: Execution = super().prepare_execution(job)
-        current = self._at_work.current
-        if current is not None:  # None: a subclass of ours has an execute_job of its own.
-            current.execution = execution
-        return execution
-
-    @at_work
-    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """As RQ's; our fetch moves jobs to the intermediate queue however many queues the worker has."""
-        super().prepare_job_execution(job, True)
-
-    @at_work
-    def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """As RQ's, with signals held back until the horse has its own handlers."""
-        with os_signals.blocked():
-            super().fork_work_horse(job, queue)  # type: ignore[misc]
-        if rq_private.stopped_by_user(self, job.id) or self._at_work.killed:
-            self.kill_horse()  # The stop-job command, or the hard limit, came before there was a horse to kill.
-
-    @at_work
-    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
-        """As RQ's; see :meth:`graceful.worker.horse.monitor.HorseMonitor.wait`.
-
-        Raises:
-            HorseMonitorTimeoutException: it is time for a heartbeat.
-        """
-        session = self._at_work
-        if session.current is None:  # A subclass of ours has an execute_job of its own.
-            return super().wait_for_horse()
-        return session.monitor.wait(session.current)
-
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """As RQ's, but never the worker's own process group; see :func:`graceful.worker.horse.process.kill`."""
-        if not self.horse_pid:
-            return
-        if self.is_at_work:
-            kill(self.horse_pid, sig)
-        else:
-            super().kill_horse(sig)
-
     @at_work
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's; not sent any more once the worker is about to go."""
@@ -264,42 +210,4 @@ class GracefulMixin(HorseSide):
             super().heartbeat(timeout)
         except RedisError as error:
             # RQ's loop would end the worker for it; the dequeue that follows waits for Redis to come back.
-            log.warning(NO_HEARTBEAT, self.name, error)
-
-    @at_work
-    def maintain_heartbeats(self, *args: Any, **kwargs: Any) -> None:
-        """As RQ's; an unreachable Redis does not part the worker from its running job."""
-        current = self._at_work.current
-        try:
-            with self._lasting_entries():
-                super().maintain_heartbeats(*args, **kwargs)
-            if current is not None and current.execution is not None:
-                rq_private.remove_stray_execution(current.job, current.execution)
-        except RedisError as error:
-            log.warning(NO_HEARTBEAT, self.name, error)
-
-    @contextmanager
-    def _lasting_entries(self) -> Iterator[None]:
-        """While it holds, RQ's entries of a job in flight are made to last as long as only we may fail it."""
-        self._entries_last = True
-        try:
-            yield
-        finally:
-            self._entries_last = False
-
-    @at_work
-    def get_heartbeat_ttl(self, *args: Any, **kwargs: Any) -> int:
-        """As RQ's; but the entries that say that a job is in flight outlive the worker by days.
-
-        Any process that looks at the started registry fails the jobs whose entry has expired, 60 to 90 s after the
-        worker's last heartbeat: RQ's maintenance, and django-rq's pages, statistics and Prometheus collector
-        (``StartedJobRegistry.cleanup``). Whether the worker is dead is for our own heartbeat to say.
-        """
-        seconds = int(super().get_heartbeat_ttl(*args, **kwargs))
-        return max(seconds, HELD_SECONDS) if self._entries_last else seconds
-
-    @property
-    def _at_work(self) -> Session:
-        """The session; there is one wherever :func:`at_work` lets a method of ours be called."""
-        assert self._session is not None
-        return self._session
+            log.warning(NOT_SENT, self.name, error)

@@ -38,7 +38,7 @@ from graceful.worker.classes import GracefulWorker
 from graceful.worker.cluster import heartbeat, last_report, membership, process_identity, reaper, registration
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from graceful.worker.compat import rq_private
-from graceful.worker.horse import current_job, monitor, rq_methods, run
+from graceful.worker.horse import back_off, current_job, monitor, rq_methods, run
 from graceful.worker.queue import dequeue, fail_job, requeue
 from graceful.worker.shutdown import coordinator, effects
 from graceful.worker.shutdown import report as report_module
@@ -294,7 +294,7 @@ def installed() -> Iterator[None]:
             # Time stands still while an actor waits: it gives up at once.
             "FREE_SECONDS": -1.0,
         },
-        session_module.Session: {"_back_off": nothing},
+        back_off.BackOff: {"wait": nothing},
         report_module: {
             "archive": Archive,
             "JournalWriter": JournalWriter,

@@ -21,7 +21,7 @@ from rq.worker import SimpleWorker, Worker
 from graceful.core.events import StopAsked
 from graceful.core.phases import Reason
 from graceful.jobs import on_interrupt
-from graceful.worker import session
+from graceful.worker.horse import back_off
 from tests.support.jobs import note_end, note_start
 from tests.support.waiting import wait_until
 
@@ -201,5 +201,5 @@ class CannotBeginQuickly(CannotBegin):
     """As :class:`CannotBegin`; its worker waits shorter."""
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        session.FIRST_WAIT_SECONDS = 0.01
+        back_off.FIRST_WAIT_SECONDS = 0.01
         super().bootstrap(*args, **kwargs)

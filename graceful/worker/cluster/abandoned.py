@@ -68,7 +68,7 @@ def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, orig
 
     Args:
         connection: a client of the server.
-        life: the dead worker's life.
+        life: the dead worker's id, see :mod:`.registration`.
         worker_name: its name.
         job_id: the job.
         origin: the queue that the job belongs to.

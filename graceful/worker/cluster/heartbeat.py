@@ -81,8 +81,8 @@ class Peers:
     """Other workers that a reaper should examine.
 
     Args:
-        overdue: lives whose heartbeat is overdue.
-        neighbours: lives on this machine, the caller's own included.
+        overdue: ids of workers whose heartbeat is overdue.
+        neighbours: ids of those on this machine, the caller's own included.
     """
 
     overdue: tuple[str, ...]

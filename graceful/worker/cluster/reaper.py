@@ -43,7 +43,7 @@ class Reaper:
     Args:
         connection: a client of the server that they are on.
         name: who reaps, for the reports: ``"worker w1"``.
-        life: the living worker's life, or another unique name.
+        life: the living worker's id (see :mod:`.registration`), or another unique name.
         settings: the settings in effect.
         worker: the living worker. Without one, a job that may have to be failed is left to a worker, and so is the
             report of the worker that held it: failing unpickles the job.

@@ -1,9 +1,12 @@
 """The registration of a worker: what is kept of it in Redis for the case that it is killed.
 
-Keys: ``graceful:workers`` (hash: life to the worker's registration), ``graceful:beats`` (sorted set: life to the
-server's time of its last heartbeat), ``graceful:on:<machine>`` (set: lives on one machine), ``graceful:held:<life>``
-(hash: its job in flight), ``graceful:holders`` (hash: job id to the life that holds it). A *life* is the id of the
-worker's report, new at each start. Times are the server's, so that no machine's clock matters.
+Each start of a worker has an id of its own, which is also that of its report; code and Redis call it ``life``. A name can
+be taken again by a later worker, an id cannot.
+
+Keys: ``graceful:workers`` (hash: id to the worker's registration), ``graceful:beats`` (sorted set: id to the server's
+time of its last heartbeat), ``graceful:on:<machine>`` (set: ids of the workers on one machine), ``graceful:held:<id>``
+(hash: its job in flight), ``graceful:holders`` (hash: job id to the id of the worker that holds it). Times are the
+server's, so that no machine's clock matters.
 """
 
 from __future__ import annotations
@@ -78,5 +81,5 @@ def _count(value: object) -> int | None:
 
 
 def raw(life: str) -> bytes:
-    """A life as it is in Redis: a foreign one need not be valid text."""
+    """A worker's id as it is in Redis: a foreign one need not be valid text."""
     return life.encode(*ENCODING)

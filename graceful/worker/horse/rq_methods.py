@@ -34,7 +34,7 @@ class HorseSide(BaseWorker):
     _session: Session | None = None
 
     def join(self, life: str, memory: SharedMemory) -> None:
-        """In a horse: which life of the worker it belongs to, and the memory that they share."""
+        """In a horse: which start of the worker it belongs to, and the memory that they share."""
         self.life = life
         self._memory = memory
         self.is_at_work = True

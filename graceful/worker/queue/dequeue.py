@@ -19,13 +19,14 @@ from graceful.conf import Settings
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import redis_connection, rq_private
+from graceful.worker.queue import log
 from graceful.worker.queue.fetch import Fetched, Fetcher
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.queue.wait import QueueWatch
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox
 
-log = logging.getLogger("graceful.worker")
+logger = logging.getLogger("graceful.worker")
 SUSPENDED_SECONDS = 1.0
 FOR_NOW = (
     redis.exceptions.ConnectionError,
@@ -84,11 +85,11 @@ class Dequeuer:
                 if not suspended and not state.quiet:
                     return
                 if burst:
-                    log.info("Worker %s: %s in burst mode, exiting", worker.name, "suspended" if suspended else "quiet")
+                    logger.info(log.BURST_ENDS, worker.name, "suspended" if suspended else "quiet")
                     raise StopRequested
                 if not told:
                     self._watch.leave()
-                    log.info("Worker %s: %s", worker.name, "suspended" if suspended else "waits to be stopped")
+                    logger.info(log.TAKES_NOTHING, worker.name, "suspended" if suspended else "waits to be stopped")
                     worker.set_state(WorkerStatus.SUSPENDED)
                     told = True
             except RedisError:
@@ -149,8 +150,8 @@ class Dequeuer:
                 if isinstance(error, redis.exceptions.ReadOnlyError):
                     # A replica since the last failover: the next connection may lead to the new primary.
                     redis_connection.drop_idle(worker.connection.connection_pool)
-                log.error(
-                    "Worker %s: Redis is unreachable or refuses commands: %s, retrying in %.0f s",
+                logger.error(
+                    log.UNREACHABLE,
                     worker.name,
                     error,
                     wait_seconds,
@@ -175,9 +176,7 @@ class Dequeuer:
             return
         execution = None
         if fetched.forgotten:
-            log.warning(
-                "Worker %s: job %s is done, and Redis lost the record of it; requeued", self._worker.name, job.id
-            )
+            logger.warning(log.RECORD_LOST, self._worker.name, job.id)
             execution = rq_private.latest_execution(self._worker.connection, job.id, job.origin, self._worker.name)
         held = HeldJob(self._life, job.id, job.origin, fetched.queue_key, execution)
         requeue(self._worker.connection, held, Why.NOT_STARTED, self._settings)

@@ -28,9 +28,10 @@ from graceful.jobs.on_interrupt import Policy, policy_of
 from graceful.worker.compat import rq_private
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse import parent_death
+from graceful.worker.queue import log
 from graceful.worker.shutdown import os_signals
 
-log = logging.getLogger("graceful.worker")
+logger = logging.getLogger("graceful.worker")
 CALLBACK_SECONDS = 2
 """How long a failure callback may take here: the worker is shutting down."""
 CHILD_SECONDS = CALLBACK_SECONDS + 0.5
@@ -81,11 +82,11 @@ def fail(
         try:
             rq_private.failure_callback(job, _penalty(worker), *exc_info)
         except Exception:
-            log.exception("Worker %s: job %s: its failure callback failed", worker.name, job.id)
+            logger.exception(log.CALLBACK_FAILED, worker.name, job.id)
         worker.handle_exception(job, *exc_info)
 
     if not _in_a_child(run_callbacks, min(CHILD_SECONDS, worker.seconds_left / 2)):
-        log.warning("Worker %s: job %s: its failure callback or an exception handler was killed", worker.name, job.id)
+        logger.warning(log.CALLBACK_KILLED, worker.name, job.id)
     if job.retries_left:
         job.retries_left = 0  # Failed for good: otherwise handle_job_failure would retry it (should_retry).
     rq_private.fail(worker, job, queue, f"{type(error).__name__}: {error}", execution)
@@ -116,7 +117,7 @@ def policy(worker: Any, job: Job) -> Policy | None:
 
     with said:
         if not _in_a_child(ask, min(CHILD_SECONDS, worker.seconds_left / 2)):
-            log.warning("Job %s: what it says of its interruption could not be read in time", job.id)
+            logger.warning(log.POLICY_UNREADABLE, job.id)
         return ANSWERS[said[0]]
 
 
@@ -143,7 +144,7 @@ def _in_a_child(call: Callable[[], object], seconds: float) -> bool:
                 sys.stdout.flush()
                 code = 0
             except BaseException:
-                log.exception("Failing a job: the failure callback or an exception handler failed")
+                logger.exception(log.HANDLER_FAILED)
             finally:
                 os._exit(code)
     until = Deadline.after(seconds)
