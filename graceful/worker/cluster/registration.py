@@ -1,7 +1,7 @@
 """The registration of a worker: what is kept of it in Redis for the case that it is killed.
 
-Each start of a worker has an id of its own, which is also that of its report; code and Redis call it ``life``. A name can
-be taken again by a later worker, an id cannot.
+Each start of a worker has an id of its own, which is also that of its report; code and Redis call it ``life``. A name
+can be taken again by a later worker, an id cannot.
 
 Keys: ``graceful:workers`` (hash: id to the worker's registration), ``graceful:beats`` (sorted set: id to the server's
 time of its last heartbeat), ``graceful:on:<machine>`` (set: ids of the workers on one machine), ``graceful:held:<id>``
