@@ -26,7 +26,7 @@ from graceful.models import HookRollup, ShutdownRollup
 from graceful.reports import sums as sums_module
 from graceful.reports.journal import Journal
 from graceful.reports.sums import CachedSums
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY
+from graceful.worker.cluster.registration import HEARTBEATS_KEY
 from tests.db.samples import a_report
 from tests.support.server import Server
 

@@ -20,7 +20,7 @@ from graceful.core import report_json
 from graceful.core.records import ShutdownReport, utc_now
 from graceful.management.fleet_table import HEADS
 from graceful.reports.journal import JOURNAL_KEY
-from graceful.worker.cluster.heartbeat import HEARTBEATS_KEY
+from graceful.worker.cluster.registration import HEARTBEATS_KEY
 from tests.conftest import StartWorker
 from tests.support import jobs, resumable_jobs
 from tests.support.server import Server

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from graceful.core.events import HookStarted, JobTaken, StopAsked, Tick, TornDown
 from graceful.core.limits import Budget
 from graceful.core.phases import Reason
 from graceful.core.records import InFlightJob
-from graceful.core.shutdown import HookStarted, JobTaken, State, StopAsked, Tick, TornDown, step
+from graceful.core.shutdown import State, step
 from graceful.jobs.progress import Progress
 from graceful.reports.terminal import Row, Terminal, load_rich, table, terminal_descriptor, wants_colour
 from graceful.worker.shutdown.live_line import line_of
