@@ -27,7 +27,11 @@ def unpack(directory: Path) -> dict[str, str]:
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(directory)
     # PYTHONSAFEPATH: ``python -m`` would put the working directory, which is the checkout, before PYTHONPATH.
-    environment = {"PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]), "PYTHONSAFEPATH": "1"}
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
+        "PYTHONSAFEPATH": "1",
+        "DJANGO_SETTINGS_MODULE": "tests.support.previous_settings",
+    }
     found = subprocess.run(
         [sys.executable, "-c", "import graceful; print(graceful.__file__)"],
         capture_output=True,
