@@ -13,7 +13,6 @@ import redis
 from rq import Queue
 from rq.job import Job
 
-from graceful.core import report_json
 from graceful.core.phases import JobOutcome, Outcome
 from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
@@ -205,9 +204,8 @@ def test_a_report_of_this_version(
     valkey: Server,
     tmp_path: Path,
 ) -> None:
-    """A journal entry of this version is archived by ``archive_reports`` of the version before."""
+    """A journal entry of this version is archived by ``archive_reports`` of the version before, as far as it knows it."""
     worker, job = interrupted(NEW)
-    (text,) = connection.hvals(JOURNAL_KEY)
     command = DjangoProcess(
         ["archive_reports"],
         output=tmp_path / "archive.log",
@@ -217,7 +215,5 @@ def test_a_report_of_this_version(
     assert command.wait() == 0, command.output
     command.close()
     assert "Reports archived: 1" in command.output
-    record = archive.read(ArchivedReport.objects.get().pk)
-    assert_told_in_full(record, worker, job)
-    assert record == report_json.load(text)
+    assert_told_in_full(archive.read(ArchivedReport.objects.get().pk), worker, job)
     assert not connection.exists(JOURNAL_KEY)
