@@ -204,7 +204,7 @@ def test_a_report_of_this_version(
     valkey: Server,
     tmp_path: Path,
 ) -> None:
-    """A journal entry of this version is archived by ``archive_reports`` of the version before, which keeps what it knows."""
+    """A journal entry of this version is archived by the version before, which keeps what it knows."""
     worker, job = interrupted(NEW)
     command = DjangoProcess(
         ["archive_reports"],
