@@ -25,6 +25,7 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext_lazy as _
 
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
+from graceful.admin.deploys import LastDeployAdmin as LastDeployAdmin
 from graceful.admin.export import exported
 from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
 from graceful.admin.job_links import job_link

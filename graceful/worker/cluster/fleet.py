@@ -112,13 +112,13 @@ def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[LiveJob |
     found: list[LiveJob | None] = []
     for fields, answer, length in zip(held, answers[::2], answers[1::2], strict=True):
         status, started = answer if isinstance(answer, list) else (None, None)
-        if "job" not in fields or _text(status) != "started":
+        if "job" not in fields or text_of(status) != "started":
             found.append(None)
             continue
         saved = length if isinstance(length, int) else 0
         progress = _progress(connection, fields["job"]) if 0 < saved <= MOST_CURSOR_BYTES else None
         queue = fields.get("queue", "").removeprefix("rq:queue:")
-        found.append(LiveJob(fields["job"], fields.get("function", ""), queue, _moment(started), progress))
+        found.append(LiveJob(fields["job"], fields.get("function", ""), queue, moment_of(started), progress))
     return found
 
 
@@ -130,14 +130,14 @@ def _progress(connection: redis.Redis, job_id: str) -> Progress | None:
     return loops[-1] if loops else None
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
-def _moment(value: Any) -> datetime | None:
+def moment_of(value: Any) -> datetime | None:
     """RQ's form of a time (``rq.utils.utcformat``): ISO 8601 that ends in Z."""
     try:
-        moment = datetime.fromisoformat(_text(value))
+        moment = datetime.fromisoformat(text_of(value))
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,106 @@
+"""The releases: noted when a worker of a new label is seen, and their states as Temporal shows those of versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import router
+from django.db.models import OuterRef, Subquery
+
+from graceful.core.text import cut
+from graceful.models import NAME_LENGTH, Release, ShutdownReport
+from graceful.reports.deploys.projection import stale_workers
+from graceful.reports.deploys.records import Member
+from graceful.reports.rows import read_time, read_time_or_none, stored_time
+
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseState:
+    """One release.
+
+    Args:
+        state: ``active`` (the newest that runs), ``draining`` (an earlier one of which workers still run),
+            ``drained`` (none runs), or ``unknown`` (Redis is unreachable).
+        started_at: its first start, None if it is not known.
+        workers: its living workers, of which ``stopping`` are stopping.
+        last_at: its newest shutdown.
+    """
+
+    label: str
+    state: str
+    started_at: datetime | None
+    workers: int = 0
+    stopping: int = 0
+    last_at: datetime | None = None
+
+
+def note_release(label: str, at: datetime, using: str | None = None) -> bool:
+    """Note a release, or that it started earlier than is noted. A label that is noted is not written again.
+
+    Args:
+        label: of the release; an empty one is none.
+        at: the start of one of its workers.
+        using: alias of the database.
+
+    Returns:
+        whether it is a new one.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable.
+    """
+    label = cut(label, NAME_LENGTH)
+    if not label:
+        return False
+    releases = Release.objects.using(using or router.db_for_write(Release))
+    noted = releases.filter(pk=label).values_list("started_at", flat=True).first()
+    if noted is None:
+        releases.bulk_create([Release(label=label, started_at=stored_time(at))], ignore_conflicts=True)
+        return True
+    if read_time(noted) > at:
+        releases.filter(pk=label, started_at__gt=stored_time(at)).update(started_at=stored_time(at))
+    return False
+
+
+def note_living(living: Iterable[Member], known: Mapping[str, datetime]) -> None:
+    """Note the releases of living workers that are not known yet.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable.
+    """
+    first: dict[str, datetime] = {}
+    for each in living:
+        if each.release and (each.release not in first or each.started_at < first[each.release]):
+            first[each.release] = each.started_at
+    for label, at in first.items():
+        if label not in known or at < known[label]:
+            note_release(label, at)
+
+
+def release_states(living: Sequence[Member], living_known: bool) -> list[ReleaseState]:
+    """The newest releases, the newest first.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable.
+    """
+    newest_report = ShutdownReport.objects.filter(release=OuterRef("label")).order_by("-happened_at", "-id")
+    rows = (
+        Release.objects.annotate(last_at=Subquery(newest_report.values("happened_at")[:1]))
+        .order_by("-started_at", "-label")
+        .values_list("label", "started_at", "last_at")[:SHOWN]
+    )
+    found = {label: (read_time(at), read_time_or_none(last)) for label, at, last in rows}
+    newest, _stale = stale_workers(living, {label: at for label, (at, _last) in found.items()})
+    labels = [*found, *sorted({each.release for each in living} - found.keys())]
+    states = []
+    for label in labels:
+        there = [each for each in living if each.release == label]
+        state = "drained" if living_known else "unknown"
+        if there:
+            state = "active" if label == newest else "draining"
+        at, last = found.get(label, (min((each.started_at for each in there), default=None), None))
+        states.append(ReleaseState(label, state, at, len(there), sum(each.stopping for each in there), last))
+    return states
