@@ -1,4 +1,4 @@
-"""The releases: noted when a worker of a new label is seen, and their states as Temporal shows those of versions."""
+"""The states of releases, as Temporal shows those of versions: active, draining, drained."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import router
 from django.db.models import OuterRef, Subquery
 
-from graceful.core.text import cut
-from graceful.models import NAME_LENGTH, Release, ShutdownReport
+from graceful.models import Release, ShutdownReport
 from graceful.reports.deploys.projection import stale_workers
 from graceful.reports.deploys.records import Member
-from graceful.reports.rows import read_time, read_time_or_none, stored_time
+from graceful.reports.noted_releases import note_release
+from graceful.reports.rows import read_time, read_time_or_none
 
 SHOWN = 20
 
@@ -36,33 +35,6 @@ class ReleaseState:
     workers: int = 0
     stopping: int = 0
     last_at: datetime | None = None
-
-
-def note_release(label: str, at: datetime, using: str | None = None) -> bool:
-    """Note a release, or that it started earlier than is noted. A label that is noted is not written again.
-
-    Args:
-        label: of the release; an empty one is none.
-        at: the start of one of its workers.
-        using: alias of the database.
-
-    Returns:
-        whether it is a new one.
-
-    Raises:
-        django.db.DatabaseError: the database is unreachable.
-    """
-    label = cut(label, NAME_LENGTH)
-    if not label:
-        return False
-    releases = Release.objects.using(using or router.db_for_write(Release))
-    noted = releases.filter(pk=label).values_list("started_at", flat=True).first()
-    if noted is None:
-        releases.bulk_create([Release(label=label, started_at=stored_time(at))], ignore_conflicts=True)
-        return True
-    if read_time(noted) > at:
-        releases.filter(pk=label, started_at__gt=stored_time(at)).update(started_at=stored_time(at))
-    return False
 
 
 def note_living(living: Iterable[Member], known: Mapping[str, datetime]) -> None:

@@ -172,6 +172,8 @@ def _stored_or_none(moment: datetime | None) -> datetime | None:
 
 def read_time(moment: datetime) -> datetime:
     """A time from the database, in UTC."""
+    if moment.tzinfo is UTC:  # As Django reads it with USE_TZ: a deploy has thousands.
+        return moment
     aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     try:
         return aware.astimezone(UTC)

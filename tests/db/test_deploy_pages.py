@@ -17,14 +17,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from graceful.admin import deploys
-from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
-from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.phases import JobOutcome, Outcome
+from graceful.core.records import Grace, InFlightJob, JobTally, ShutdownReport, Spans
 from graceful.models import Release, ReportedHook, ReportedJob
 from graceful.models import ShutdownReport as ArchivedReport
-from graceful.reports.deploys.records import Member, Running
+from graceful.reports.deploys.records import Member
 from graceful.reports.deploys.rows import Living
 from graceful.reports.rows import rows_of
-from tests.db.samples import MIDNIGHT, a_clean_report, a_report
+from tests.db.samples import MIDNIGHT, a_clean_report
 
 pytestmark = pytest.mark.django_db
 
