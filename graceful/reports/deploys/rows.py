@@ -72,8 +72,14 @@ def last_material(living: Living, now: datetime) -> Material | None:
     return None if newest is None else _material_around(newest, living, now)
 
 
-def material_of_release(label: str, living: Living, now: datetime) -> Material | None:
+def material_of_release(label: str, living: Living, now: datetime, after: str = "") -> Material | None:
     """The deploy in which this release ended or ends; None if no worker of it is known.
+
+    Args:
+        label: the release.
+        living: the living workers.
+        now: the time.
+        after: the release that came after it, found out if empty.
 
     Raises:
         django.db.DatabaseError: the database is unreachable.
@@ -83,14 +89,15 @@ def material_of_release(label: str, living: Living, now: datetime) -> Material |
     rows = _members(reports.order_by("-happened_at", "-id")[: MOST_WORKERS + 1])
     if not rows and label not in known and all(each.release != label for each in living.workers):
         return None
-    next_release = _next_release(label, known, living.workers)
+    next_release = after or _next_release(label, known, living.workers)
     members = sorted(rows[:MOST_WORKERS], key=lambda each: (each.happened_at, each.id))
-    since = known.get(next_release)
+    # A release that was rolled back to is started anew.
+    since = first_starts(living.workers).get(next_release) or known.get(next_release)
     part = [each for each in members if each.reason in PART]
     if since is not None:
         later = [each for each in part if each.happened_at >= shifted(since, -CLOSE_SECONDS)]
         part = later or part
-    part = _run(part, _anchor(part), CLOSE_OF_RELEASE_SECONDS)
+    part = _run(part, _anchor(part), CLOSE_OF_RELEASE_SECONDS if label else CLOSE_SECONDS)
     starts = _starts_of(next_release, part, living.workers)
     return _with_details(
         Material(
@@ -116,6 +123,17 @@ def material_of_report(report_id: str, living: Living, now: datetime) -> Materia
     """
     rows = _members(ShutdownReport.objects.filter(pk=report_id))
     return _material_around(rows[0], living, now) if rows else None
+
+
+def last_release_but(label: str) -> str | None:
+    """The release of the newest shutdown that somebody asked for, of another release; None if there is none.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable.
+    """
+    newest = ShutdownReport.objects.filter(reason=Reason.SIGNAL).order_by("-happened_at", "-id")
+    releases = newest.values_list("release", flat=True)[:MOST_WORKERS]
+    return next((release for release in releases if release != label), None)
 
 
 def known_releases() -> dict[str, datetime]:
