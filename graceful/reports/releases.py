@@ -10,7 +10,7 @@ from django.db.models import OuterRef, Subquery
 
 from graceful.models import Release, ShutdownReport
 from graceful.reports.deploys.projection import stale_workers
-from graceful.reports.deploys.records import Member
+from graceful.reports.deploys.records import Deploy, Member
 from graceful.reports.noted_releases import note_release
 from graceful.reports.rows import read_time, read_time_or_none
 
@@ -76,3 +76,15 @@ def release_states(living: Sequence[Member], living_known: bool) -> list[Release
         at, last = found.get(label, (min((each.started_at for each in there), default=None), None))
         states.append(ReleaseState(label, state, at, len(there), sum(each.stopping for each in there), last))
     return states
+
+
+def release_state(label: str, deploy: Deploy) -> ReleaseState:
+    """The state of one release, from what was read for its deploy."""
+    material = deploy.material
+    there = [each for each in material.living if each.release == label]
+    state = "drained" if material.living_known else "unknown"
+    if there:
+        state = "active" if label == deploy.newest else "draining"
+    at = material.known.get(label) or min((each.started_at for each in there), default=None)
+    last = material.ended[-1].happened_at if material.ended else None
+    return ReleaseState(label, state, at, len(there), sum(each.stopping for each in there), last)

@@ -88,6 +88,16 @@ def verdict(deploys: Iterable[Deploy], look: Look) -> Verdict:
     return verdict_of(outcomes, interrupted)
 
 
+def verdict_of_release(label: str, now: datetime) -> Verdict:
+    """How the deploy went in which a release ended, by its reports alone.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable.
+    """
+    material = material_of_release(label, Living(known=False), now)
+    return Verdict.CLEAN if material is None else deploy_of(material).verdict
+
+
 def line(gate: Gate, look: Look, seconds: float) -> str:
     """The live line: what is still waited for."""
     parts = [f"{len(look.arrived)} of {look.wanted} workers of {one_line(gate.release)}"]
