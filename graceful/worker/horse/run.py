@@ -72,6 +72,7 @@ def perform(
     job: Job,
     rq_perform: Callable[[], bool],
     settings: Settings,
+    worker: str,
 ) -> bool:
     """Run RQ's ``perform_job`` so that the job can be interrupted; then the horse exit hooks.
 
@@ -82,6 +83,7 @@ def perform(
         job: the job.
         rq_perform: RQ's ``perform_job`` of this job.
         settings: the settings that hold here.
+        worker: name of the worker.
 
     Returns:
         as RQ's: whether the job finished.
@@ -97,7 +99,7 @@ def perform(
         return False
     again = None
     if interruptions:
-        again = Resumed(job.id, interruptions, utc_now(), job.worker_name or "", settings.release)
+        again = Resumed(job.id, interruptions, utc_now(), worker, settings.release)
         note_start(connection, again)
     guard = interruption.install(memory, CursorStore(connection, job.key))
     assert guard is not None
