@@ -131,7 +131,7 @@ def test_redis_is_away(own_valkey: Server) -> None:
 @pytest.mark.parametrize("arguments", [["--release", ""], ["--release", "2", "--timeout", "nan"], []])
 def test_wrong_arguments(arguments: list[str]) -> None:
     """Arguments that make no sense are told, before anything is waited for."""
-    with pytest.raises(CommandError, match="expected|required"):
+    with pytest.raises(CommandError, match=r"expected|required"):
         call_command("wait_for_deploy", *arguments)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
@@ -26,6 +26,8 @@ MOST_STARTS = 12
 TICKS = 6
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 MOST_STEPS = 400
+LONG_AGAINST_BAR = 30
+"""A deploy that took so many times as long as its median shutdown is drawn with each bar from its own request on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Picture:
     ticks: tuple[Tick, ...]
     blocks: tuple[Block, ...]
     grouped: bool
+    aligned: bool
     kinds: frozenset[str]
 
 
@@ -105,32 +108,61 @@ def picture(deploy: Deploy) -> Picture | None:
     """The picture; None if there is nothing to draw."""
     if not deploy.members or deploy.began_at is None:
         return None
-    axis = _axis(deploy)
-    grouped = len(deploy.members) > SINGLE_BARS
+    aligned = _is_long(deploy)
+    members = [_moved(each, deploy.began_at) for each in deploy.members] if aligned else deploy.members
+    axis = _axis(deploy, members, aligned)
+    grouped = len(members) > SINGLE_BARS
     if grouped:
-        rows = tuple(_group_row(label, group, axis) for label, group in _groups(deploy.members))
+        rows = tuple(_group_row(label, group, axis) for label, group in _groups(members))
     else:
         hooks: dict[str, list[HookRun]] = {}
         for run in deploy.material.runs:
             hooks.setdefault(run.report, []).append(run)
-        rows = tuple(_row(each, hooks.get(each.id, []), axis, deploy.material.now) for each in deploy.members)
-    starts = _starts(deploy, axis)
+        rows = tuple(_row(each, hooks.get(each.id, []), axis, deploy.material.now) for each in members)
+    starts = () if aligned else _starts(deploy, axis)
+    blocks = () if aligned else _blocks(deploy, axis)
     kinds = {part.kind for row in (*rows, *starts) for part in row.parts}
     if any(row.deadline for row in rows):
         kinds.add("deadline")
-    return Picture(rows, starts, _ticks(axis), _blocks(deploy, axis), grouped, frozenset(kinds))
+    return Picture(rows, starts, _ticks(axis), blocks, grouped, aligned, frozenset(kinds))
 
 
-def _axis(deploy: Deploy) -> Axis:
+def _is_long(deploy: Deploy) -> bool:
+    """Whether the bars would be too narrow to be seen on one axis."""
+    if deploy.under_way or len(deploy.members) < 2:
+        return False
+    bars = [(each.ended_at or each.happened_at) - each.happened_at for each in deploy.members]
+    usual = max(0.2, median(bar.total_seconds() for bar in bars))
+    asked = [each.happened_at for each in deploy.members]
+    return (max(asked) - min(asked)).total_seconds() > LONG_AGAINST_BAR * usual
+
+
+def _moved(member: Member, began: datetime) -> Member:
+    """As if its shutdown had been requested when the deploy began."""
+    seconds = (began - member.happened_at).total_seconds()
+    moved = {
+        name: at and shifted(at, seconds)
+        for name, at in (
+            ("requested_at", member.requested_at),
+            ("drained_at", member.drained_at),
+            ("ended_at", member.ended_at),
+        )
+    }
+    return replace(member, started_at=shifted(member.started_at, seconds), **moved)  # type: ignore[arg-type]
+
+
+def _axis(deploy: Deploy, members: Sequence[Member], aligned: bool) -> Axis:
     assert deploy.began_at is not None
-    ends = [each.ended_at or each.happened_at for each in deploy.members]
+    ends = [each.ended_at or each.happened_at for each in members]
     if deploy.under_way:
         ends.append(deploy.material.now)
     first, last = deploy.began_at, max(ends)
     span = max(1.0, (last - first).total_seconds())
     # Starts within as long before and after as the shutdowns took are shown; others would squeeze the bars.
     around = [
-        start.at for start in deploy.material.starts if shifted(first, -span) <= start.at <= shifted(last, 2 * span)
+        start.at
+        for start in deploy.material.starts
+        if not aligned and shifted(first, -span) <= start.at <= shifted(last, 2 * span)
     ]
     first, last = min([first, *around]), max([last, *around])
     margin = max(0.5, (last - first).total_seconds()) * 0.03
