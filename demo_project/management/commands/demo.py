@@ -169,9 +169,10 @@ class Command(BaseCommand):
                 if time.monotonic() > deadline:
                     raise CommandError(f"The workers do not start their jobs; see {WORKER_LOG}")
                 time.sleep(0.05)
+            new: list[subprocess.Popen[bytes]] = []
             for process in old:
                 # What a rolling update does: a new worker, and when that is on its way, an old one less.
-                stack.enter_context(worker("--max-idle-time", "10", release=NEW))
+                new.append(stack.enter_context(worker("--max-idle-time", "6", release=NEW)))
                 time.sleep(0.8)
                 process.send_signal(signal.SIGTERM)
             try:
@@ -183,6 +184,8 @@ class Command(BaseCommand):
             while not long.is_finished and time.monotonic() < deadline:
                 time.sleep(0.1)
                 long.get_status()
+            for process in new:
+                process.wait(30)
             self.say(f"the long job is {long.get_status().value}, after {self.files_done()} files")
         self.headline('All of it in the admin, with the page "Last deploy": make demo-admin')
         self.say(f"the log of the workers: {WORKER_LOG.relative_to(settings.BASE_DIR)}")

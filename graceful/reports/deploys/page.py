@@ -174,7 +174,7 @@ def deploy_page(
         if lost <= 0
         else ngettext("%(count)d more is not shown.", "%(count)d more are not shown.", lost) % {"count": lost},
         longest=tuple(_job(job, job_link) for job in material.longest),
-        hooks=tuple(map(_hook, material.hooks)),
+        hooks=tuple(_hook(hook) for hook in material.hooks if hook.runs > hook.skipped),
         stacks=tuple((_stack_title(count), printable_text(cut(text, LONGEST_STACK))) for text, count in deploy.stacks),
         living=tuple(_living(each, stale, material.now, job_link) for each in shown),
         living_more=""

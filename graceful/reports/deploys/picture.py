@@ -186,7 +186,7 @@ def _row(member: Member, hooks: Sequence[HookRun], axis: Axis, now: datetime) ->
             deadline = f"{axis.at(at):.2f}%"
     state = member.outcome or ("stopping" if member.living else member.phase)
     return Row(
-        label=_short(member.worker),
+        label=short_name(member.worker),
         title=one_line(member.worker),
         report="" if member.living else member.id,
         state=state,
@@ -215,7 +215,7 @@ def _shutdown(member: Member, hooks: Sequence[HookRun], asked: datetime, end: da
         stop = shifted(start, max(0.0, run.seconds))
         bad = run.outcome in (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
         kind = "hook-bad" if bad else "hook" if number % 2 == 0 else "hook-2"
-        title = _("hook %(name)s, %(seconds)s") % {"name": _short(run.name), "seconds": seconds_text(run.seconds)}
+        title = _("hook %(name)s, %(seconds)s") % {"name": short_name(run.name), "seconds": seconds_text(run.seconds)}
         parts.append(axis.part(kind, start, stop, title))
         start = stop
     if member.drained_at is not None and not member.living and start < end:
@@ -236,7 +236,7 @@ def _groups(members: Sequence[Member]) -> list[tuple[str, list[Member]]]:
     for each in members:
         by_host.setdefault(each.hostname, []).append(each)
     if len(by_host) <= SINGLE_BARS:
-        return [(_short(host), group) for host, group in by_host.items()]
+        return [(short_name(host), group) for host, group in by_host.items()]
     size = math.ceil(len(members) / GROUPS)
     return [
         (
@@ -288,7 +288,7 @@ def _starts(deploy: Deploy, axis: Axis) -> tuple[Row, ...]:
 
 def _start_row(starts: Sequence[Start], axis: Axis, last: datetime) -> Row:
     first, release = starts[0], one_line(starts[0].release)
-    label = _short(first.worker)
+    label = short_name(first.worker)
     if len(starts) > 1:
         label = ngettext("%(count)d worker", "%(count)d workers", len(starts)) % {"count": len(starts)}
     words = _("started") if not release else _("%(release)s started") % {"release": release[:NAME_LENGTH]}
@@ -359,7 +359,8 @@ def word(state: str) -> str:
     return words.get(state) or one_line(state)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A name as it fits into a table; the whole one is the title."""
     name = one_line(name)
     if len(name) >= 32 and all(char in "0123456789abcdef" for char in name):
         return name[:8]  # RQ's own name for a worker: a UUID's 32 hex digits.

@@ -9,7 +9,7 @@ from django.utils.translation import ngettext
 
 from graceful.core.phases import JobOutcome, Outcome
 from graceful.core.text import one_line
-from graceful.reports.deploys.picture import word
+from graceful.reports.deploys.picture import short_name, word
 from graceful.reports.deploys.records import Deploy, Headroom, JobEnd
 from graceful.reports.text import seconds_text
 
@@ -90,7 +90,7 @@ def where_it_went(job: JobEnd) -> str:
     if job.again_at is not None:
         values = {
             "seconds": seconds_text(job.waited),
-            "worker": one_line(job.again_worker)[:60] or _("an unknown worker"),
+            "worker": short_name(job.again_worker) or _("an unknown worker"),
             "release": one_line(job.again_release),
             "outcome": word(job.again_outcome) if job.again_outcome else _("not over, as far as is known"),
         }
