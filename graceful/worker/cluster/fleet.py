@@ -85,12 +85,13 @@ def fleet(connection: redis.Redis) -> list[LiveWorker]:
 def _with_jobs(connection: redis.Redis, reports: tuple[ShutdownReport, ...]) -> list[LiveWorker]:
     pipeline = connection.pipeline(transaction=False)
     pipeline.time()
+    pipeline.zmscore(HEARTBEATS_KEY, [report.id for report in reports])
     for report in reports:
-        pipeline.zscore(HEARTBEATS_KEY, report.id)
         pipeline.hgetall(HELD_KEY.format(report.id))
     # One key of another type must not hide the whole fleet.
-    now, *answers = pipeline.execute(raise_on_error=False)
-    beats, held = answers[::2], [held_fields(each) if isinstance(each, dict) else {} for each in answers[1::2]]
+    now, scores, *answers = pipeline.execute(raise_on_error=False)
+    beats = scores if isinstance(scores, list) else [None] * len(reports)
+    held = [held_fields(each) if isinstance(each, dict) else {} for each in answers]
     jobs = _jobs(connection, held)
     workers = []
     for report, beat, job in zip(reports, beats, jobs, strict=True):
@@ -105,14 +106,16 @@ def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[LiveJob |
     """The jobs in these fields of ``graceful:held:*``; a job that is over by now is none."""
     pipeline = connection.pipeline(transaction=False)
     for fields in held:
-        key = Job.key_for(fields.get("job", ""))
-        pipeline.hmget(key, "status", "started_at")
-        pipeline.hstrlen(key, FIELD)
-    answers = pipeline.execute(raise_on_error=False)
+        if "job" in fields:
+            key = Job.key_for(fields["job"])
+            pipeline.hmget(key, "status", "started_at")
+            pipeline.hstrlen(key, FIELD)
+    answers = iter(pipeline.execute(raise_on_error=False))
     found: list[LiveJob | None] = []
-    for fields, answer, length in zip(held, answers[::2], answers[1::2], strict=True):
+    for fields in held:
+        answer, length = (next(answers), next(answers)) if "job" in fields else (None, None)
         status, started = answer if isinstance(answer, list) else (None, None)
-        if "job" not in fields or text_of(status) != "started":
+        if text_of(status) != "started":
             found.append(None)
             continue
         saved = length if isinstance(length, int) else 0

@@ -19,6 +19,7 @@ from graceful.reports.sources import PAUSE_SECONDS, journals
 from graceful.worker.cluster.fleet import LiveWorker, fleet, moment_of, text_of
 
 MOST_JOBS = 200
+SHARED_SECONDS = 1.0
 log = logging.getLogger("graceful.worker")
 NOT_READ = "The living workers could not be read: %s"
 
@@ -42,23 +43,29 @@ def living_workers(seconds: float) -> Living:
 
 
 class PageFleet:
-    """The living workers for pages: one reading at a time, and a pause after one that failed."""
+    """The living workers for pages: one reading at a time, shared by those who look at once, and a pause after one
+    that failed."""
 
     def __init__(self) -> None:
         self.paused_until = 0.0
         self._running = Lock()
+        self._last, self._fresh_until = Living(), 0.0
 
     def read(self, seconds: float) -> Living:
-        """As :func:`living_workers`."""
+        """As :func:`living_workers`, at most ``SHARED_SECONDS`` old."""
         if time.monotonic() < self.paused_until or not self._running.acquire(timeout=seconds):
             return Living(known=False)
         try:
+            if time.monotonic() < self._fresh_until:
+                return self._last
             living = living_workers(seconds)
+            if living.known:
+                self._last, self._fresh_until = living, time.monotonic() + SHARED_SECONDS
+            else:
+                self.paused_until = time.monotonic() + PAUSE_SECONDS
+            return living
         finally:
             self._running.release()
-        if not living.known:
-            self.paused_until = time.monotonic() + PAUSE_SECONDS
-        return living
 
 
 page_fleet = PageFleet()
