@@ -282,7 +282,7 @@ def test_a_database_that_is_away_needs_no_migrate(
     def away(*_: object) -> None:
         raise archive.OperationalError("connection refused")
 
-    monkeypatch.setattr(archive, "_fresh_connection", away)
+    monkeypatch.setattr(archive, "fresh_connection", away)
     assert not archive.store(a_report(), seconds=5)
     assert [record.msg for record in caplog.records] == [log.NOT_STORED]
 
