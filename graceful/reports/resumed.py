@@ -39,10 +39,10 @@ BATCH = 200
 LONGEST_ENTRY = 4096
 
 NOTE_SCRIPT = """
--- KEYS: resumed. ARGV: field, value, most entries, seconds to keep them, '1' to replace what is there.
-local there = redis.call('HEXISTS', KEYS[1], ARGV[1])
+-- KEYS: resumed. ARGV: field, value, most entries, seconds to keep them, the value that it replaces ('' for none).
+local there = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 local full = redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3])
-if ARGV[5] == '1' and there == 0 or ARGV[5] == '' and (there == 1 or full) then
+if there ~= ARGV[5] or (there == '' and full) then
   return 0
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -82,12 +82,13 @@ class Resumed:
 
 def note_start(connection: Redis, run: Resumed) -> None:
     """Note that an interrupted job is started again; the first of several runs counts. Never raises."""
-    _note(connection, run, instead=False)
+    _note(connection, run, _value(run), instead_of="")
 
 
 def note_end(connection: Redis, run: Resumed, outcome: JobOutcome, at: datetime) -> None:
-    """Note how that run ended, unless its start was archived and forgotten. Never raises."""
-    _note(connection, replace(run, outcome=outcome.value, ended_at=at), instead=True)
+    """Note how that run ended, unless its start was not noted or has been forgotten. Never raises."""
+    ended = replace(run, outcome=outcome.value, ended_at=at)
+    _note(connection, run, _value(ended), instead_of=_value(run))
 
 
 def move(connection: Redis, seconds: float) -> int:
@@ -145,9 +146,7 @@ def read(field: bytes | str, value: bytes | str) -> Resumed | None:
         return None
 
 
-def _note(connection: Redis, run: Resumed, *, instead: bool) -> None:
-    if len(run.field) > NAME_LIMIT:
-        return
+def _value(run: Resumed) -> str:
     value = {
         "at": run.at.isoformat(),
         "worker": cut(run.worker, NAME_LENGTH),
@@ -155,7 +154,13 @@ def _note(connection: Redis, run: Resumed, *, instead: bool) -> None:
         "outcome": run.outcome,
         "ended_at": run.ended_at.isoformat() if run.ended_at else None,
     }
-    args = [run.field, json.dumps(value), MOST_ENTRIES, EXPIRE_SECONDS, "1" if instead else ""]
+    return json.dumps(value)
+
+
+def _note(connection: Redis, run: Resumed, value: str, *, instead_of: str) -> None:
+    if len(run.field) > NAME_LIMIT:
+        return
+    args = [run.field, value, MOST_ENTRIES, EXPIRE_SECONDS, instead_of]
     with suppress(RedisError):
         Script(connection, NOTE_SCRIPT)(keys=[RESUMED_KEY], args=args)
 

@@ -83,7 +83,10 @@ def test_a_next_run_is_moved_to_the_report(connection: redis.Redis) -> None:
     row = ReportedJob.objects.get(job_id="job-1")
     assert (row.again_worker, row.again_release, row.again_outcome) == ("w2", "2", "")
     # A second start with the same count, as of a retry, is not the run that is told of.
-    note_start(connection, replace(RUN, worker="w3"))
+    retried = replace(RUN, worker="w3", at=NOW + timedelta(seconds=3))
+    note_start(connection, retried)
+    assert read("job-1:1", connection.hget(RESUMED_KEY, "job-1:1") or b"") == RUN
+    note_end(connection, retried, JobOutcome.FAILED, NOW + timedelta(seconds=4))
     note_end(connection, RUN, JobOutcome.FINISHED, NOW + timedelta(seconds=2))
     assert move(connection, 5.0) == 1
     row.refresh_from_db()
