@@ -14,10 +14,10 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
-from django_rq.settings import get_queues_map
 
+from graceful.admin.job_links import job_link
 from graceful.admin.read_only import ReadOnlyAdmin
-from graceful.core.records import utc_now
+from graceful.core.records import InFlightJob, utc_now
 from graceful.models import ID_LENGTH, LastDeploy
 from graceful.reports.deploys.page import DeployPage, deploy_page
 from graceful.reports.deploys.projection import deploy_of
@@ -114,15 +114,10 @@ class LastDeployAdmin(ReadOnlyAdmin):
         if living.known:
             material = material.with_jobs(where_now(material.interrupted, JOBS_SECONDS))
         states = release_states(living.workers, living.known)
-        return deploy_page(deploy_of(material), states, self._job_link, self._release_link)
-
-    def _job_link(self, job_id: str, queue: str) -> str:
-        """The job's page of django-rq, empty if it has none."""
-        try:
-            index = get_queues_map()[queue]
-            return reverse("admin:django_rq_job_detail", args=(index, job_id), current_app=self.admin_site.name)
-        except (KeyError, NoReverseMatch):
-            return ""
+        link = job_link(self.admin_site.name)
+        return deploy_page(
+            deploy_of(material), states, lambda job, queue: link(InFlightJob(job, "", queue)), self._release_link
+        )
 
     def _release_link(self, label: str) -> str:
         name = "admin:graceful_lastdeploy_release"
