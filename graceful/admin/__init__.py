@@ -156,6 +156,9 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
             "page": page,
             "badge": self.outcome_badge(row),
             "around": around(row, self.admin_site.name),
+            "deploy_url": reverse(
+                "admin:graceful_lastdeploy_of", args=(quote(row.pk),), current_app=self.admin_site.name
+            ),
             "export_url": reverse(
                 "admin:graceful_shutdownreport_export", args=(quote(row.pk),), current_app=self.admin_site.name
             ),

@@ -241,6 +241,8 @@ def test_who_may_see_it(client: Client, as_reader: Client) -> None:
     """Only who may see the reports; what does not exist is a 404; it is one click from the index."""
     save([stopped(0)])
     assert LAST in as_reader.get("/admin/").content.decode()
+    report = as_reader.get(reverse("admin:graceful_shutdownreport_change", args=(quote("report-0"),)))
+    assert reverse("admin:graceful_lastdeploy_of", args=(quote("report-0"),)) in report.content.decode()
     for url in (f"{LAST}release/none/", f"{LAST}release/_00/", f"{LAST}of/none/"):
         assert as_reader.get(url).status_code == 404, url
     assert as_reader.post(LAST).status_code == 405
