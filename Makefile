@@ -1,6 +1,6 @@
 # Needs only Python 3.11 or later and make; everything else is installed into .venv.
 #   make test        all tests that need nothing else installed
-#   make demo        stop a busy worker and show its report
+#   make demo        stop a busy worker and show its report; then replace four workers by those of another release
 #   make demo-admin  the same report in the admin
 #   make chaos       inject faults into real workers and account for every job (SEED=, ROUNDS=, STORM=); docs/chaos.md
 #   make compat      RQ's own test suite against our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')

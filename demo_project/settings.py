@@ -73,7 +73,7 @@ REDIS_URL = os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
 RQ_QUEUES = {QUEUE: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 60}}
 
 GRACEFUL_TIMEOUT = 20
-GRACEFUL_RELEASE = "demo-1"
+GRACEFUL_RELEASE = os.environ.get("RELEASE", "demo-1")
 GRACEFUL_HORSE_EXIT_HOOKS = ["demo_project.buffer.flush"]
 GRACEFUL_EXIT_HOOKS = [
     "graceful.hooks.builtin.stop_threads",

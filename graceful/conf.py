@@ -12,7 +12,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -35,9 +35,11 @@ DEFAULTS: dict[str, object] = {
     "GRACEFUL_RELEASE": "",
     "GRACEFUL_REPORTS_KEEP": 90,
     "GRACEFUL_SPOOL_DIR": None,
+    "GRACEFUL_JSON_TOKEN": None,
 }
 INTERRUPTED_JOBS = ("requeue", "fail")
 LONGEST_RELEASE = 200
+SHORTEST_TOKEN = 16
 LONGEST_KEEP = timedelta(days=36500)
 MOST_INTERRUPTIONS = 1_000_000
 
@@ -57,6 +59,7 @@ class Settings:
         release: label of the running release.
         reports_keep: older reports are removed.
         spool_dir: directory for reports while neither Redis nor the database is reachable.
+        json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
     """
 
     exit_hooks: tuple[HookSpec, ...]
@@ -69,6 +72,7 @@ class Settings:
     release: str
     reports_keep: timedelta
     spool_dir: pathlib.Path
+    json_token: str | None = field(default=None, repr=False)
 
     def with_timeout(self, seconds: float) -> Settings:
         """These settings with another grace period, as ``--timeout`` asks for it.
@@ -151,6 +155,7 @@ def read() -> tuple[Settings, list[Problem]]:
         release=reader.release(),
         reports_keep=reader.reports_keep(),
         spool_dir=reader.spool_dir(),
+        json_token=reader.json_token(),
     )
     return read_settings, reader.found
 
@@ -268,6 +273,20 @@ class _Reader:
             "E008", key, "an absolute path, as a string or a Path", "None stands for a directory in the tempdir."
         )
         return default
+
+    def json_token(self) -> str | None:
+        key = "GRACEFUL_JSON_TOKEN"
+        value = self.value(key)
+        if value is None:
+            return None
+        printable = isinstance(value, str) and value.isascii() and value.isprintable() and " " not in value
+        if printable and len(value) >= SHORTEST_TOKEN:
+            return str(value)
+        # The value is a secret and not shown.
+        message = f"{key} must be a string of at least {SHORTEST_TOKEN} printable ASCII characters without spaces"
+        hint = "For instance what secrets.token_urlsafe(32) returns; None lets only logged-in users read the JSON."
+        self.found.append(Problem("E019", key, message, hint))
+        return None
 
 
 def _temporary_directory() -> pathlib.Path:

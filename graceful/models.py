@@ -134,6 +134,16 @@ class LastShutdownReport(ShutdownReport):
         default_permissions = ()
 
 
+class LastDeploy(ShutdownReport):
+    """The newest deploy. A model only so that the admin's index has a row that leads straight to it."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("last deploy")
+        verbose_name_plural = _("last deploy")
+        default_permissions = ()
+
+
 class ReportedHook(models.Model):
     """How one exit hook of a reported shutdown went."""
 

@@ -10,5 +10,6 @@ from graceful.metrics import prometheus_metrics
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("metrics/graceful/", prometheus_metrics),
+    path("graceful/", include("graceful.urls")),
     path("django-rq/", include("django_rq.urls")),
 ]

@@ -25,6 +25,7 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext_lazy as _
 
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
+from graceful.admin.deploys import LastDeployAdmin as LastDeployAdmin
 from graceful.admin.export import exported
 from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
 from graceful.admin.job_links import job_link
@@ -155,6 +156,9 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
             "page": page,
             "badge": self.outcome_badge(row),
             "around": around(row, self.admin_site.name),
+            "deploy_url": reverse(
+                "admin:graceful_lastdeploy_of", args=(quote(row.pk),), current_app=self.admin_site.name
+            ),
             "export_url": reverse(
                 "admin:graceful_shutdownreport_export", args=(quote(row.pk),), current_app=self.admin_site.name
             ),

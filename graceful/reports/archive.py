@@ -35,6 +35,7 @@ from graceful.exceptions import UnreadableReport
 from graceful.models import ReportedHook, ReportedJob, ReportKeyword
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import log
+from graceful.reports.noted_releases import note_release_of
 from graceful.reports.rows import ReportRows, record_of, rows_of, stored_time
 
 RETRY_SECONDS = 0.02
@@ -183,7 +184,7 @@ class _StoreThread(Thread):
     def run(self) -> None:
         try:
             alias = router.db_for_write(ArchivedReport)
-            connections[alias] = connection = _fresh_connection(alias, self.deadline)
+            connections[alias] = connection = fresh_connection(alias, self.deadline)
             try:
                 for report in self.reports:
                     if self.deadline.expired:
@@ -202,6 +203,7 @@ class _StoreThread(Thread):
             while not _insert(rows, alias, self.deadline):
                 time.sleep(RETRY_SECONDS)
             self.stored.append(report.id)
+            note_release_of(report, alias)
         except (InterfaceError, OperationalError, ProgrammingError):
             raise  # None of these is the report's fault: it waits.
         except (DatabaseError, UnreadableReport, ValueError, OverflowError) as error:
@@ -239,7 +241,7 @@ def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
         ReportKeyword.objects.using(alias).bulk_create(rows.keywords)
 
 
-def _fresh_connection(alias: str, deadline: Deadline) -> Any:
+def fresh_connection(alias: str, deadline: Deadline) -> Any:
     """A connection of this thread alone, without the pool that hooks may have closed."""
     settings: dict[str, Any] = {**connections.settings[alias], "AUTOCOMMIT": True, "CONN_MAX_AGE": 0}
     settings["OPTIONS"] = {key: value for key, value in settings["OPTIONS"].items() if key != "pool"}

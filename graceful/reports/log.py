@@ -18,3 +18,5 @@ UNREADABLE_ENTRY = "Unreadable entry %s of %s was moved to %s: %s"
 WRONG_TYPE = "Key %s was a %s, not a %s: renamed to %s"
 # info
 PAGE_NOT_ARCHIVED = "Shutdown reports that wait for the archive were not reached: %s"
+RESUMED_NOT_MOVED = "Where interrupted jobs went could not be stored: %s"
+RELEASE_NOT_NOTED = "A release could not be noted: %s"

@@ -104,10 +104,10 @@ def record_of(row: ShutdownReport) -> records.ShutdownReport:
         outcome=None if row.outcome is None else Outcome(row.outcome),
         exit_code=row.exit_code,
         phase=Phase(row.phase),
-        started_at=_read(row.started_at),
-        requested_at=_read_or_none(row.requested_at),
-        drained_at=_read_or_none(row.drained_at),
-        ended_at=_read_or_none(row.ended_at),
+        started_at=read_time(row.started_at),
+        requested_at=read_time_or_none(row.requested_at),
+        drained_at=read_time_or_none(row.drained_at),
+        ended_at=read_time_or_none(row.ended_at),
         seconds=records.Spans(drain=row.drain_seconds, hooks=row.hooks_seconds, total=row.total_seconds),
         jobs=records.JobTally(
             finished=row.jobs_finished,
@@ -154,7 +154,7 @@ def _job_of(row: ReportedJob) -> records.InFlightJob:
             **values,
             "id": row.job_id,
             "outcome": JobOutcome(row.outcome),
-            "started_at": _read_or_none(row.started_at),
+            "started_at": read_time_or_none(row.started_at),
         }
     )
 
@@ -170,7 +170,10 @@ def _stored_or_none(moment: datetime | None) -> datetime | None:
     return None if moment is None else stored_time(moment)
 
 
-def _read(moment: datetime) -> datetime:
+def read_time(moment: datetime) -> datetime:
+    """A time from the database, in UTC."""
+    if moment.tzinfo is UTC:  # As Django reads it with USE_TZ: a deploy has thousands.
+        return moment
     aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     try:
         return aware.astimezone(UTC)
@@ -178,5 +181,5 @@ def _read(moment: datetime) -> datetime:
         return moment.replace(tzinfo=UTC)
 
 
-def _read_or_none(moment: datetime | None) -> datetime | None:
-    return None if moment is None else _read(moment)
+def read_time_or_none(moment: datetime | None) -> datetime | None:
+    return None if moment is None else read_time(moment)

@@ -21,6 +21,7 @@ TYPES = {
     "graceful:beats": "zset",
     "graceful:suspects": "zset",
     "graceful:holders": "hash",
+    "graceful:resumed": "hash",
     "graceful:journal": "hash",
     "graceful:journal:unreadable": "hash",
 }

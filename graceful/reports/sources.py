@@ -20,6 +20,7 @@ from graceful.core.deadline import Deadline
 from graceful.reports import log
 from graceful.reports.archive import ReportSource, archive_pending_or_raise
 from graceful.reports.journal import Journal
+from graceful.reports.resumed import move
 from graceful.reports.spool import Spool
 
 PAUSE_SECONDS = 30.0
@@ -85,6 +86,8 @@ def archive_everything(seconds: float, reap: Callable[[Redis], int] | None = Non
             if reap is not None and isinstance(source, Journal):
                 closed += reap(source.connection)
             archived += archive_pending_or_raise(source, deadline.left() / (len(sources) - place))
+            if isinstance(source, Journal):
+                move(source.connection, deadline.left() / (len(sources) - place))
         except (RedisError, OSError) as error:
             failures.append(f"{source}: {error}")
         finally:

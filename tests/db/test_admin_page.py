@@ -266,7 +266,7 @@ from graceful.reports import sources
 from tests.db.samples import a_report, save
 
 call_command("migrate", verbosity=0)
-sources.page_archiver.run = lambda seconds, reap: False
+sources.page_archiver.run = lambda seconds, reap=None: False
 save(a_report(id="r"))
 client = Client()
 client.force_login(User.objects.create_superuser("a"))
@@ -285,10 +285,11 @@ def test_the_context_is_enough_for_a_row_of_buttons() -> None:
 
 
 def test_the_pages_under_django_unfold() -> None:
-    """Index, list and the page of a report work where django-unfold has replaced the admin's templates."""
+    """Index, list and the pages of report and deploy work where django-unfold has replaced the admin's templates."""
     from django.conf import settings
 
     addresses = ["/admin/", "/admin/graceful/shutdownreport/", "/admin/graceful/shutdownreport/r/change/"]
+    addresses.append("/admin/graceful/lastdeploy/")
     changes = json.dumps({"INSTALLED_APPS": ["unfold", *settings.INSTALLED_APPS]})
     done = subprocess.run(
         [sys.executable, "-c", UNFOLD, json.dumps(addresses)],
@@ -304,11 +305,12 @@ def test_the_pages_under_django_unfold() -> None:
     )
     assert done.returncode == 0, done.stderr
     pages = json.loads(done.stdout)
-    assert [pages[address][0] for address in addresses] == [200, 200, 200]
-    index, the_list, page = (pages[address][1].replace("<wbr>", "") for address in addresses)
+    assert [pages[address][0] for address in addresses] == [200, 200, 200, 200]
+    index, the_list, page, deploy = (pages[address][1].replace("<wbr>", "") for address in addresses)
     assert "Last shutdown report" in index
     assert "hooks failed" in the_list
     assert "export.csv" in the_list
     assert "unfold/css" in page
     assert "shop.jobs.rebuild_index" in page
     assert "What to do" in page
+    assert "0 of 1 worker ended cleanly." in deploy

@@ -136,7 +136,7 @@ def test_a_database_that_hangs_does_not_hold_the_caller(
 ) -> None:
     """A hung database blocks the caller no longer than ``seconds``."""
     go_on = threading.Event()
-    monkeypatch.setattr(archive, "_fresh_connection", lambda *_: go_on.wait(30))
+    monkeypatch.setattr(archive, "fresh_connection", lambda *_: go_on.wait(30))
     started = time.monotonic()
     try:
         with caplog.at_level(logging.WARNING, "graceful.reports"):
@@ -159,7 +159,7 @@ def test_a_closed_pool_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {**connection.settings_dict["OPTIONS"], "pool": {"max_size": 2}}
     pooled = {**connection.settings_dict, "OPTIONS": options, "CONN_MAX_AGE": 60, "AUTOCOMMIT": False}
     monkeypatch.setitem(archive.connections.settings, "default", pooled)
-    assert "pool" not in archive._fresh_connection("default", archive.Deadline.after(1)).settings_dict["OPTIONS"]
+    assert "pool" not in archive.fresh_connection("default", archive.Deadline.after(1)).settings_dict["OPTIONS"]
     report = a_report()
     # Committed, too, where the project does that itself.
     assert archive.store(report, seconds=5)
@@ -241,7 +241,7 @@ def test_nothing_leaves_the_journal_without_being_stored(monkeypatch: pytest.Mon
     def away(*_: object) -> None:
         raise archive.OperationalError("connection refused")
 
-    monkeypatch.setattr(archive, "_fresh_connection", away)
+    monkeypatch.setattr(archive, "fresh_connection", away)
     held = Held(a_report())
     assert archive.archive_pending(held, 5) == 0
     assert len(held.waiting) == 1
@@ -282,7 +282,7 @@ def test_a_database_that_is_away_needs_no_migrate(
     def away(*_: object) -> None:
         raise archive.OperationalError("connection refused")
 
-    monkeypatch.setattr(archive, "_fresh_connection", away)
+    monkeypatch.setattr(archive, "fresh_connection", away)
     assert not archive.store(a_report(), seconds=5)
     assert [record.msg for record in caplog.records] == [log.NOT_STORED]
 

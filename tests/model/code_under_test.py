@@ -327,6 +327,7 @@ def installed() -> Iterator[None]:
         run: {
             "_orphaned": lambda memory: _start_time(memory.worker_pid) == "",
             "_run_exit_hooks": nothing,
+            "utc_now": now,
         },
         interruption: {"guard": None},
     }

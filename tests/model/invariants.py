@@ -22,6 +22,7 @@ Broken = Iterator[str]
 REGISTRIES = ("finished", "failed", "deferred", "scheduled", "canceled", "ready")
 MAX_INTERRUPTIONS = 3
 MAY_STAY = (
+    "graceful:resumed",  # Until maintenance or a page has moved it to the archived reports; it expires.
     "rq:job:",
     "rq:queues",
     "rq:finished:",

@@ -364,3 +364,18 @@ def test_with_timeout() -> None:
         read.with_timeout(5)
     with pytest.raises(InvalidSettings, match="--timeout must be a positive number of seconds, got: nan"):
         read.with_timeout(math.nan)
+
+
+@pytest.mark.parametrize("value", ["", "short", "with a space, and long", "l\u00e4nger-als-sechzehn", 12, b"x" * 20])
+def test_token_that_is_none(value: object) -> None:
+    """A token is a string that fits into a header and is hard to guess; a wrong one is not shown."""
+    number, message = only_problem(GRACEFUL_JSON_TOKEN=value)[:2]
+    assert number == "E019"
+    assert not value or str(value) not in message
+
+
+def test_the_token_is_not_shown() -> None:
+    """The settings do not show the token, for instance in a traceback."""
+    with override_settings(GRACEFUL_JSON_TOKEN="a-token-that-is-long-enough"):
+        assert settings().json_token == "a-token-that-is-long-enough"
+        assert "a-token" not in repr(settings())

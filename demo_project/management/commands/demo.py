@@ -1,4 +1,4 @@
-"""``make demo``: a worker is stopped in the middle of its work, and says how that went."""
+"""``make demo``: a worker is stopped in the middle of its work and says how that went; then four are replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,29 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Sum
 from django_rq import get_queue
 
-from demo_project.jobs import check_all_files, count_identifiers, files_of, packages
+from demo_project.jobs import check_all_files, count_identifiers, count_tokens, files_of, packages
 from demo_project.models import CheckedFile, IdentifierCount, Package
 from demo_project.pool import SAMPLES_KEY, close_pool, samples
 
 STOPPED_IN = "db/models"
 """The package during whose job the worker is stopped: the largest in the middle of the queue."""
+OLD, NEW, WORKERS = "demo-2", "demo-3", 4
 WORKER_LOG: Path = settings.STATE_DIR / "worker.log"
 
 
 @contextmanager
-def worker(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(*options: str, release: str = settings.GRACEFUL_RELEASE) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process, in a session of its own so that Ctrl-C reaches it through us; ended with the block."""
     command = [sys.executable, "manage.py", "runworker_graceful", settings.QUEUE]
     command += ["--worker-class", "demo_project.worker.SamplingWorker", *options]
     with WORKER_LOG.open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=settings.BASE_DIR, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=settings.BASE_DIR,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "RELEASE": release},
         )
     try:
         yield process
@@ -63,6 +69,7 @@ class Command(BaseCommand):
             self.stop_in_the_middle()
             self.do_the_rest()
             self.go_on_in_a_second_worker()
+            self.deploy_a_release()
         except KeyboardInterrupt:
             raise CommandError("stopped; nothing is left running") from None
         finally:
@@ -147,7 +154,40 @@ class Command(BaseCommand):
         self.say(f"{self.files_done()} files checked, {again} of them twice")
         if self.files_done() != self.total_files or again > 1:
             raise CommandError("Every file was to be checked, and at most the one in progress twice.")
-        self.headline("The reports in the admin: make demo-admin")
+
+    def deploy_a_release(self) -> None:
+        """Four workers are replaced one by one; the last ones end of themselves, so that this stays the last deploy."""
+        self.headline(f"8. A release with four workers replaces another: manage.py wait_for_deploy --release {NEW}")
+        CheckedFile.objects.all().delete()
+        long = self.queue.enqueue(check_all_files, job_timeout=300)
+        for _number in range(WORKERS - 1):
+            self.queue.enqueue(count_tokens, job_timeout=300)
+        with ExitStack() as stack:
+            old = [stack.enter_context(worker(release=OLD)) for _number in range(WORKERS)]
+            deadline = time.monotonic() + 60
+            while self.queue.started_job_registry.get_job_count(cleanup=False) < WORKERS:
+                if time.monotonic() > deadline:
+                    raise CommandError(f"The workers do not start their jobs; see {WORKER_LOG}")
+                time.sleep(0.05)
+            new: list[subprocess.Popen[bytes]] = []
+            for process in old:
+                # What a rolling update does: a new worker, and when that is on its way, an old one less.
+                new.append(stack.enter_context(worker("--max-idle-time", "6", release=NEW)))
+                time.sleep(0.8)
+                process.send_signal(signal.SIGTERM)
+            try:
+                call_command("wait_for_deploy", release=NEW, workers=WORKERS, timeout=60, stdout=self.stdout)
+            except SystemExit as ended:
+                if ended.code != os.EX_TEMPFAIL:
+                    raise CommandError(f"One job was to be interrupted, and the gate said {ended.code}") from ended
+            deadline = time.monotonic() + 60
+            while not long.is_finished and time.monotonic() < deadline:
+                time.sleep(0.1)
+                long.get_status()
+            for process in new:
+                process.wait(30)
+            self.say(f"the long job is {long.get_status().value}, after {self.files_done()} files")
+        self.headline('All of it in the admin, with the page "Last deploy": make demo-admin')
         self.say(f"the log of the workers: {WORKER_LOG.relative_to(settings.BASE_DIR)}")
 
     def wait_for_files(self, process: subprocess.Popen[bytes], files: int) -> None:

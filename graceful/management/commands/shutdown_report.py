@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,11 +13,14 @@ from django.db import DatabaseError
 from redis.exceptions import RedisError
 
 from graceful.core import report_json
+from graceful.core.records import utc_now
 from graceful.core.text import one_line
 from graceful.models import ID_LENGTH, ShutdownReport
+from graceful.reports.deploys.projection import verdict_of
 from graceful.reports.rows import record_of
 from graceful.reports.sources import archive_everything, journals
 from graceful.reports.text import report_text
+from graceful.worker.cluster.gate import verdict_of_release
 from graceful.worker.cluster.heartbeat import dead_workers
 
 ARCHIVE_SECONDS = 1.0
@@ -51,6 +56,7 @@ class Command(BaseCommand):
             metavar="NAME",
             help="the reports of the worker of that name, or else of those whose names begin so",
         )
+        which.add_argument("--release", metavar="LABEL", help="the reports of the workers of that release")
         which.add_argument("--id", type=report_id, metavar="ID", help="the report of that id alone")
         parser.add_argument(
             "--format",
@@ -58,6 +64,12 @@ class Command(BaseCommand):
             default="text",
             help="text for people, the newest report at the bottom; or json for programs, the newest first: "
             "a list, or one object with --last and --id (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--fail-if-unclean",
+            action="store_true",
+            help="exit with 75 if jobs were interrupted, and with 70 if a hook failed or a worker was forced, crashed "
+            "or killed: in the deploy in which --release ended, or else in the reports that are shown",
         )
         parser.add_argument(
             "--limit",
@@ -75,6 +87,8 @@ class Command(BaseCommand):
             found = found.filter(pk=options["id"])
         if options["worker"] is not None:
             found = found.filter(worker__startswith=options["worker"])
+        if options["release"] is not None:
+            found = found.filter(release=options["release"])
         try:
             if options["worker"] is not None and (exact := found.filter(worker=options["worker"])).exists():
                 found = exact
@@ -89,6 +103,12 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(dicts[0] if alone else dicts, indent=2))
         else:
             self.stdout.write(f"\n\n{RULE}\n\n".join(report_text(report) for report in reversed(reports)))
+        if options["fail_if_unclean"]:
+            verdict = verdict_of(Counter(str(report.outcome) for report in reports))
+            if options["release"] is not None:
+                verdict = verdict_of_release(options["release"], utc_now())
+            self.stdout.flush()
+            sys.exit(verdict.value)
 
     def _warn_of_dead_workers(self) -> None:
         """A worker that was killed has no report yet until another process has found it."""
@@ -122,6 +142,8 @@ def unreadable(error: DatabaseError) -> str:
 def _none_found(options: dict[str, Any]) -> str:
     if options["id"] is not None:
         return f"There is no shutdown report with the id {options['id']!a}."
+    if options["release"] is not None:
+        return f"There is no shutdown report of the release {options['release']!a}."
     if options["worker"] is not None:
         return f"There is no shutdown report of a worker whose name begins with {options['worker']!a}."
     return "There is no shutdown report yet: one is written whenever a worker ends."

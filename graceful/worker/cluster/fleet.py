@@ -86,12 +86,13 @@ def fleet(connection: redis.Redis) -> list[LiveWorker]:
 def _with_jobs(connection: redis.Redis, reports: tuple[ShutdownReport, ...]) -> list[LiveWorker]:
     pipeline = connection.pipeline(transaction=False)
     pipeline.time()
+    pipeline.zmscore(HEARTBEATS_KEY, [report.id for report in reports])
     for report in reports:
-        pipeline.zscore(HEARTBEATS_KEY, report.id)
         pipeline.hgetall(HELD_KEY.format(report.id))
     # One key of another type must not hide the whole fleet.
-    now, *answers = pipeline.execute(raise_on_error=False)
-    beats, held = answers[::2], [held_fields(each) if isinstance(each, dict) else {} for each in answers[1::2]]
+    now, scores, *answers = pipeline.execute(raise_on_error=False)
+    beats = scores if isinstance(scores, list) else [None] * len(reports)
+    held = [held_fields(each) if isinstance(each, dict) else {} for each in answers]
     jobs = _jobs(connection, held)
     workers = []
     for report, beat, job in zip(reports, beats, jobs, strict=True):
@@ -106,20 +107,22 @@ def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[LiveJob |
     """The jobs in these fields of ``graceful:held:*``; a job that is over by now is none."""
     pipeline = connection.pipeline(transaction=False)
     for fields in held:
-        key = Job.key_for(fields.get("job", ""))
-        pipeline.hmget(key, "status", "started_at")
-        pipeline.hstrlen(key, FIELD)
-    answers = pipeline.execute(raise_on_error=False)
+        if "job" in fields:
+            key = Job.key_for(fields["job"])
+            pipeline.hmget(key, "status", "started_at")
+            pipeline.hstrlen(key, FIELD)
+    answers = iter(pipeline.execute(raise_on_error=False))
     found: list[LiveJob | None] = []
-    for fields, answer, length in zip(held, answers[::2], answers[1::2], strict=True):
+    for fields in held:
+        answer, length = (next(answers), next(answers)) if "job" in fields else (None, None)
         status, started = answer if isinstance(answer, list) else (None, None)
-        if "job" not in fields or _text(status) != "started":
+        if text_of(status) != "started":
             found.append(None)
             continue
         saved = length if isinstance(length, int) else 0
         progress = _progress(connection, fields["job"]) if 0 < saved <= MOST_CURSOR_BYTES else None
         queue = fields.get("queue", "").removeprefix("rq:queue:")
-        found.append(LiveJob(fields["job"], fields.get("function", ""), queue, _moment(started), progress))
+        found.append(LiveJob(fields["job"], fields.get("function", ""), queue, moment_of(started), progress))
     return found
 
 
@@ -131,14 +134,14 @@ def _progress(connection: redis.Redis, job_id: str) -> Progress | None:
     return loops[-1] if loops else None
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
-def _moment(value: Any) -> datetime | None:
+def moment_of(value: Any) -> datetime | None:
     """RQ's form of a time (``rq.utils.utcformat``): ISO 8601 that ends in Z."""
     try:
-        moment = datetime.fromisoformat(_text(value))
+        moment = datetime.fromisoformat(text_of(value))
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

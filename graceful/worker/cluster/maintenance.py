@@ -9,7 +9,7 @@ from django.db import connections
 from redis.exceptions import RedisError
 
 from graceful.conf import Settings
-from graceful.reports import archive
+from graceful.reports import archive, resumed
 from graceful.reports.journal import Journal
 from graceful.reports.spool import Spool
 from graceful.worker.cluster import log
@@ -32,6 +32,7 @@ def run_maintenance(connection: redis.Redis, settings: Settings) -> None:
     archive.archive_pending(Journal(connection), ARCHIVE_SECONDS)
     archive.archive_pending(Spool(settings.spool_dir), ARCHIVE_SECONDS)
     try:
+        resumed.move(connection, ARCHIVE_SECONDS)
         remove_stale_holders(connection)
     except RedisError as error:
         logger.warning(log.STALE_HOLDERS, error)

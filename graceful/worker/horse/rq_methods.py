@@ -71,6 +71,7 @@ class HorseSide(BaseWorker):
             job,
             lambda: bool(super(HorseSide, self).perform_job(job, queue, *execution)),
             conf.settings(),
+            self.name,
         )
 
     @at_work

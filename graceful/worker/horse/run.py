@@ -17,13 +17,14 @@ from rq.job import Job
 from graceful import conf
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
-from graceful.core.phases import Reason
-from graceful.core.records import HookResult, JobTally, Shutdown
+from graceful.core.phases import JobOutcome, Reason
+from graceful.core.records import HookResult, JobTally, Shutdown, utc_now
 from graceful.exceptions import JobInterrupted
 from graceful.hooks import registry, runner
 from graceful.jobs import interruption
 from graceful.jobs.on_interrupt import policy_of
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
+from graceful.reports.resumed import Resumed, note_end, note_start
 from graceful.worker.cluster.process_identity import Process
 from graceful.worker.compat import rq_private
 from graceful.worker.horse import parent_death
@@ -38,6 +39,11 @@ T = TypeVar("T")
 log = logging.getLogger("graceful.worker")
 
 
+ENDINGS = {
+    Verdict.FINISHED: JobOutcome.FINISHED,
+    Verdict.FAILED: JobOutcome.FAILED,
+    Verdict.INTERRUPTED: JobOutcome.INTERRUPTED,
+}
 _memory: SharedMemory | None = None
 
 
@@ -66,6 +72,7 @@ def perform(
     job: Job,
     rq_perform: Callable[[], bool],
     settings: Settings,
+    worker: str,
 ) -> bool:
     """Run RQ's ``perform_job`` so that the job can be interrupted; then the horse exit hooks.
 
@@ -76,18 +83,24 @@ def perform(
         job: the job.
         rq_perform: RQ's ``perform_job`` of this job.
         settings: the settings that hold here.
+        worker: name of the worker.
 
     Returns:
         as RQ's: whether the job finished.
     """
     try:
-        if not claim(connection, held.life, job.id, Process.here()):
+        interruptions = claim(connection, held.life, job.id, Process.here())
+        if interruptions is None:
             log.warning("Job %s is not held by this worker any more, and is not started", job.id)
             memory.verdict = Verdict.TAKEN
             return False
     except redis.exceptions.RedisError as error:
         not_started(memory, job.id, error)
         return False
+    again = None
+    if interruptions:
+        again = Resumed(job.id, interruptions, utc_now(), worker, settings.release)
+        note_start(connection, again)
     guard = interruption.install(memory, CursorStore(connection, job.key))
     assert guard is not None
     job_perform = job.perform
@@ -125,6 +138,8 @@ def perform(
     finally:
         del job.perform
         interruption.install(None)
+        if again is not None and memory.verdict in ENDINGS:
+            note_end(connection, again, ENDINGS[memory.verdict], utc_now())
         _run_exit_hooks(memory)
 
 

@@ -21,7 +21,7 @@ from rq.job import Job
 from graceful.core.report_json import NAME_LIMIT
 from graceful.reports.set_aside import Script
 from graceful.worker.cluster.process_identity import Process
-from graceful.worker.queue.lua import UNSETTLED
+from graceful.worker.queue.lua import ASK, UNSETTLED, WHOLE
 
 HELD_KEY = "graceful:held:{}"
 HOLDERS_KEY = "graceful:holders"
@@ -77,9 +77,13 @@ return {KEYS[first], job, 'taken'}
 """
 )
 
-CLAIM_SCRIPT = """
--- KEYS: held, holders, and where a horse is about to begin the lock of a reaper.
+CLAIM_SCRIPT = (
+    ASK
+    + WHOLE
+    + """
+-- KEYS: held, holders, and where a horse is about to begin the lock of a reaper, and the job.
 -- ARGV: life of the worker, job, then fields and their values in turn.
+-- Returns 0, or one more than how often the job has been interrupted.
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
@@ -87,13 +91,14 @@ end
 if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
+local interruptions = KEYS[4] and whole(ask('HGET', KEYS[4], 'graceful_interruptions')) or 0
 -- The first write: on a key of another type it fails, and nothing is changed.
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 -- From here on it is in RQ's started registry.
 redis.call('DEL', (redis.call('HGET', KEYS[1], 'queue') or '') .. ':intermediate:first_seen:' .. ARGV[2])
-return 1
+return 1 + interruptions
 """
-
+)
 
 RELEASE_JOB_SCRIPT = """
 -- KEYS: held, holders, first seen of the job. ARGV: life of the worker, job.
@@ -167,15 +172,16 @@ class Fetcher:
         return Fetched(queue_key, job_id)
 
 
-def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> bool:
+def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> int | None:
     """The horse is about to run this job: record its pid.
 
     Returns:
-        False if the job is not the worker's any more. Its worker counted as dead, or Redis lost its last second; the
-        job is in its queue again, is about to be, or another worker holds it.
+        how often shutdowns have interrupted the job; None if it is not the worker's any more. Its worker counted as
+        dead, or Redis lost its last second; the job is in its queue again, is about to be, or another worker holds it.
     """
     fields: dict[str, str | int] = {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"}
-    return _note(connection, life, job_id, fields, AUTOPSY_KEY.format(life))
+    noted = _note(connection, life, job_id, fields, AUTOPSY_KEY.format(life), Job.key_for(job_id))
+    return noted - 1 if noted else None
 
 
 def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, fails: bool) -> None:
@@ -193,10 +199,10 @@ def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, 
     _note(connection, life, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
 
 
-def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int], *lock: str) -> bool:
+def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int], *further: str | bytes) -> int:
     pairs = [part for pair in fields.items() for part in pair]
     script = Script(connection, CLAIM_SCRIPT)
-    return bool(script(keys=[HELD_KEY.format(life), HOLDERS_KEY, *lock], args=[life, job_id, *pairs]))
+    return int(script(keys=[HELD_KEY.format(life), HOLDERS_KEY, *further], args=[life, job_id, *pairs]))
 
 
 def held_fields(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:

@@ -1,0 +1,148 @@
+"""``manage.py wait_for_deploy``: waits until a release has replaced the earlier ones, and exits by how that went."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from typing import Any, NoReturn
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils.translation import override
+
+from graceful.core.deadline import Deadline
+from graceful.core.records import utc_now
+from graceful.core.text import one_line
+from graceful.management.commands.shutdown_report import positive_number
+from graceful.models import NAME_LENGTH
+from graceful.reports.deploys.records import Verdict
+from graceful.reports.deploys.rows import Living
+from graceful.reports.deploys.words import headline
+from graceful.reports.sources import archive_everything
+from graceful.worker.cluster.gate import Gate, Look, line, verdict, who_is_stale
+from graceful.worker.cluster.whole_fleet import living_workers
+
+TIMEOUT = 600.0
+LOOK_SECONDS = 1.0
+FLEET_SECONDS = 5.0
+ARCHIVE_SECONDS = 10.0
+SAY_AGAIN_SECONDS = 30.0
+"""Without a terminal, what has not changed is said again after so long."""
+LONGEST_TIMEOUT = 7 * 24 * 3600
+
+
+def seconds(text: str) -> float:
+    """An argument that must be a number of seconds above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= LONGEST_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"seconds above 0, at most {LONGEST_TIMEOUT}, were expected, got: {text!r}")
+    return value
+
+
+def release_label(text: str) -> str:
+    """An argument that must be the label of a release."""
+    if not text or len(text) > NAME_LENGTH or "\x00" in text:
+        raise argparse.ArgumentTypeError(f"a label of 1 to {NAME_LENGTH} characters was expected, got: {text!r}")
+    return text
+
+
+class Command(BaseCommand):
+    help = (
+        "Waits until every worker of the releases before this one is gone and this one has its workers. Exit code: 0 "
+        "if all ended cleanly, 75 if jobs were interrupted, 70 if a hook failed or a worker was forced, crashed or "
+        "killed, 1 if it was not over at the timeout, 69 if Redis or the database was unreachable then."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--release", required=True, type=release_label, metavar="LABEL", help="the new release")
+        parser.add_argument(
+            "--timeout",
+            type=seconds,
+            default=TIMEOUT,
+            metavar="SECONDS",
+            help="how long to wait (default: %(default)g)",
+        )
+        parser.add_argument(
+            "--workers",
+            type=positive_number,
+            default=1,
+            metavar="N",
+            help="the release has its workers once so many of them run (default: %(default)s)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Wait, and exit by the verdict."""
+        gate = Gate(options["release"], options["workers"])
+        deadline = Deadline.after(options["timeout"])
+        self.began, self.said, self.said_at = time.monotonic(), "", -math.inf
+        try:
+            look, living = self._wait(gate, deadline)
+            self._end_line()
+            if not look.known:
+                raise CommandError("Redis is unreachable: the workers are not known.", returncode=os.EX_UNAVAILABLE)
+            archive_everything(ARCHIVE_SECONDS)
+            deploys = gate.deploys(living, utc_now())
+        except DatabaseError as error:
+            self._end_line()
+            why = one_line(str(error).strip())
+            raise CommandError(f"The reports cannot be read: {why}", returncode=os.EX_UNAVAILABLE) from error
+        with override("en"):
+            for deploy in deploys:
+                self.stdout.write(headline(deploy))
+        found = verdict(deploys, look)
+        if found is Verdict.STALE:
+            self._say_what_is_missing(gate, look)
+        self._exit(found)
+
+    def _wait(self, gate: Gate, deadline: Deadline) -> tuple[Look, Living]:
+        while True:
+            living = living_workers(min(FLEET_SECONDS, max(0.5, deadline.left())))
+            look = gate.look(living)
+            self._show(line(gate, look, time.monotonic() - self.began))
+            if look.over or deadline.expired:
+                return look, living
+            time.sleep(min(LOOK_SECONDS, max(0.0, deadline.left())))
+
+    def _say_what_is_missing(self, gate: Gate, look: Look) -> None:
+        name = one_line(gate.release)
+        if not look.arrived:
+            self.stderr.write(f"No worker of release {name} runs. Is GRACEFUL_RELEASE set to that label?")
+        elif len(look.arrived) < look.wanted:
+            self.stderr.write(f"Only {len(look.arrived)} of {look.wanted} workers of release {name} run.")
+        if look.earlier:
+            self.stderr.write(f"Stale, {len(look.earlier)} in all:")
+            for each in who_is_stale(look):
+                self.stderr.write(f"  {each}")
+
+    def _show(self, text: str) -> None:
+        """A line that is written over on a terminal; elsewhere one whenever something has changed."""
+        if self.stdout.isatty():
+            self.stdout.write(f"\r\x1b[K{text}", ending="")
+            self.stdout.flush()
+            return
+        said, now = text.partition("s  ")[2], time.monotonic()
+        if said != self.said or now - self.said_at >= SAY_AGAIN_SECONDS:
+            self.stdout.write(text)
+            self.stdout.flush()
+            self.said, self.said_at = said, now
+
+    def _end_line(self) -> None:
+        if self.stdout.isatty():
+            self.stdout.write("")
+
+    def _exit(self, found: Verdict) -> NoReturn:
+        words = {
+            Verdict.CLEAN: "clean",
+            Verdict.INTERRUPTED: "jobs were interrupted",
+            Verdict.FAILED: "not clean",
+            Verdict.STALE: "not over at the timeout",
+        }
+        self.stdout.write(f"Deploy: {words[found]}, exit code {found.value}")
+        self.stdout.flush()
+        sys.exit(found.value)

@@ -1,0 +1,176 @@
+"""The living workers on all servers, read in bounded time: for pages and commands."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Lock, Thread
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.job import Job
+
+from graceful.core.text import one_line
+from graceful.reports.deploys.records import JobEnd, Member, Running
+from graceful.reports.deploys.rows import Living
+from graceful.reports.sources import PAUSE_SECONDS, journals
+from graceful.worker.cluster.fleet import LiveWorker, fleet, moment_of, text_of
+
+MOST_JOBS = 200
+SHARED_SECONDS = 1.0
+log = logging.getLogger("graceful.worker")
+NOT_READ = "The living workers could not be read: %s"
+
+
+def living_workers(seconds: float) -> Living:
+    """The living workers on all servers; what was not reached in time is missing, and said to be.
+
+    Never raises. Redis is read in a thread of its own, since not all of its time-outs are ours.
+
+    Args:
+        seconds: for all servers.
+    """
+    found: list[Living] = []
+    thread = Thread(target=lambda: found.append(_read(seconds)), name="graceful-fleet", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # No thread can be started.
+        return Living(known=False)
+    thread.join(seconds)
+    return found[0] if found else Living(known=False)
+
+
+class PageFleet:
+    """The living workers for pages: one reading at a time, shared by those who look at once, and a pause after one
+    that failed."""
+
+    def __init__(self) -> None:
+        self.paused_until = 0.0
+        self._running = Lock()
+        self._last, self._fresh_until = Living(), 0.0
+
+    def read(self, seconds: float) -> Living:
+        """As :func:`living_workers`, at most ``SHARED_SECONDS`` old."""
+        if time.monotonic() < self.paused_until or not self._running.acquire(timeout=seconds):
+            return Living(known=False)
+        try:
+            if time.monotonic() < self._fresh_until:
+                return self._last
+            living = living_workers(seconds)
+            if living.known:
+                self._last, self._fresh_until = living, time.monotonic() + SHARED_SECONDS
+            else:
+                self.paused_until = time.monotonic() + PAUSE_SECONDS
+            return living
+        finally:
+            self._running.release()
+
+
+page_fleet = PageFleet()
+
+
+def _read(seconds: float) -> Living:
+    members: list[Member] = []
+    known = True
+    try:
+        everywhere = journals(seconds)
+    except Exception as error:  # Wrong queue settings can raise anything.
+        log.info(NOT_READ, error)
+        return Living(known=False)
+    for journal in everywhere:
+        try:
+            members += [member_of(each) for each in fleet(journal.connection)]
+        except RedisError as error:
+            log.info(NOT_READ, one_line(str(error)))
+            known = False
+        finally:
+            journal.connection.close()
+    # Two queues' settings may name one server in two ways.
+    return Living(tuple({each.id: each for each in members}.values()), known)
+
+
+def member_of(worker: LiveWorker) -> Member:
+    """A living worker as a member of a deploy."""
+    report, job = worker.report, worker.job
+    progress = job.progress if job else None
+    running = job and Running(
+        job.id,
+        job.function,
+        job.queue,
+        job.started_at,
+        progress.done if progress else None,
+        progress.total if progress else None,
+    )
+    return Member(
+        id=report.id,
+        worker=report.worker,
+        hostname=report.hostname,
+        release=report.release,
+        started_at=report.started_at,
+        reason=report.reason,
+        signal=report.signal,
+        phase=report.phase,
+        requested_at=report.requested_at,
+        drained_at=report.drained_at,
+        seconds=report.seconds,
+        grace=report.grace,
+        living=True,
+        silent=worker.silent,
+        job=running or None,
+    )
+
+
+def where_now(jobs: Sequence[JobEnd], seconds: float) -> tuple[JobEnd, ...]:
+    """Interrupted jobs of whose next run nothing was noted, with what their hashes in Redis say.
+
+    Never raises and never unpickles a job.
+    """
+    asked = [job for job in jobs if job.again_at is None][:MOST_JOBS]
+    if not asked:
+        return tuple(jobs)
+    found: dict[str, JobEnd] = {}
+    thread = Thread(target=lambda: _ask(asked, found, seconds), name="graceful-jobs", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return tuple(jobs)
+    thread.join(seconds)
+    there = dict(found)
+    return tuple(there.get(job.id, job) if job.again_at is None else job for job in jobs)
+
+
+def _ask(jobs: Sequence[JobEnd], found: dict[str, JobEnd], seconds: float) -> None:
+    try:
+        everywhere = journals(seconds)
+    except Exception:
+        return
+    for journal in everywhere:
+        try:
+            _ask_one(journal.connection, jobs, found)
+        except RedisError:
+            continue
+        finally:
+            journal.connection.close()
+
+
+def _ask_one(connection: Redis, jobs: Sequence[JobEnd], found: dict[str, JobEnd]) -> None:
+    pipeline = connection.pipeline(transaction=False)
+    for job in jobs:
+        pipeline.hmget(Job.key_for(job.id), "status", "started_at", "ended_at", "worker_name")
+    for job, answer in zip(jobs, pipeline.execute(raise_on_error=False), strict=True):
+        if not isinstance(answer, list):
+            continue
+        status, started, ended, worker = (text_of(each) for each in answer)
+        if not status:
+            found.setdefault(job.id, replace(job, now="gone"))
+            continue
+        at, over = moment_of(started), moment_of(ended)
+        if at is not None and job.stopped_at is not None and at > job.stopped_at:
+            outcome = status if status in ("finished", "failed") else ""
+            found[job.id] = replace(
+                job, now=status, again_at=at, again_worker=worker, again_outcome=outcome, again_ended_at=over
+            )
+        else:
+            found[job.id] = replace(job, now=status)
