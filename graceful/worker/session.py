@@ -153,7 +153,7 @@ class Session:
             worker.execute_job(*taken)
             if not self._taken_up:
                 self._release(*taken)
-            worker.heartbeat()
+            # RQ sends a heartbeat here; the look for a suspension that follows has one too.
             if self.back_off.failed_starts:
                 self.back_off.wait()
                 continue

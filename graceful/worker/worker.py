@@ -198,7 +198,7 @@ class GracefulMixin(JobInFlight):
 
     @at_work
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """As RQ's; not sent any more once the worker is about to go."""
+        """As RQ's, in one round trip; not sent any more once the worker is about to go."""
         # The horse has another life than the worker: it always sends, and only in pipelines.
         if pipeline is not None or self.is_horse:
             super().heartbeat(timeout, pipeline)
@@ -207,7 +207,9 @@ class GracefulMixin(JobInFlight):
         if state.stopping and state.job is None:
             return
         try:
-            super().heartbeat(timeout)
+            with self.connection.pipeline(transaction=False) as at_once:  # Three commands, one round trip.
+                super().heartbeat(timeout, at_once)
+                at_once.execute()
         except RedisError as error:
             # RQ's loop would end the worker for it; the dequeue that follows waits for Redis to come back.
             log.warning(NOT_SENT, self.name, error)

@@ -114,8 +114,10 @@ class Dequeuer:
         worker = self._worker
         began = time.monotonic()
         wait_seconds = 1.0
-        named = False
-        heartbeat_at = 0.0
+        # Both were said just before, at the last job's end and in the look for a suspension.
+        idle = worker.get_state() == WorkerStatus.IDLE
+        heartbeat_at = began
+        worker.procline("Listening on " + ",".join(worker.queue_names()))
         while True:
             state = self._coordinator.attend()
             if state.stopping:
@@ -123,10 +125,9 @@ class Dequeuer:
             if state.quiet:
                 self.hold_off(timeout is None)
             try:
-                if not named:
+                if not idle:
                     worker.set_state(WorkerStatus.IDLE)
-                    worker.procline("Listening on " + ",".join(worker.queue_names()))
-                    named = True
+                    idle = True
                 # Not between being woken and the fetch: others are woken for the same job, and it is waiting.
                 if time.monotonic() - heartbeat_at >= HEARTBEAT_SECONDS:
                     worker.heartbeat()
