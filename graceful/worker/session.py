@@ -32,6 +32,7 @@ from graceful.worker.cluster.reaper import Reaper
 from graceful.worker.cluster.registration import Registration
 from graceful.worker.compat import rq_private
 from graceful.worker.compat.database import close_database_connections
+from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.horse.back_off import BackOff
 from graceful.worker.horse.current_job import CurrentJob
 from graceful.worker.horse.monitor import HorseMonitor
@@ -42,6 +43,7 @@ from graceful.worker.queue.fetch import release_job
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
+from graceful.worker.shutdown.journal_writer import JournalWriter
 from graceful.worker.shutdown.os_signals import Inbox
 from graceful.worker.shutdown.report import WorkerReport
 from graceful.worker.shutdown.stall_guard import StallGuard
@@ -84,7 +86,8 @@ class Session:
         identity = WorkerIdentity(worker.name, queues, path, settings.release, pooled=pooled)
         self.life = identity.life
         heartbeat = Heartbeat(connection, Registration.here(self.life, worker.name, queues))
-        self.report = WorkerReport(identity, settings, connection, heartbeat)
+        own = OwnConnection(connection)
+        self.report = WorkerReport(identity, settings, JournalWriter(own, connection), heartbeat)
         self.job_process = (OwnProcess if worker.runs_jobs_itself else HorseProcess)(worker, self.memory)
         self.effects = ShutdownEffects(worker, settings, self.memory, self.job_process, self.report)
         budget = Budget(settings.timeout, settings.hooks_timeout, settings.interrupt_timeout)
@@ -92,8 +95,8 @@ class Session:
         reaper = Reaper(connection, f"worker {worker.name}", self.life, settings, worker)
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
         self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
-        self.dequeuer = Dequeuer(worker, self.life, settings, self.coordinator, self.membership, inbox)
         self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
+        self.dequeuer = Dequeuer(worker, self.life, settings, self.coordinator, self.membership, inbox, own)
         self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
         self.current: CurrentJob | None = None
         self.executed = 0

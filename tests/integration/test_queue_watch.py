@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.queue.fetch import Fetcher
 from graceful.worker.queue.wait import ASLEEP_KEY, WATCHING_KEY, QueueWatch
 from graceful.worker.shutdown.os_signals import Inbox
@@ -22,6 +23,18 @@ PAIRS = [(f"q{number}", f"q{number}:intermediate") for number in range(3)]
 KEYS = [queue for queue, _ in PAIRS]
 
 
+class Watch(QueueWatch):
+    """A watch with its connection."""
+
+    def __init__(self, client: redis.Redis, inbox: Inbox, life: str) -> None:
+        self.own = OwnConnection(client)
+        super().__init__(self.own, inbox, life)
+
+    def close(self) -> None:
+        self.leave()
+        self.own.disconnect()
+
+
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
     inbox = Inbox()
@@ -30,13 +43,13 @@ def inbox() -> Iterator[Inbox]:
 
 
 @pytest.fixture
-def watch(connection: redis.Redis, inbox: Inbox) -> Iterator[QueueWatch]:
-    watch = QueueWatch(connection, inbox, "life")
+def watch(connection: redis.Redis, inbox: Inbox) -> Iterator[Watch]:
+    watch = Watch(connection, inbox, "life")
     yield watch
     watch.close()
 
 
-def test_waiting_takes_nothing_away(connection: redis.Redis, watch: QueueWatch) -> None:
+def test_waiting_takes_nothing_away(connection: redis.Redis, watch: Watch) -> None:
     """Waiting takes no job out of a queue."""
     connection.rpush("q1", "b1", "b2")
     for _ in range(3):
@@ -45,7 +58,7 @@ def test_waiting_takes_nothing_away(connection: redis.Redis, watch: QueueWatch) 
     assert connection.lrange("q1", 0, -1) == [b"b1", b"b2"]
 
 
-def test_waiting_ends_when_a_job_comes(valkey: Server, connection: redis.Redis, watch: QueueWatch) -> None:
+def test_waiting_ends_when_a_job_comes(valkey: Server, connection: redis.Redis, watch: Watch) -> None:
     """A wait ends as soon as a job is enqueued."""
     with redis.Redis(port=valkey.port) as other:
         for number in range(5):
@@ -59,14 +72,14 @@ def test_waiting_ends_when_a_job_comes(valkey: Server, connection: redis.Redis, 
             connection.delete(*KEYS)
 
 
-def test_waiting_ends_when_the_time_is_up(watch: QueueWatch) -> None:
+def test_waiting_ends_when_the_time_is_up(watch: Watch) -> None:
     """A wait ends after its time, without a job."""
     began = time.monotonic()
     assert not watch.wait(KEYS, 0.2)
     assert 0.15 < time.monotonic() - began < 1
 
 
-def test_waiting_ends_at_a_signal(watch: QueueWatch, inbox: Inbox) -> None:
+def test_waiting_ends_at_a_signal(watch: Watch, inbox: Inbox) -> None:
     """A wait ends at a signal."""
     threading.Timer(0.05, inbox.record, (signal.SIGTERM, None)).start()
     began = time.monotonic()
@@ -74,7 +87,7 @@ def test_waiting_ends_at_a_signal(watch: QueueWatch, inbox: Inbox) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_one_connection_for_any_number_of_queues(connection: redis.Redis, watch: QueueWatch) -> None:
+def test_one_connection_for_any_number_of_queues(connection: redis.Redis, watch: Watch) -> None:
     """Waiting on 20 queues costs one connection, which stays while jobs come and go."""
     keys = [f"many-{number}" for number in range(20)]
     clients = len(connection.client_list())
@@ -95,7 +108,7 @@ def test_one_connection_for_any_number_of_queues(connection: redis.Redis, watch:
     assert len(connection.client_list()) - clients <= 2
 
 
-def test_the_server_closes_the_waiting_connection(valkey: Server, connection: redis.Redis, watch: QueueWatch) -> None:
+def test_the_server_closes_the_waiting_connection(valkey: Server, connection: redis.Redis, watch: Watch) -> None:
     """After the server closed the connection the next wait reconnects."""
     watch.wait(KEYS, 0.05)
     threading.Timer(0.05, connection.execute_command, ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")).start()
@@ -107,16 +120,17 @@ def test_the_server_closes_the_waiting_connection(valkey: Server, connection: re
 
 @pytest.mark.parametrize("rules", [["-client"], ["-client", "+client|tracking"], ["-exists"]])
 def test_a_user_that_may_not_wait(rules: list[str], connection: redis.Redis, valkey: Server, inbox: Inbox) -> None:
-    """A worker whose ACL forbids tracking looks at its queues every 0.25 s, and holds no connection for it."""
+    """A worker whose ACL forbids tracking looks at its queues every 0.25 s, and its connection can still be used."""
     connection.acl_setuser("limited", enabled=True, passwords=["+x"], commands=["+@all", *rules], keys=["*"])
     client = redis.Redis(port=valkey.port, username="limited", password="x")
-    watch = QueueWatch(client, inbox, "life")
+    watch = Watch(client, inbox, "life")
     try:
         for _ in range(2):
             began = time.monotonic()
             assert watch.wait(KEYS, 5)
             assert 0.2 < time.monotonic() - began < 2
-        wait_until(lambda: all(each["user"] != "limited" for each in connection.client_list()), 5)
+        watch.own.post("SET", "q1", "job")
+        wait_until(lambda: connection.exists("q1"), 5)
     finally:
         watch.close()
         client.close()
@@ -140,7 +154,7 @@ class OldProtocol(redis.Connection):
     """A connection class of a project, that knows no ``protocol``."""
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(host=host, port=port)
+        super().__init__(host=host, port=port, protocol=2)
 
 
 @pytest.mark.parametrize("connection_class", [NoSocket, OldProtocol])
@@ -150,7 +164,7 @@ def test_a_connection_that_cannot_be_watched(
     """Where there is no socket, or no RESP3, queues are looked at every 0.25 s."""
     pool = redis.ConnectionPool(connection_class=connection_class, host="127.0.0.1", port=valkey.port)
     pool.connection_kwargs = {"host": "127.0.0.1", "port": valkey.port}
-    watch = QueueWatch(redis.Redis(connection_pool=pool), inbox, "life")
+    watch = Watch(redis.Redis(connection_pool=pool), inbox, "life")
     began = time.monotonic()
     assert watch.wait(KEYS, 5)
     assert 0.2 < time.monotonic() - began < 2
@@ -163,7 +177,7 @@ def test_clients_of_every_kind(options: dict[str, Any], valkey: Server, inbox: I
     options = {"health_check_interval": 1, **options}
     with redis.Redis(port=valkey.port, **options) as client, redis.Redis(port=valkey.port, **options) as other:
         client.flushall()
-        watch = QueueWatch(client, inbox, "life")
+        watch = Watch(client, inbox, "life")
         for key in (*KEYS, *KEYS):
             assert not watch.wait(KEYS, 0.01)
             threading.Timer(0.02, other.rpush, (key, "job")).start()
@@ -184,7 +198,7 @@ def test_a_pool_with_one_connection(
     options = {"timeout": 3} if pool_class is redis.BlockingConnectionPool else {}
     pool = pool_class(port=valkey.port, max_connections=1, **options)
     client = redis.Redis(connection_pool=pool)
-    watch = QueueWatch(client, inbox, "life")
+    watch = Watch(client, inbox, "life")
     fetcher = Fetcher(client, "life")
     assert not watch.wait(KEYS, 0.1)
     assert fetcher.fetch(PAIRS) is None
@@ -196,7 +210,7 @@ def test_a_pool_with_one_connection(
     pool.disconnect()
 
 
-def test_a_job_that_comes_between_fetch_and_wait(connection: redis.Redis, watch: QueueWatch) -> None:
+def test_a_job_that_comes_between_fetch_and_wait(connection: redis.Redis, watch: Watch) -> None:
     """There is no gap: the wait begins with a look."""
     assert not watch.wait(KEYS, 0.01)
     watch.leave()
@@ -206,7 +220,7 @@ def test_a_job_that_comes_between_fetch_and_wait(connection: redis.Redis, watch:
     assert time.monotonic() - began < 1
 
 
-def test_flushall_wakes_once(connection: redis.Redis, watch: QueueWatch) -> None:
+def test_flushall_wakes_once(connection: redis.Redis, watch: Watch) -> None:
     """FLUSHALL tells everybody who tracks; a push after it is still seen."""
     assert not watch.wait(KEYS, 0.01)
     connection.flushall()
@@ -221,7 +235,7 @@ def test_a_tracking_table_that_is_too_small(inbox: Inbox) -> None:
     keys = [f"many-{number}" for number in range(20)]
     with Server({"tracking-table-max-keys": "1"}) as server:
         client = server.client()
-        watch = QueueWatch(client, inbox, "life")
+        watch = Watch(client, inbox, "life")
         until = time.monotonic() + 2
         turns = 0
         while time.monotonic() < until:
@@ -245,7 +259,7 @@ class Idle:
         self.waiting = threading.Event()
         self._stop = False
         self._inbox = Inbox()
-        self.watch = QueueWatch(self.client, self._inbox, self.life)
+        self.watch = Watch(self.client, self._inbox, self.life)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 

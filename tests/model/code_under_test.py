@@ -182,7 +182,7 @@ class Spool:
 class JournalWriter:
     """As the worker's own: what is written ahead is not waited for, so it cannot fail."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, own: Any, connection: Any) -> None:
         self._connection = connection
 
     def write(self, report: ShutdownReport) -> None:
@@ -297,13 +297,14 @@ def installed() -> Iterator[None]:
         back_off.BackOff: {"wait": nothing},
         report_module: {
             "archive": Archive,
-            "JournalWriter": JournalWriter,
             "Spool": Spool,
             "bounded": _inline,
             "log_shutdown": nothing,
             "Clock": lambda: builder.Clock(time.monotonic(), now()),
         },
         session_module: {
+            "OwnConnection": nothing,
+            "JournalWriter": JournalWriter,
             "SharedMemory": lambda: SharedMemory(engine.current.owner, system.getpid()),
             "WorkerIdentity": lambda *about, **_: builder.WorkerIdentity(*about, _Id().hex, HERE, system.getpid()),
             "HorseProcess": lambda worker, memory: _HorseProcess(worker, memory),

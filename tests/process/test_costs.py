@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 from rq import Queue
 
@@ -40,3 +41,17 @@ def test_a_job_costs_no_more_commands(valkey: Server, queue: Queue, start_worker
     stock = for_one_job("rqworker", valkey, queue, start_worker)
     graceful = for_one_job("runworker_graceful", valkey, queue, start_worker)
     assert len(graceful) <= len(stock), "\n".join(graceful)
+
+
+@pytest.mark.parametrize("queues", [("default",), ("high", "default", "low")])
+def test_an_idle_worker_holds_three_connections(
+    queues: tuple[str, ...], connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """For commands, for RQ's command channel, and to wait for jobs; whatever the number of its queues."""
+    before = len(connection.client_list())
+    worker = start_worker(queues)
+    wait_until(lambda: connection.exists("graceful:watching:rq:queue:default"), 10, lambda: worker.output)
+    own = 1  # It looks at the worker's state.
+    assert len(connection.client_list()) - before - own == 3, connection.client_list()
+    worker.signal()
+    assert worker.wait(10) == 0, worker.output

@@ -21,7 +21,7 @@ from graceful.worker.shutdown.report import WorkerReport
 
 
 class Silent:
-    """A Redis client, journal writer and heartbeat in one, of a server that does not take anything."""
+    """A journal writer and heartbeat in one, of a server that does not take anything."""
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
@@ -50,7 +50,6 @@ def test_a_late_report_is_spooled_before_anything_that_may_wait(
     monkeypatch.setattr(archive, "store", lambda report, *, seconds: archived)
     settings = dataclasses.replace(conf.settings(), spool_dir=spool.directory)
     report = WorkerReport(WorkerIdentity("w", ("default",), "a.Worker"), settings, silent, silent)  # type: ignore[arg-type]
-    monkeypatch.setattr(report, "_journal_writer", silent)
     report.store(sealed(), Deadline.after(left))
     assert silent.spooled == [before]
     assert [each.exit_code for each in spool.entries()] == ([] if archived else [69])

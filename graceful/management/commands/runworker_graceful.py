@@ -131,6 +131,8 @@ class Command(RQWorkerCommand):
             )
         except IMPORT_ERRORS as error:
             raise UnsupportedWorkerClass(f"The worker cannot be made: {error}") from error
+        for queue in worker.queues:
+            queue.connection = worker.connection  # django-rq opens one for each, though they are on one server.
         worker.grace_seconds = seconds
         if options["pid"]:
             _write_pid(os.path.expanduser(options["pid"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -13,6 +14,8 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 REPLY_SECONDS = 1.0
+MOST_PENDING = 100
+"""Replies that are left unread at most, before they are waited for."""
 
 
 def socket_of_main_thread() -> Any:
@@ -44,69 +47,6 @@ def drop_idle(pool: Any) -> None:
                 connection.disconnect()
 
 
-class NoRawConnection(redis.exceptions.RedisError):
-    """The client has no socket, for instance one of ``fakeredis`` in a project's tests."""
-
-
-class OwnConnection:
-    """A separate connection from a client's pool, with the same settings: TLS, unix socket, Sentinel.
-
-    Args:
-        connection: the client.
-
-    Raises:
-        redis.exceptions.MaxConnectionsError: the pool is exhausted.
-        redis.exceptions.ConnectionError: Redis is unreachable.
-        NoRawConnection: it has no socket; only the client's own methods can be used.
-    """
-
-    def __init__(self, connection: redis.Redis) -> None:
-        self._client = redis.Redis(connection_pool=connection.connection_pool, single_connection_client=True)
-        self._raw: Any = self._client.connection
-        if not _waitable(getattr(self._raw, "_sock", None)):
-            self._client.close()
-            raise NoRawConnection(f"{type(self._raw).__name__} has no socket")
-
-    @property
-    def socket(self) -> Any:
-        """The socket to wait for, or None while not connected.
-
-        redis-py has no public way to it; read in redis 5.0 to 8.1 (``AbstractConnection._sock``).
-        """
-        return self._raw._sock
-
-    def send(self, *command: Any) -> None:
-        """Send a command; connects first if necessary. Later reads wait at most a second."""
-        # A health check would read a pending reply as its own.
-        self._raw.send_command(*command, check_health=False)
-        self.socket.settimeout(REPLY_SECONDS)
-
-    def readable(self) -> bool:
-        """Whether there is a reply to read; TLS protocol data alone does not count."""
-        return bool(self._raw.can_read(timeout=0))
-
-    def read(self) -> Any:
-        """Read one reply."""
-        return self._raw.read_response()
-
-    def disconnect(self) -> None:
-        """Disconnect; the next :meth:`send` reconnects."""
-        self._raw.disconnect()
-
-    def close(self) -> None:
-        """Disconnect, and return the connection to its pool."""
-        self._raw.disconnect()
-        self._client.close()
-
-
-def _waitable(sock: Any) -> bool:
-    """Whether ``poll`` can wait for this socket."""
-    try:
-        return int(sock.fileno()) >= 0 and hasattr(sock, "settimeout")
-    except Exception:
-        return False
-
-
 def client_of_its_own(connection: redis.Redis, seconds: float) -> redis.Redis | None:
     """A client of the same server that takes no connection out of another's pool, and waits at most so long.
 
@@ -124,41 +64,91 @@ def client_of_its_own(connection: redis.Redis, seconds: float) -> redis.Redis | 
     return redis.Redis(connection_pool=own)
 
 
-class PushConnection(OwnConnection):
-    """A connection outside the client's pool, with the same settings, on which the server may push messages.
+class NoRawConnection(redis.exceptions.RedisError):
+    """The client has no socket, for instance one of ``fakeredis`` in a project's tests."""
 
-    It uses RESP3, whatever the client does: only there do commands and pushed messages share one connection. Reading a
-    reply skips pushed messages (``_RESP3Parser``, read in redis 5.0 to 8.1), so check for them before and after.
+
+class OwnConnection:
+    """A connection beside a client's pool, with the same settings, on which a command can be sent without waiting.
+
+    It speaks RESP3 where the server does, whatever the client speaks: only there may the server push messages between
+    the replies. Reading a reply skips them (``_RESP3Parser``, read in redis 5.0 to 8.1). Any thread may use it.
 
     Args:
         connection: the client.
-
-    Raises:
-        TypeError: its connections take no ``protocol``.
-        NoRawConnection: it has no socket (fakeredis).
     """
 
     def __init__(self, connection: redis.Redis) -> None:
-        pool: Any = connection.connection_pool
-        self._raw = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
+        self._pool: Any = connection.connection_pool
+        self._raw: Any = None
         self._pending = 0
+        self._lock = threading.RLock()
+        self.pushes = False
+        """Whether the server may push messages; known once it is connected."""
+
+    @property
+    def socket(self) -> Any:
+        """The socket to wait for, or None while not connected.
+
+        redis-py has no public way to it; read in redis 5.0 to 8.1 (``AbstractConnection._sock``).
+        """
+        return None if self._raw is None else self._raw._sock
+
+    def readable(self) -> bool:
+        """Whether there is something to read, or no connection any more; TLS protocol data alone does not count."""
+        with self._lock:
+            return self.socket is None or bool(self._raw.can_read(timeout=0))
 
     def post(self, *command: Any) -> None:
-        """Send a command without waiting for its reply."""
-        self._send([command])
+        """Send a command without waiting for its reply; connects first if necessary.
+
+        Raises:
+            redis.exceptions.RedisError: it could not be sent.
+            NoRawConnection: there is no socket.
+        """
+        with self._lock:
+            self._send([command])
+            if self._pending >= MOST_PENDING:
+                self._replies()
 
     def ask(self, *commands: Sequence[Any]) -> list[Any]:
         """Send commands together and wait for their replies, at most a second for each.
 
         Raises:
             redis.exceptions.ResponseError: the server refused one of them, or one that was posted before.
+            redis.exceptions.RedisError: there was no reply.
+            NoRawConnection: there is no socket.
         """
-        self._send(commands)
+        with self._lock:
+            self._send(commands)
+            return self._replies()[-len(commands) :]
+
+    def disconnect(self) -> None:
+        """Disconnect; what is sent next reconnects."""
+        with self._lock:
+            raw, self._raw = self._raw, None
+            if raw is not None:
+                with suppress(redis.exceptions.RedisError, OSError):  # It is gone, which is what was wanted.
+                    raw.disconnect()
+
+    def _send(self, commands: Sequence[Sequence[Any]]) -> None:
+        try:
+            if self.socket is None:
+                self._pending = 0
+                self._raw = self._connected()
+            # A health check would read a pending reply as its own.
+            self._raw.send_packed_command(self._raw.pack_commands(commands), check_health=False)
+            self.socket.settimeout(REPLY_SECONDS)
+        except (OSError, AttributeError) as error:  # A hook may have closed every descriptor there is.
+            raise redis.exceptions.ConnectionError(str(error)) from error
+        self._pending += len(commands)
+
+    def _replies(self) -> list[Any]:
         replies: list[Any] = []
         failure: redis.exceptions.ResponseError | None = None
         while self._pending:
             try:
-                reply = self.read()
+                reply = self._raw.read_response()
                 if isinstance(reply, list) and reply[:1] in ([b"invalidate"], ["invalidate"]):
                     continue  # hiredis, in redis 5.0, returns a pushed message as a reply.
                 replies.append(reply)
@@ -167,19 +157,29 @@ class PushConnection(OwnConnection):
             self._pending -= 1
         if failure is not None:
             raise failure
-        return replies[-len(commands) :]
+        return replies
 
-    def _send(self, commands: Sequence[Sequence[Any]]) -> None:
-        if self.socket is None:
-            self._pending = 0
-            self._raw.connect()
-            if not _waitable(self.socket):
-                raise NoRawConnection(f"{type(self._raw).__name__} has no socket")
-            if hasattr(self._raw._parser, "set_push_handler"):  # redis 5.0 logs each pushed message otherwise.
-                self._raw._parser.set_push_handler(lambda message: None)
-        self._raw.send_packed_command(self._raw.pack_commands(commands), check_health=False)
-        self.socket.settimeout(REPLY_SECONDS)
-        self._pending += len(commands)
+    def _connected(self) -> Any:
+        options = self._pool.connection_kwargs
+        self.pushes = True
+        try:
+            raw = self._pool.connection_class(**{**options, "protocol": 3})
+            raw.connect()
+        except (TypeError, redis.exceptions.ResponseError):
+            # A connection class of a project's own that takes no protocol, or a proxy that does not know RESP3.
+            self.pushes = False
+            raw = self._pool.connection_class(**options)
+            raw.connect()
+        if not _waitable(raw._sock):
+            raise NoRawConnection(f"{type(raw).__name__} has no socket")
+        if hasattr(raw._parser, "set_push_handler"):  # redis 5.0 logs each pushed message otherwise.
+            raw._parser.set_push_handler(lambda message: None)
+        return raw
 
-    def close(self) -> None:
-        self._raw.disconnect()
+
+def _waitable(sock: Any) -> bool:
+    """Whether ``poll`` can wait for this socket."""
+    try:
+        return int(sock.fileno()) >= 0 and hasattr(sock, "settimeout")
+    except Exception:
+        return False

@@ -19,6 +19,7 @@ from graceful.conf import Settings
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import redis_connection, rq_private
+from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.queue import log
 from graceful.worker.queue.fetch import Fetched, Fetcher
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
@@ -47,6 +48,7 @@ class Dequeuer:
         coordinator: knows whether it is to stop, or to be quiet.
         membership: sends its heartbeat.
         inbox: wakes it from any waiting.
+        own: the connection on which it waits.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Dequeuer:
         coordinator: Coordinator,
         membership: Membership,
         inbox: Inbox,
+        own: OwnConnection,
     ) -> None:
         self._worker = worker
         self._life = life
@@ -65,7 +68,7 @@ class Dequeuer:
         self._membership = membership
         self._inbox = inbox
         self._fetcher = Fetcher(worker.connection, life)
-        self._watch = QueueWatch(worker.connection, inbox, life)
+        self._watch = QueueWatch(own, inbox, life)
         self._fetched: Fetched | None = None
 
     def hold_off(self, burst: bool) -> None:
@@ -184,7 +187,7 @@ class Dequeuer:
 
     def close(self) -> None:
         """Wait for nothing more."""
-        self._watch.close()
+        self._watch.leave()
 
     def _wait_for_work(self, seconds: float) -> None:
         queue_keys = [queue.key for queue in rq_private.ordered_queues(self._worker)]

@@ -20,12 +20,12 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from typing import Any
 
 import redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from graceful.worker.compat.redis_connection import NoRawConnection, PushConnection
+from graceful.worker.compat.redis_connection import NoRawConnection, OwnConnection
 from graceful.worker.shutdown.os_signals import Inbox
 
 log = logging.getLogger("graceful.worker")
@@ -125,16 +125,17 @@ class QueueWatch:
     """Waits for a job on several queues and for signals at the same time; takes no job.
 
     Args:
-        connection: the worker's client.
+        own: the connection to wait on.
         inbox: wakes it at a signal.
         life: id of this run of the worker.
     """
 
-    def __init__(self, connection: redis.Redis, inbox: Inbox, life: str) -> None:
-        self._connection = connection
+    def __init__(self, own: OwnConnection, inbox: Inbox, life: str) -> None:
+        self._own = own
         self._inbox = inbox
         self._life = life
-        self._push: PushConnection | None = None
+        self._tracking: Any = None
+        """The socket on which tracking is on."""
         self._joined: tuple[str, ...] = ()
         self._tracked: tuple[str, ...] = ()
         self._stale = False
@@ -165,27 +166,27 @@ class QueueWatch:
             return True
         if time.monotonic() >= self._poll_until and self._ask(tuple(sorted(queue_keys))):
             return self._woken()
-        if self._push is None:
+        if not self._joined:
             self._inbox.wait(min(seconds, POLL_SECONDS))
             return True
         while True:
             try:
                 # A message may already be in the client's own buffer, where the socket does not show it.
-                if self._push.readable():
+                if self._own.readable():
                     return self._woken()
-                self._inbox.wait(max(0.0, min(until, self._check_at) - time.monotonic()), [self._push.socket])
+                self._inbox.wait(max(0.0, min(until, self._check_at) - time.monotonic()), [self._tracking])
                 if self._inbox.unread:
                     return True
-                if self._push.readable():
+                if self._own.readable():
                     return self._woken()
                 now = time.monotonic()
                 if now >= self._check_at:
                     self._check_at = now + self._seconds_asleep * random.uniform(0.0, 2.0)
-                    if self._push.ask(("EXISTS", *self._joined))[0]:
+                    if self._own.ask(("EXISTS", *self._joined))[0]:
                         self._found_asleep = True
                         return self._woken()
             except RedisError:
-                self._push.disconnect()
+                self._own.disconnect()
                 return self._woken()
             if now >= until:
                 self._spurious_wakeups = 0
@@ -195,60 +196,54 @@ class QueueWatch:
         """Stop waiting; if the worker has taken a job, others are woken in its place."""
         joined, self._joined = self._joined, ()
         self._spurious_wakeups = 0
-        if not joined or self._push is None or self._push.socket is None:
+        if not joined or self._own.socket is not self._tracking:
             return
         keys = [each for key in joined for each in (key, WATCHING_KEY.format(key), ASLEEP_KEY.format(key))]
         seconds = (LEASE_SECONDS, WOKEN_SECONDS)
         arguments = (self._life, SEATS, *seconds, "1" if self._found_asleep else "", WAKE_KEY.format(""))
         self._found_asleep = False
         try:
-            self._push.post("EVAL", LEAVE_SCRIPT, len(keys), *keys, *arguments)
-        except (RedisError, OSError):
-            self._push.disconnect()  # Its lease will end.
-
-    def close(self) -> None:
-        """Leave, and close the connection."""
-        self.leave()
-        push, self._push = self._push, None
-        if push is not None:
-            with suppress(RedisError, OSError):
-                push.close()
+            self._own.post("EVAL", LEAVE_SCRIPT, len(keys), *keys, *arguments)
+        except RedisError:
+            self._own.disconnect()  # Its lease will end.
 
     def _ask(self, queue_keys: tuple[str, ...]) -> bool:
         """Be on watch, or asleep. True if there is a job to fetch now."""
         try:
             self._found_asleep = False
-            if self._push is None:
-                self._push = PushConnection(self._connection)
-            if self._push.socket is None:
+            if self._own.socket is None or self._own.socket is not self._tracking:
                 self._joined = ()
-                self._push.ask(("CLIENT", "TRACKING", "ON", "OPTIN"))
+                self._own.ask(("CLIENT", "TRACKING", "ON", "OPTIN"))
+                self._tracking = self._own.socket
+                if not self._own.pushes:
+                    raise NoRawConnection("RESP3 is not spoken")
             if self._joined != queue_keys or time.monotonic() >= self._renew_at:
-                self._join(self._push, queue_keys)
+                self._join(queue_keys)
             elif not self._stale:
                 return False
             # Tracks only what the next command reads, and not what scripts read, which differs between versions.
-            _, found = self._push.ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._tracked))
+            _, found = self._own.ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._tracked))
             self._stale = False
             return bool(found)
-        except (ReadOnlyError, OutOfMemoryError):
-            self.close()
-            raise
-        except (ResponseError, NoRawConnection, TypeError) as error:
+        except (ResponseError, NoRawConnection) as error:
+            self.leave()
+            if isinstance(error, (ReadOnlyError, OutOfMemoryError)):
+                self._own.disconnect()
+                raise
             # No permission, a proxy without RESP3, or a connection class without protocol or socket.
             if not self._poll_until:
                 log.info("Client tracking is unavailable, queues are polled every %g s: %s", POLL_SECONDS, error)
-            self.close()
             self._poll_until = time.monotonic() + RENEW_SECONDS
             return False
         except RedisError:
-            self.close()
+            self._own.disconnect()
+            self.leave()
             raise
 
-    def _join(self, push: PushConnection, queue_keys: tuple[str, ...]) -> None:
+    def _join(self, queue_keys: tuple[str, ...]) -> None:
         wake = WAKE_KEY.format(self._life)
         keys = [wake, *(each for key in queue_keys for each in (WATCHING_KEY.format(key), ASLEEP_KEY.format(key)))]
-        [[asleep, *seated]] = push.ask(("EVAL", JOIN_SCRIPT, len(keys), *keys, self._life, SEATS, LEASE_SECONDS))
+        [[asleep, *seated]] = self._own.ask(("EVAL", JOIN_SCRIPT, len(keys), *keys, self._life, SEATS, LEASE_SECONDS))
         self._joined = queue_keys
         self._tracked = (wake, *(key for key, seat in zip(queue_keys, seated, strict=True) if seat))
         now = time.monotonic()

@@ -6,7 +6,6 @@ import logging
 import threading
 from contextlib import suppress
 
-import redis
 from redis.exceptions import RedisError
 
 from graceful import signals
@@ -37,16 +36,16 @@ class WorkerReport:
     Args:
         worker: whose report it is.
         settings: the settings that hold for the worker.
-        connection: the worker's client.
+        journal_writer: writes its entry in the journal.
         heartbeat: the worker's entries in Redis, which go once the report is stored.
     """
 
     def __init__(
-        self, worker: WorkerIdentity, settings: Settings, connection: redis.Redis, heartbeat: Heartbeat
+        self, worker: WorkerIdentity, settings: Settings, journal_writer: JournalWriter, heartbeat: Heartbeat
     ) -> None:
         self.worker = worker
         self._settings = settings
-        self._journal_writer = JournalWriter(connection)
+        self._journal_writer = journal_writer
         self._heartbeat = heartbeat
         self._started = self._requested = Clock()
         self._opened = self._unreachable = False
