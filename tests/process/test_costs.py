@@ -55,3 +55,15 @@ def test_an_idle_worker_holds_three_connections(
     assert len(connection.client_list()) - before - own == 3, connection.client_list()
     worker.signal()
     assert worker.wait(10) == 0, worker.output
+
+
+def test_an_idle_worker_connects_nowhere_to_end(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """The end of a worker goes over the connections that it has."""
+    worker = start_worker()
+    wait_until(lambda: connection.exists("graceful:watching:rq:queue:default"), 10, lambda: worker.output)
+    before = connection.info("stats")["total_connections_received"]
+    worker.signal()
+    assert worker.wait(10) == 0, worker.output
+    # An older redis-py gives RQ's closed command channel back to the pool, and connects it again for the last command.
+    again = 0 if redis.VERSION >= (8,) else 1
+    assert connection.info("stats")["total_connections_received"] <= before + again

@@ -64,6 +64,34 @@ def client_of_its_own(connection: redis.Redis, seconds: float) -> redis.Redis | 
     return redis.Redis(connection_pool=own)
 
 
+def bound(pool: Any, seconds: float) -> None:
+    """From now on no command over this pool takes longer than so many seconds.
+
+    An idle connection is kept, since a new one would cost the shutdown three round trips: its parser is started again,
+    which takes the socket's timeout over. A BlockingConnectionPool starts anew. Read in redis 5.0 to 8.1.
+    """
+    retry = Retry(NoBackoff(), 1)
+    pool.connection_kwargs.update(socket_timeout=seconds, socket_connect_timeout=seconds, retry=retry)
+    idle: list[Any] = []
+    try:
+        while True:  # Taken out one by one: another thread may be about to use the next.
+            idle.append(pool._available_connections.pop())
+    except (AttributeError, IndexError):
+        pass
+    drop_idle(pool)
+    pool.reset()
+    for connection in idle:
+        connection.socket_timeout = connection.socket_connect_timeout = seconds
+        connection.retry = retry
+        try:
+            if connection._sock is not None:
+                connection._sock.settimeout(seconds)
+                connection._parser.on_connect(connection)
+        except OSError:  # A job may have closed every descriptor there is.
+            connection.disconnect()
+        pool._available_connections.append(connection)
+
+
 class NoRawConnection(redis.exceptions.RedisError):
     """The client has no socket, for instance one of ``fakeredis`` in a project's tests."""
 

@@ -9,8 +9,6 @@ import threading
 import traceback
 from typing import NoReturn
 
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rq.worker import BaseWorker
 
 from graceful import signals
@@ -155,14 +153,7 @@ class ShutdownEffects:
 
     def _bound_redis(self) -> None:
         """From now on no Redis command may hold the worker for long, whatever RQ set for its blocking ones."""
-        seconds = redis_seconds(self._settings)
-        pool = self._worker.connection.connection_pool
-        pool.connection_kwargs.update(
-            socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1)
-        )
-        # Connections that it already has would go on with their old timeouts.
-        redis_connection.drop_idle(pool)
-        pool.reset()
+        redis_connection.bound(self._worker.connection.connection_pool, redis_seconds(self._settings))
 
     def _requested(self, coordinator: Coordinator) -> None:
         state = coordinator.state
