@@ -15,19 +15,59 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import django
 import redis
 from rq import Queue
 
 from tests.benchmarks.jobs import ENDS, STARTS, stamped
+from tests.settings import INSTALLED_APPS
 from tests.support.job_accounting import balance
 from tests.support.jobs import STARTED, quick
 from tests.support.processes import ROOT, WorkerProcess
 from tests.support.server import Server
+from tests.support.traffic import traffic
 from tests.support.waiting import wait_until
 
-STOCK, GRACEFUL = "rqworker", "runworker_graceful"
-COMMANDS = (STOCK, GRACEFUL)
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+django.setup()
+
+from tests.support.idle_workers import IdleWorker  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of worker.
+
+    Args:
+        title: the head of its column.
+        command: the management command.
+        settings: Django settings that it has otherwise.
+        root: the checkout whose code runs.
+    """
+
+    title: str
+    command: str
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    root: Path = ROOT
+
+
+# A site without this package, not even its imports.
+STOCK = Kind(
+    "stock `rqworker`",
+    "rqworker",
+    {"INSTALLED_APPS": [app for app in INSTALLED_APPS if app != "graceful"]},
+)
+HOOK = {"GRACEFUL_EXIT_HOOKS": ["tests.benchmarks.jobs.hook"]}
+GRACEFUL = Kind("`runworker_graceful`", "runworker_graceful", HOOK)
+
+
+def earlier(root: Path) -> Kind:
+    """The graceful worker of another checkout."""
+    return Kind("the version before", GRACEFUL.command, HOOK, root)
+
+
 BUSY_SECONDS = 0.4
 PATIENCE_SECONDS = 30.0
 
@@ -87,6 +127,8 @@ class Bench:
             "TEST_REDIS_URL": server.url,
             "TEST_RUN_DIR": str(directory),
         }
+        # As of an installed package: nothing is compiled at the start of a worker.
+        self.environment["PYTHONDONTWRITEBYTECODE"] = ""
         environ = {**os.environ, **self.environment, "DJANGO_SETTINGS_MODULE": "tests.settings"}
         migrate = [sys.executable, "-m", "django", "migrate", "--verbosity", "0"]
         subprocess.run(migrate, check=True, env=environ, cwd=ROOT)
@@ -95,19 +137,23 @@ class Bench:
         return Queue(name, connection=self.connection)
 
     @contextmanager
-    def worker(self, command: str, queues: Sequence[str] = ("default",)) -> Iterator[WorkerProcess]:
+    def worker(
+        self, kind: Kind, queues: Sequence[str] = ("default",), *options: str, wait: bool = True
+    ) -> Iterator[WorkerProcess]:
         """A worker in its queues, which is killed with the block if it has not ended."""
-        settings = {"GRACEFUL_EXIT_HOOKS": ["tests.benchmarks.jobs.hook"]} if command == GRACEFUL else {}
         worker = WorkerProcess(
             self.connection,
             queues,
-            command=command,
+            options,
+            command=kind.command,
             output=self.directory / "worker.log",
             environment=self.environment,
-            settings=settings,
+            settings=kind.settings,
+            root=kind.root,
         )
         try:
-            worker.wait_started(30)
+            if wait:
+                worker.wait_started(30)
             yield worker
         finally:
             worker.clear()
@@ -135,14 +181,18 @@ class Bench:
         peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Ended(at, worker.process.returncode, peak_bytes, usage.ru_utime + usage.ru_stime)
 
-    def rate(self, queues: Sequence[str], jobs: int) -> float:
-        """Jobs a second, from the first to the last of a backlog that appears at once."""
+    def fill(self, queues: Sequence[str], jobs: int) -> None:
+        """Enqueue so many jobs at once, spread over the queues."""
         self.connection.delete(ENDS)
         with self.connection.pipeline() as pipeline:
             for place, name in enumerate(queues):
                 share = range(place, jobs, len(queues))
                 self.queue(name).enqueue_many([Queue.prepare_data(stamped) for _ in share], pipeline=pipeline)
             pipeline.execute()
+
+    def rate(self, queues: Sequence[str], jobs: int) -> float:
+        """Jobs a second, from the first to the last of a backlog that appears at once."""
+        self.fill(queues, jobs)
         wait_until(lambda: self.connection.llen(ENDS) == jobs, 120, "the backlog is done", interval=0.05)
         stamps = sorted(float(stamp) for stamp in self.connection.lrange(ENDS, 0, -1))
         return (jobs - 1) / (stamps[-1] - stamps[0])
@@ -155,7 +205,7 @@ def bench() -> Iterator[Bench]:
         yield Bench(Path(directory), server)
 
 
-def losses(command: str, queues: Sequence[str], signals: int, rng: random.Random) -> Losses:
+def losses(kind: Kind, queues: Sequence[str], signals: int, rng: random.Random) -> Losses:
     """SIGTERM at random instants over a backlog, each time of a fresh worker, and look every job up.
 
     Args:
@@ -167,7 +217,7 @@ def losses(command: str, queues: Sequence[str], signals: int, rng: random.Random
         for _ in range(signals):
             on.connection.flushall()
             ids = [on.queue(queues[turn % len(queues)]).enqueue(quick).id for turn in range(60)]
-            with on.worker(command, queues) as worker:
+            with on.worker(kind, queues) as worker:
                 wait_until(lambda: on.connection.hlen(STARTED), 20, lambda output=worker: f"a job: {output.output}")
                 time.sleep(rng.uniform(0, 0.25))
                 try:
@@ -182,51 +232,117 @@ def losses(command: str, queues: Sequence[str], signals: int, rng: random.Random
     return found
 
 
-def idle_stops(on: Bench, stops: int, rng: random.Random) -> Iterator[tuple[str, float]]:
+def idle_stops(on: Bench, kinds: Sequence[Kind], stops: int, rng: random.Random) -> Iterator[tuple[Kind, float]]:
     """Seconds from SIGTERM to the end of an idle worker; the two kinds take turns."""
     for _ in range(stops):
-        for command in COMMANDS:
+        for kind in kinds:
             on.connection.flushall()
-            with on.worker(command) as worker:
+            with on.worker(kind) as worker:
                 # It is in its queue's blocking call by now, or about to enter it: both happen.
                 time.sleep(rng.uniform(0.05, 0.5))
                 asked = time.monotonic()
-                yield command, on.stop(worker).at - asked
+                yield kind, on.stop(worker).at - asked
 
 
-def busy_stops(on: Bench, stops: int, rng: random.Random) -> Iterator[tuple[str, float]]:
+def busy_stops(on: Bench, kinds: Sequence[Kind], stops: int, rng: random.Random) -> Iterator[tuple[Kind, float]]:
     """Seconds from the end of the running job to the end of the worker, SIGTERM being sent during the job."""
     for _ in range(stops):
-        for command in COMMANDS:
+        for kind in kinds:
             on.connection.flushall()
             on.queue().enqueue(stamped, BUSY_SECONDS)
-            with on.worker(command) as worker:
+            with on.worker(kind) as worker:
                 wait_until(lambda: on.connection.llen(STARTS), 20)
                 time.sleep(rng.uniform(0, BUSY_SECONDS / 2))
                 ended = on.stop(worker)
-                yield command, ended.at - float(on.connection.lindex(ENDS, 0))
+                yield kind, ended.at - float(on.connection.lindex(ENDS, 0))
 
 
-def backlogs(queues: Sequence[str], jobs: int, pairs: int) -> dict[str, Backlog]:
-    """Both kinds of worker stand idle side by side, and are given the same backlog in turn.
+def starts(on: Bench, kinds: Sequence[Kind], queues: Sequence[str], jobs: int, times: int) -> dict[Kind, list[float]]:
+    """Seconds from the start of a process to the last of the jobs that wait for it; the kinds take turns.
+
+    Args:
+        queues: what the jobs are spread over.
+        jobs: how many there are.
+        times: how often for each kind; a first one, which may have to compile what it imports, is not counted.
+    """
+    seconds: dict[Kind, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(times + 1):
+        for kind in kinds:
+            on.connection.flushall()
+            on.fill(queues, jobs)
+            began = time.monotonic()
+            with on.worker(kind, queues, "--burst", wait=False) as worker:
+                ended = on.end(worker)
+                assert on.connection.llen(ENDS) == jobs, (ended, worker.output)
+            if turn:
+                seconds[kind].append(max(map(float, on.connection.lrange(ENDS, 0, -1))) - began)
+    return seconds
+
+
+def connections(on: Bench, kind: Kind, queues: Sequence[str]) -> int:
+    """How many connections an idle worker holds."""
+    on.connection.flushall()
+    before = len(on.connection.client_list())
+    with on.worker(kind, queues) as worker:
+        on.queue().enqueue(stamped)
+        wait_until(lambda: on.connection.llen(ENDS), 20)
+        worker.wait_state("idle")
+        time.sleep(0.5)
+        return len(on.connection.client_list()) - before
+
+
+def commands(on: Bench, kind: Kind) -> int:
+    """How many commands a job costs Redis from worker and horse, those of its enqueueing included."""
+    on.connection.flushall()
+    with on.worker(kind) as worker, traffic(on.server) as heard:
+        for turn in (1, 2):  # At the first one scripts may have to be loaded.
+            before = len(heard.commands())
+            on.queue().enqueue(stamped)
+            wait_until(lambda turn=turn: on.connection.llen(ENDS) == turn, 20)  # type: ignore[misc]
+            worker.wait_state("idle")
+            time.sleep(0.5)
+        found = [each for each in heard.commands()[before:] if not each.startswith(("LLEN bench", "HGET rq:worker"))]
+        return len(found)
+
+
+def handing_out(on: Bench, workers: int, jobs: int = 50) -> float:
+    """How many commands a job costs Redis until one of many idle workers has it, and all wait again."""
+    on.connection.flushall()
+    idle = [IdleWorker(on.server, number) for number in range(workers)]
+    try:
+        for each in idle:
+            assert each.waiting.wait(30)
+        with traffic(on.server) as heard:
+            for number in range(jobs):
+                on.connection.rpush("q0", f"job-{number}")
+                wait_until(lambda number=number: sum(len(each.taken) for each in idle) > number, 10)  # type: ignore[misc]
+                time.sleep(0.05)
+            return (len(heard.commands()) - jobs) / jobs
+    finally:
+        for each in idle:
+            each.stop()
+
+
+def backlogs(kinds: Sequence[Kind], queues: Sequence[str], jobs: int, pairs: int) -> dict[Kind, Backlog]:
+    """All kinds of worker stand idle side by side, and are given the same backlog in turn.
 
     Args:
         queues: what the jobs are spread over.
         jobs: how many a backlog has; it appears at once.
         pairs: how often each gets one; a first one is not counted.
     """
-    runs = {command: Backlog() for command in COMMANDS}
+    runs = {kind: Backlog() for kind in kinds}
     with ExitStack() as stack:
-        benches = {command: stack.enter_context(bench()) for command in COMMANDS}
-        workers = {command: stack.enter_context(benches[command].worker(command, queues)) for command in COMMANDS}
+        benches = {kind: stack.enter_context(bench()) for kind in kinds}
+        workers = {kind: stack.enter_context(benches[kind].worker(kind, queues)) for kind in kinds}
         for turn in range(pairs + 1):
-            # The one that goes first takes turns too: what the machine does besides hits both alike.
-            for command in COMMANDS if turn % 2 else COMMANDS[::-1]:
-                rate = benches[command].rate(queues, jobs)
+            # The one that goes first takes turns too: what the machine does besides hits all alike.
+            for kind in kinds if turn % 2 else kinds[::-1]:
+                rate = benches[kind].rate(queues, jobs)
                 if turn:
-                    runs[command].rates.append(rate)
-        for command, run in runs.items():
-            ended = benches[command].stop(workers[command])
+                    runs[kind].rates.append(rate)
+        for kind, run in runs.items():
+            ended = benches[kind].stop(workers[kind])
             run.peak_bytes = ended.peak_bytes
             run.cpu_seconds_a_job = ended.cpu_seconds / (jobs * (pairs + 1))
     return runs

@@ -12,27 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.queue.fetch import Fetcher
-from graceful.worker.queue.wait import ASLEEP_KEY, WATCHING_KEY, QueueWatch
+from graceful.worker.queue.wait import ASLEEP_KEY, WATCHING_KEY
 from graceful.worker.shutdown.os_signals import Inbox
+from tests.support.idle_workers import KEYS, IdleWorker, Watch
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
-PAIRS = [(f"q{number}", f"q{number}:intermediate") for number in range(3)]
-KEYS = [queue for queue, _ in PAIRS]
-
-
-class Watch(QueueWatch):
-    """A watch with its connection."""
-
-    def __init__(self, client: redis.Redis, inbox: Inbox, life: str) -> None:
-        self.own = OwnConnection(client)
-        super().__init__(self.own, inbox, life)
-
-    def close(self) -> None:
-        self.leave()
-        self.own.disconnect()
+PAIRS = [(key, f"{key}:intermediate") for key in KEYS]
 
 
 @pytest.fixture
@@ -247,52 +234,9 @@ def test_a_tracking_table_that_is_too_small(inbox: Inbox) -> None:
         watch.close()
 
 
-class Idle:
-    """A worker in a thread, that waits and fetches as a real one, and notes what it got and how often it was woken."""
-
-    def __init__(self, server: Server, number: int, keys: list[str] = KEYS[:1]) -> None:
-        self.keys = keys
-        self.life = f"life-{number}"
-        self.client = server.client()
-        self.taken: list[str] = []
-        self.woken = 0
-        self.waiting = threading.Event()
-        self._stop = False
-        self._inbox = Inbox()
-        self.watch = Watch(self.client, self._inbox, self.life)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        fetcher = Fetcher(self.client, self.life)
-        pairs = [(key, f"{key}:intermediate") for key in self.keys]
-        while not self._stop:
-            try:
-                fetched = fetcher.fetch(pairs)
-                if fetched is not None:
-                    self.waiting.clear()
-                    self.watch.leave()
-                    self.taken.append(fetched.job_id)
-                    continue
-                while not self.watch.wait(self.keys, 0.2):
-                    self.waiting.set()
-                self.woken += 1
-            except redis.exceptions.RedisError:
-                continue
-
-    def stop(self) -> None:
-        self._stop = True
-        if not self._thread.is_alive():
-            return
-        self._inbox.record_command("shutdown")
-        self._thread.join()
-        self.watch.close()
-        self._inbox.close()
-
-
 @pytest.fixture
-def idle(valkey: Server, connection: redis.Redis) -> Iterator[list[Idle]]:
-    workers = [Idle(valkey, number) for number in range(20)]
+def idle(valkey: Server, connection: redis.Redis) -> Iterator[list[IdleWorker]]:
+    workers = [IdleWorker(valkey, number) for number in range(20)]
     for worker in workers:
         assert worker.waiting.wait(10)
     yield workers
@@ -300,14 +244,14 @@ def idle(valkey: Server, connection: redis.Redis) -> Iterator[list[Idle]]:
         worker.stop()
 
 
-def test_nothing_is_left_of_workers_that_leave(connection: redis.Redis, idle: list[Idle]) -> None:
+def test_nothing_is_left_of_workers_that_leave(connection: redis.Redis, idle: list[IdleWorker]) -> None:
     """Seats are given back at once by workers that stop, not only when their leases end."""
     for worker in idle:
         worker.stop()
     wait_until(lambda: not connection.keys("graceful:watching:*") + connection.keys("graceful:asleep:*"), 5)
 
 
-def test_a_job_wakes_few(connection: redis.Redis, idle: list[Idle]) -> None:
+def test_a_job_wakes_few(connection: redis.Redis, idle: list[IdleWorker]) -> None:
     """One job wakes the two workers on watch and one that takes the taker's place, not all 20 that are idle."""
     woken = sum(worker.woken for worker in idle)
     for number in range(30):
@@ -316,14 +260,14 @@ def test_a_job_wakes_few(connection: redis.Redis, idle: list[Idle]) -> None:
     assert sum(worker.woken for worker in idle) - woken < 30 * 5
 
 
-def test_many_jobs_wake_many(connection: redis.Redis, idle: list[Idle]) -> None:
+def test_many_jobs_wake_many(connection: redis.Redis, idle: list[IdleWorker]) -> None:
     """Jobs that come all at once are done by all of them, not one after the other by those on watch."""
     connection.rpush("q0", *(f"job-{number}" for number in range(2000)))
     wait_until(lambda: sum(len(worker.taken) for worker in idle) == 2000, 20)
     assert len([worker for worker in idle if worker.taken]) > 10
 
 
-def test_those_on_watch_are_killed(connection: redis.Redis, valkey: Server, idle: list[Idle]) -> None:
+def test_those_on_watch_are_killed(connection: redis.Redis, valkey: Server, idle: list[IdleWorker]) -> None:
     """Workers on watch that are gone without leaving stop no job for long: one asleep looks, and others follow."""
     connection.delete(WATCHING_KEY.format("q0"))
     connection.zadd(WATCHING_KEY.format("q0"), {"gone": 4_000_000_000, "gone too": 4_000_000_000})
@@ -342,7 +286,7 @@ def test_those_on_watch_are_killed(connection: redis.Redis, valkey: Server, idle
     assert time.monotonic() - began < 1.5
 
 
-def test_connections_are_cut_at_random(valkey: Server, connection: redis.Redis, idle: list[Idle]) -> None:
+def test_connections_are_cut_at_random(valkey: Server, connection: redis.Redis, idle: list[IdleWorker]) -> None:
     """20 idle workers, 200 jobs, and connections that are cut all the time: each job is taken once."""
     seed = random.SystemRandom().randrange(10**6)
     print("seed", seed)

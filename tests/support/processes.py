@@ -92,6 +92,7 @@ class DjangoProcess:
         output: the file that takes stdout and stderr.
         environment: added to the environment.
         settings: Django settings that this process has otherwise; must be JSON.
+        root: the checkout whose code runs.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class DjangoProcess:
         output: Path,
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        root: Path = ROOT,
     ) -> None:
         self.arguments = list(arguments)
         self.output_path = output
         environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONUNBUFFERED": "1"}
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         environ["TEST_GRACEFUL_SETTINGS"] = json.dumps(dict(settings or {}))
         environ.update(environment or {})
         with output.open("wb") as out:
@@ -115,7 +117,7 @@ class DjangoProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=environ,
-                cwd=ROOT,
+                cwd=root,
                 start_new_session=True,
             )
         self._cleared = False
