@@ -17,6 +17,7 @@ from importlib.metadata import version
 from os import cpu_count
 from pathlib import Path
 
+from tests.benchmarks.costs import commands, connections, handing_out
 from tests.benchmarks.measures import (
     GRACEFUL,
     STOCK,
@@ -25,10 +26,7 @@ from tests.benchmarks.measures import (
     backlogs,
     bench,
     busy_stops,
-    commands,
-    connections,
     earlier,
-    handing_out,
     idle_stops,
     losses,
     percentile,
