@@ -71,11 +71,10 @@ class NotEnded(AssertionError):
 
 @dataclass
 class Ended:
-    """How a worker process ended: when, with how much memory at most (a horse's, if that had more), and CPU time."""
+    """How a worker process ended: when, and its CPU time, that of its horses included."""
 
     at: float
     exit_code: int
-    peak_bytes: int
     cpu_seconds: float
 
 
@@ -171,8 +170,7 @@ class Bench:
         worker.process.returncode = os.waitstatus_to_exitcode(status)
         if at and worker.process.returncode == -9:
             raise NotEnded(f"{worker!r} did not end within {PATIENCE_SECONDS} s:\n{worker.output}")
-        peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Ended(at, worker.process.returncode, peak_bytes, usage.ru_utime + usage.ru_stime)
+        return Ended(at, worker.process.returncode, usage.ru_utime + usage.ru_stime)
 
     def fill(self, queues: Sequence[str], jobs: int) -> None:
         """Enqueue so many jobs at once, spread over the queues."""
@@ -291,10 +289,16 @@ def backlogs(kinds: Sequence[Kind], queues: Sequence[str], jobs: int, pairs: int
                 if turn:
                     runs[kind].rates.append(rate)
         for kind, run in runs.items():
+            run.peak_bytes = peak_bytes(workers[kind])
             ended = benches[kind].stop(workers[kind])
-            run.peak_bytes = ended.peak_bytes
             run.cpu_seconds_a_job = ended.cpu_seconds / (jobs * (pairs + 1))
     return runs
+
+
+def peak_bytes(worker: WorkerProcess) -> int:
+    """The most memory that a worker has had (Linux); ``ru_maxrss`` would begin with what this process has itself."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
