@@ -194,9 +194,10 @@ run_at_exit()
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
-    """Invalid settings are logged in one line, and the process ends as usual."""
+    """Invalid settings are logged with their hint, and the process ends as usual."""
     code, lines, errors = run(tmp_path, "settings.GRACEFUL_TIMEOUT = -5\nrun_at_exit()")
     assert lines == [
-        "Exit hooks not run, invalid settings: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5"
+        "Exit hooks not run, invalid settings: GRACEFUL_TIMEOUT must be a positive number of seconds, got: -5",
+        "\tHINT: Give the seconds as a number, for instance 25 or 2.5.",
     ]
     assert (code, errors) == (0, "")
