@@ -55,6 +55,8 @@ MAY_STAY = re.compile(
     r"|rq:worker:[^:]+|rq:clean_groups|rq:clean_registries:[a-z]+"
     # Leases of a worker that was killed while it waited for a job; they end by themselves.
     r"|graceful:(watching|asleep):rq:queue:[a-z]+|graceful:wake:[0-9a-f]+"
+    # When interrupted jobs ran again, until maintenance has moved it into their reports.
+    r"|graceful:resumed"
     # RQ 2.x writes nothing into a scheduler's lock from which one could tell whose it is.
     + (r"|rq:scheduler-lock:[a-z]+" if int(rq.VERSION.partition(".")[0]) < 3 else "")
 )
