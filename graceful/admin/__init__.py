@@ -1,4 +1,7 @@
-"""Shutdown reports in the admin, read-only. Nothing here unpickles a job or asks RQ for one."""
+"""Shutdown reports in the admin, read-only. Nothing here unpickles a job or asks RQ for one.
+
+What only a page needs is imported where the page is shown: Django's autodiscovery has each worker load this module.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,12 @@ from django.utils.translation import gettext_lazy as _
 
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
 from graceful.admin.deploys import LastDeployAdmin as LastDeployAdmin
-from graceful.admin.export import exported
 from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
-from graceful.admin.job_links import job_link
 from graceful.admin.last_report import around, unclean_counter
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
-from graceful.admin.search import found_by
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
-from graceful.reports.page import report_page
 from graceful.reports.rows import local_time, record_of
 from graceful.reports.sources import page_archiver
 from graceful.reports.text import seconds_text, short_worker
@@ -118,6 +117,8 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[ShutdownReport], bool]:
         if not search_term:
             return queryset, False
+        from graceful.admin.search import found_by
+
         found = found_by(queryset, search_term)
         request.graceful_listed = found.listed  # type: ignore[attr-defined]
         return found.counted, False
@@ -147,6 +148,9 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         row = self._row(request, object_id)
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        from graceful.admin.job_links import job_link
+        from graceful.reports.page import report_page
+
         page = report_page(record_of(row), job_link(self.admin_site.name))
         context = {
             **self.admin_site.each_context(request),
@@ -185,6 +189,8 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         if not self.has_view_permission(request):
             raise PermissionDenied
+        from graceful.admin.export import exported
+
         try:
             return exported(cast(ReportChangeList, self.get_changelist_instance(request)), form)
         except IncorrectLookupParameters:

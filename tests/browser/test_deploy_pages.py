@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
-from graceful.admin import deploys
+from graceful.admin import deploy_pages
 from graceful.core.records import Grace, utc_now
 from graceful.reports.deploys.rows import Living
 from tests.browser.test_admin_pages import log_in, reader, site
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     fleet = Fleet()
-    monkeypatch.setattr(deploys, "page_fleet", fleet)
-    monkeypatch.setattr(deploys, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_pages, "page_fleet", fleet)
+    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
 
 

@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from graceful.admin import deploys
+from graceful.admin import deploy_pages
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans, utc_now
 from graceful.models import Release, ReportedHook, ReportedJob
@@ -48,9 +48,9 @@ class Fleet:
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """No Redis: reading it has tests of its own."""
     fleet = Fleet()
-    monkeypatch.setattr(deploys, "page_fleet", fleet)
-    monkeypatch.setattr(deploys.page_archiver, "run", lambda seconds: False)
-    monkeypatch.setattr(deploys, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_pages, "page_fleet", fleet)
+    monkeypatch.setattr(deploy_pages.page_archiver, "run", lambda seconds: False)
+    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
 
 

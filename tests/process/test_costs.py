@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import redis
 from rq import Queue
 
 from tests.conftest import StartWorker
 from tests.support import jobs
+from tests.support.processes import ROOT
 from tests.support.server import Server
 from tests.support.traffic import traffic
 from tests.support.waiting import wait_until
@@ -67,3 +72,21 @@ def test_an_idle_worker_connects_nowhere_to_end(connection: redis.Redis, start_w
     # An older redis-py gives RQ's closed command channel back to the pool, and connects it again for the last command.
     again = 0 if redis.VERSION >= (8,) else 1
     assert connection.info("stats")["total_connections_received"] <= before + again
+
+
+def test_a_worker_does_not_load_what_only_pages_need() -> None:
+    """Django's admin has each process load its modules; what renders a page is loaded where a page is shown."""
+    script = (
+        "import django, sys; django.setup()\n"
+        "from django.contrib import admin; admin.autodiscover()\n"
+        "import graceful.management.commands.runworker_graceful\n"
+        "print(*(name for name in sys.modules if name.startswith('graceful.')), sep='\\n')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "graceful.admin" in loaded
+    pages = ("graceful.reports.page", "graceful.reports.story", "graceful.reports.deploys", "graceful.reports.advice")
+    assert [
+        name for name in loaded if name.startswith((*pages, "graceful.worker.cluster.gate", "graceful.metrics"))
+    ] == []

@@ -12,7 +12,8 @@ from redis import Redis
 from graceful.conf import settings
 from graceful.core.deadline import Deadline
 from graceful.core.text import one_line
-from graceful.management.commands.shutdown_report import positive_number, unreadable
+from graceful.management.arguments import positive_number
+from graceful.management.commands.shutdown_report import unreadable
 from graceful.models import ShutdownReport
 from graceful.reports.archive import remove_old
 from graceful.reports.sources import ArchiveRun, archive_everything

@@ -25,7 +25,7 @@ from rq.utils import import_attribute
 
 from graceful import conf
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
-from graceful.management.commands.shutdown_report import positive_number
+from graceful.management.arguments import positive_number
 from graceful.worker.classes import make_graceful
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.shutdown import os_signals

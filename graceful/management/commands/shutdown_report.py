@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from graceful.core import report_json
 from graceful.core.records import utc_now
 from graceful.core.text import one_line
+from graceful.management.arguments import positive_number
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.deploys.projection import verdict_of
 from graceful.reports.rows import record_of
@@ -27,13 +28,6 @@ ARCHIVE_SECONDS = 1.0
 """Longest time spent on archiving reports that still wait in Redis or in the spool."""
 LIMIT = 10
 RULE = "-" * 72
-
-
-def positive_number(text: str) -> int:
-    """An argument that must be a whole number above zero."""
-    if not (text.isdecimal() and 0 < len(text) < 7 and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"a whole number from 1 to 999999 was expected, got: {text!r}")
-    return int(text)
 
 
 def report_id(text: str) -> str:

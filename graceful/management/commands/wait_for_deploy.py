@@ -16,7 +16,7 @@ from django.utils.translation import override
 from graceful.core.deadline import Deadline
 from graceful.core.records import utc_now
 from graceful.core.text import one_line
-from graceful.management.commands.shutdown_report import positive_number
+from graceful.management.arguments import positive_number
 from graceful.models import NAME_LENGTH
 from graceful.reports.deploys.records import Verdict
 from graceful.reports.deploys.rows import Living
