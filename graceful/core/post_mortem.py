@@ -12,6 +12,8 @@ from graceful.core.report_json import EARLIEST, LATEST
 SHORTEST_GRACE_SECONDS = 8.0
 """Platforms wait at least 10 s before SIGKILL (Docker); a death earlier after the signal has another cause."""
 
+GRACE_OVER = "probably killed because the platform's grace period was over"
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -41,7 +43,7 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
     if findings.oom_killed:
         notes.append("probably out of memory: the kernel killed a process of its control group")
     elif _grace_over(report, heartbeat or findings.found_at):
-        notes.append("probably killed because the platform's grace period was over")
+        notes.append(GRACE_OVER)
     notes.append(f"closed by {findings.found_by}")
     return replace(
         report,

@@ -15,24 +15,17 @@ from django.test.utils import CaptureQueriesContext
 
 from graceful.core.histogram import BOUNDS
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Reason
-from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, Spans
-from graceful.models import HookRollup, ReportedHook, ReportedJob, ShutdownRollup
+from graceful.core.records import HookResult, InFlightJob, JobTally, Spans
+from graceful.models import HookRollup, ShutdownRollup
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive, rollup
 from graceful.reports.rollup import NO_DAY, OTHER, fold_old, roll_up
-from graceful.reports.rows import rows_of
 from tests.db.samples import MIDNIGHT, a_clean_report, a_report
+from tests.db.stored import save
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ALWAYS = 60.0
-
-
-def save(*reports: ShutdownReport) -> None:
-    rows = [rows_of(report) for report in reports]
-    ArchivedReport.objects.bulk_create([each.report for each in rows])
-    ReportedHook.objects.bulk_create([hook for each in rows for hook in each.hooks])
-    ReportedJob.objects.bulk_create([job for each in rows for job in each.jobs])
 
 
 def counted() -> int:
