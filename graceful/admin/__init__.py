@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from redis import Redis
 
+from graceful.admin import trends
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList, search
-from graceful.conf import settings
+from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, reap_for_page
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
@@ -28,51 +28,11 @@ from graceful.reports.page import report_page
 from graceful.reports.rows import local_time, record_of
 from graceful.reports.sources import page_archiver
 from graceful.reports.text import seconds_text
-from graceful.worker.cluster.reaper import reap
 
-PAGE_SECONDS = 0.5
-"""How long a page waits for reports that are not archived yet."""
 SHOWN_QUEUES = 60
 """Characters of the queues' names in the list."""
 
-
-def _reap(connection: Redis) -> int:
-    return reap(connection, settings(), "the admin")
-
-
-if TYPE_CHECKING:
-    ReadOnlyBase = admin.ModelAdmin[ShutdownReport]
-else:
-    ReadOnlyBase = admin.ModelAdmin
-
-
-class ReadOnlyAdmin(ReadOnlyBase):
-    """Nobody may add, change or delete a report, not even a superuser: it is evidence."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return request.user.has_perm("graceful.view_shutdownreport")
-
-    def redirect_to_last(self, request: HttpRequest) -> HttpResponse:
-        """To the newest report, even if it still waits in Redis; to the list if there is none."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        page_archiver.run(PAGE_SECONDS, _reap)
-        newest = ShutdownReport.objects.order_by(f"-{TIME}", "-id").values_list("pk", flat=True).first()
-        site = self.admin_site.name
-        if newest is None:
-            self.message_user(request, _("There is no shutdown report yet."), messages.INFO)
-            return HttpResponseRedirect(reverse("admin:graceful_shutdownreport_changelist", current_app=site))
-        url = reverse("admin:graceful_shutdownreport_change", args=(quote(newest),), current_app=site)
-        return HttpResponseRedirect(url)
+__all__ = ["LastShutdownReportAdmin", "ShutdownReportAdmin", "trends"]
 
 
 @admin.register(ShutdownReport)
@@ -141,7 +101,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if self.has_view_permission(request):
-            page_archiver.run(PAGE_SECONDS, _reap)
+            page_archiver.run(PAGE_SECONDS, reap_for_page)
         return super().changelist_view(request, extra_context)
 
     @transaction.non_atomic_requests
@@ -203,7 +163,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
         if "\x00" in report_id:
             return None
         row = reports.filter(pk=report_id).first()
-        if row is None and page_archiver.run(PAGE_SECONDS, _reap):
+        if row is None and page_archiver.run(PAGE_SECONDS, reap_for_page):
             row = reports.filter(pk=report_id).first()
         return row
 

@@ -94,7 +94,7 @@ def _grace(found: Figures) -> Iterable[Advice]:
         "grace": _seconds(found.grace.period or 0.0),
         "interrupted": found.interrupted,
         "jobs": found.jobs,
-        "share": _percent(found.interrupted, found.jobs),
+        "share": percent(found.interrupted, found.jobs),
     }
     if not found.interrupted:
         text = _(
@@ -207,7 +207,7 @@ def _hook(hook: HookRuns) -> Advice:
     words = {
         "hook": _name(hook.name),
         "timed_out": hook.timed_out,
-        "share": _percent(hook.timed_out, hook.runs),
+        "share": percent(hook.timed_out, hook.runs),
         "allowed": _seconds(hook.allowed),
         "p95": _seconds(hook.p95 or 0.0),
     }
@@ -254,7 +254,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.095 else f"{seconds:.2f} s"
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
     """One digit after the point, and never rounded to nothing or to all."""
     percent = 100 * part / whole if whole > 0 else 0.0
     if 0 < percent < 0.1:

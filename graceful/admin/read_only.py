@@ -1,0 +1,62 @@
+"""What the pages of this package have in common: nobody changes anything, and waiting reports are archived first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from redis import Redis
+
+from graceful.admin.change_list import TIME
+from graceful.conf import settings
+from graceful.models import ShutdownReport
+from graceful.reports.sources import page_archiver
+from graceful.worker.cluster.reaper import reap
+
+PAGE_SECONDS = 0.5
+"""How long a page waits for reports that are not archived yet."""
+
+
+def reap_for_page(connection: Redis) -> int:
+    return reap(connection, settings(), "the admin")
+
+
+if TYPE_CHECKING:
+    ReadOnlyBase = admin.ModelAdmin[ShutdownReport]
+else:
+    ReadOnlyBase = admin.ModelAdmin
+
+
+class ReadOnlyAdmin(ReadOnlyBase):
+    """Nobody may add, change or delete a report, not even a superuser: it is evidence."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm("graceful.view_shutdownreport")
+
+    def redirect_to_last(self, request: HttpRequest) -> HttpResponse:
+        """To the newest report, even if it still waits in Redis; to the list if there is none."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        page_archiver.run(PAGE_SECONDS, reap_for_page)
+        newest = ShutdownReport.objects.order_by(f"-{TIME}", "-id").values_list("pk", flat=True).first()
+        site = self.admin_site.name
+        if newest is None:
+            self.message_user(request, _("There is no shutdown report yet."), messages.INFO)
+            return HttpResponseRedirect(reverse("admin:graceful_shutdownreport_changelist", current_app=site))
+        url = reverse("admin:graceful_shutdownreport_change", args=(quote(newest),), current_app=site)
+        return HttpResponseRedirect(url)
