@@ -20,9 +20,9 @@ from graceful.core.records import Grace, utc_now
 from graceful.models import HookRollup, ReportedJob, ShutdownReport
 from graceful.reports.rows import stored_time
 
-NEWEST = 5_000
+NEWEST = 2_000
 """Shutdowns that are looked at, at most."""
-NEWEST_JOBS = 1_000
+NEWEST_JOBS = 500
 """Interrupted jobs that are looked at one by one, at most."""
 NEWEST_KILLED = 500
 RECENT = 100

@@ -5,6 +5,7 @@ Pictures are paths in a box of ``SLOT`` units for each day and 100 units of heig
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -306,6 +307,9 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
         Shape("p50", bars(p50)),
         Shape("bad", "".join(_bar(_x(day, first), 0, 2 * LEAST) for day in bad)),
     )
+    totals: Counter[str] = Counter()
+    for runs in by_day.values():
+        totals.update({outcome: number for outcome, (number, _histogram) in runs.items()})
     words = _("p95 by day: at most %(most)s, on %(day)s; at last %(last)s. Failed or timed out on %(bad)d days.") % {
         "most": seconds_text(p95[slowest]),
         "day": slowest,
@@ -315,11 +319,11 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
     return HookTrend(
         name=name,
         shown=one_line(name),
-        runs=_times(by_day.values()),
+        runs=totals.total(),
         p50=seconds_text(quantile(whole, 0.5)),
         p95=seconds_text(quantile(whole, 0.95)),
-        failed=_times(by_day.values(), HookOutcome.FAILED),
-        timed_out=_times(by_day.values(), HookOutcome.TIMED_OUT),
+        failed=totals[HookOutcome.FAILED],
+        timed_out=totals[HookOutcome.TIMED_OUT],
         shapes=shapes,
         words=words,
         days=tuple(_hook_day(day, by_day[day], p50[day], p95[day]) for day in sorted(by_day)) if with_days else (),
@@ -327,8 +331,9 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
 
 
 def _hook_day(day: date, runs: Runs, p50: float, p95: float) -> HookDay:
-    failed, timed_out = (_times([runs], word) for word in BAD)
-    return HookDay(f"{day}", _times([runs]), seconds_text(p50), seconds_text(p95), failed, timed_out)
+    times = {outcome: number for outcome, (number, _histogram) in runs.items()}
+    failed, timed_out = (times.get(word, 0) for word in BAD)
+    return HookDay(f"{day}", sum(times.values()), seconds_text(p50), seconds_text(p95), failed, timed_out)
 
 
 def _merged(runs: Runs) -> list[int]:
@@ -336,10 +341,6 @@ def _merged(runs: Runs) -> list[int]:
     for _number, histogram in runs.values():
         whole = added(whole, histogram)
     return whole
-
-
-def _times(days: Iterable[Runs], word: str | None = None) -> int:
-    return sum(number for runs in days for outcome, (number, _) in runs.items() if word in (None, outcome))
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
