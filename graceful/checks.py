@@ -22,6 +22,7 @@ E016  a hook, or its ``when``, that needs more than one argument
 E017  a hook, or its ``when``, that is a generator: calling it runs nothing
 W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks
+W004  advice from the stored reports (``check --database default``)
 ====  =========================================================================
 """
 
@@ -29,10 +30,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DatabaseError, router, transaction
 
 from graceful.conf import read
 from graceful.core.records import HookSpec
@@ -51,6 +54,7 @@ def register_checks() -> None:
     """Make Django run the checks; a second time does nothing."""
     register(check_settings)
     register(check_hooks)
+    register(check_reports, Tags.database)
 
 
 def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:
@@ -75,6 +79,28 @@ def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
             for spec in specs:
                 messages.extend(_check_hook(where, spec))
     return messages
+
+
+def check_reports(app_configs: object = None, databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """What the stored reports recommend to change; asked only where ``check --database`` names their database."""
+    if not databases or sys.argv[1:2] == ["migrate"]:
+        return []  # Plain checks, as at the start of a worker, query nothing.
+    from graceful.models import ShutdownReport  # Models are not there yet when this module is imported.
+    from graceful.reports.advice import advice_for
+
+    alias = router.db_for_read(ShutdownReport)
+    if alias not in databases:
+        return []
+    try:
+        with transaction.atomic(using=alias):
+            advice = advice_for(using=alias)
+    except DatabaseError:
+        return []  # Missing tables and an unreachable database are not for this check to tell.
+    return [
+        Warning(each.text, hint=f"{each.basis} manage.py shutdown_report --advice says the same.", id="graceful.W004")
+        for each in advice
+        if each.warning
+    ]
 
 
 def _same_names(

@@ -7,6 +7,7 @@ are too few.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +33,8 @@ LONGEST_GRACE_SECONDS = 600
 HEROKU_SECONDS = 30
 MOST_NAMES = 3
 LONGEST_NAME = 120
+WIDTH = 100
+"""Of a line in a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,19 @@ def advise(found: Figures) -> tuple[Advice, ...]:
     if found.shutdowns >= ENOUGH_SHUTDOWNS:
         given += [*_grace(found), *_jobs(found)]
     return (*given, *(_hook(runs) for runs in found.hook_runs if _is_slow(runs)))
+
+
+def advice_text(advice: Iterable[Advice]) -> str:
+    """The advice for a terminal, each piece with what it stands on."""
+    return "\n\n".join(
+        "\n".join(
+            (
+                *textwrap.wrap(each.text, WIDTH, initial_indent="* ", subsequent_indent="  "),
+                *textwrap.wrap(each.basis, WIDTH, initial_indent="  ", subsequent_indent="  "),
+            )
+        )
+        for each in advice
+    )
 
 
 def _killed(found: Figures) -> Iterable[Advice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -13,11 +14,14 @@ from redis.exceptions import RedisError
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import ID_LENGTH, ShutdownReport
+from graceful.reports.advice import advice_for, advice_text
+from graceful.reports.rollup import roll_up
 from graceful.reports.rows import record_of
 from graceful.reports.sources import archive_everything, journals
 from graceful.reports.text import report_text
 from graceful.worker.cluster.heartbeat import dead_workers
 
+ROLL_UP_SECONDS = 1.0
 ARCHIVE_SECONDS = 1.0
 """Longest time spent on archiving reports that still wait in Redis or in the spool."""
 LIMIT = 10
@@ -52,6 +56,11 @@ class Command(BaseCommand):
             help="the reports of the worker of that name, or else of those whose names begin so",
         )
         which.add_argument("--id", type=report_id, metavar="ID", help="the report of that id alone")
+        which.add_argument(
+            "--advice",
+            action="store_true",
+            help="no report, but what the newest ones recommend: the grace period, jobs and hooks to change",
+        )
         parser.add_argument(
             "--format",
             choices=("text", "json"),
@@ -69,6 +78,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         archive_everything(ARCHIVE_SECONDS)
+        if options["advice"]:
+            return self._advise(options["format"])
         alone = options["last"] or options["id"] is not None
         found = ShutdownReport.objects.order_by("-happened_at", "-id").prefetch_related("hooks", "jobs")
         if options["id"] is not None:
@@ -89,6 +100,19 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(dicts[0] if alone else dicts, indent=2))
         else:
             self.stdout.write(f"\n\n{RULE}\n\n".join(report_text(report) for report in reversed(reports)))
+
+    def _advise(self, form: str) -> None:
+        roll_up(ROLL_UP_SECONDS)
+        try:
+            advice = advice_for()
+        except DatabaseError as error:
+            raise CommandError(unreadable(error)) from error
+        if form == "json":
+            self.stdout.write(json.dumps([asdict(each) for each in advice], indent=2))
+        elif advice:
+            self.stdout.write(advice_text(advice))
+        else:
+            self.stdout.write("No advice: too few shutdowns are known, or nothing was remarkable.")
 
     def _warn_of_dead_workers(self) -> None:
         """A worker that was killed has no report yet until another process has found it."""
