@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, reap_for_page
 from graceful.models import NAME_LENGTH, ShutdownRollup
 from graceful.reports.advice import advice_for
+from graceful.reports.rollup import MOST_UNCOUNTED, uncounted
 from graceful.reports.sources import page_archiver
 from graceful.reports.trends import RANGES, trends
 
@@ -51,7 +52,17 @@ class TrendsAdmin(ReadOnlyAdmin):
             "has_view_permission": True,
             "page": trends(days, request.GET.get("hook", "")[:NAME_LENGTH]),
             "advice": advice_for(),
+            "uncounted": _uncounted(),
             "ranges": [(each, ngettext("%(days)d day", "%(days)d days", each) % {"days": each}) for each in RANGES],
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/graceful/trends.html", context)
+
+
+def _uncounted() -> str:
+    """What the page does not show yet, as after an upgrade; empty if that is nothing."""
+    waiting = uncounted()
+    if waiting >= MOST_UNCOUNTED:
+        return _("Many reports are not counted here yet. manage.py archive_reports does it at once.")
+    text = ngettext("%(number)d report is not counted yet.", "%(number)d reports are not counted yet.", waiting)
+    return text % {"number": waiting} if waiting else ""

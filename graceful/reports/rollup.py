@@ -34,6 +34,7 @@ FOLDED_ROWS = 500
 MOST_NAMES = 100
 """Distinct releases, and distinct hooks, of one day; the others of that day are counted as ``OTHER``."""
 OTHER = "(other)"
+MOST_UNCOUNTED = 1_000
 NO_DAY = date(1970, 1, 1)
 """The day of what is older than the reports that are kept."""
 ATTEMPTS = 5
@@ -102,6 +103,15 @@ def roll_up(seconds: float, most: int | None = None) -> int:
     except DatabaseError as error:
         logger.warning(log.NOT_ROLLED_UP, error)
     return counted
+
+
+def uncounted() -> int:
+    """How many reports wait to be counted, at most ``MOST_UNCOUNTED``.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable, or its tables are missing.
+    """
+    return ShutdownReport.objects.filter(rolled_up=False, outcome__isnull=False).order_by()[:MOST_UNCOUNTED].count()
 
 
 def fold_old(keep: timedelta) -> int:

@@ -13,10 +13,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from graceful.admin import trends as admin_trends
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally
 from graceful.models import HookRollup, Release, ShutdownRollup
-from graceful.reports import sources
+from graceful.reports import rollup, sources
 from graceful.reports import trends as trends_module
 from graceful.reports.rollup import roll_up
 from graceful.reports.trends import trends
@@ -173,6 +174,17 @@ def test_the_page(as_reader: Client) -> None:
     hook = re.search(r'href="(\?days=30&amp;hook=flush%20statistics#graceful-hook)"', page)
     assert hook
     assert "Exit hook flush statistics, day by day" in html(as_reader, "?days=30&hook=flush%20statistics")
+
+
+def test_reports_that_are_not_counted_yet(as_reader: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as reports wait to be counted the page says how many, up to a number."""
+    save(a_clean_report(**happened(0)), a_clean_report(**happened(0)), a_report(outcome=None))
+    assert "2 reports are not counted yet." in html(as_reader)
+    monkeypatch.setattr(rollup, "MOST_UNCOUNTED", 2)
+    monkeypatch.setattr(admin_trends, "MOST_UNCOUNTED", 2)
+    assert "Many reports are not counted here yet." in html(as_reader)
+    roll_up_reports()
+    assert "counted" not in html(as_reader)
 
 
 @pytest.mark.parametrize("query", ["", "?days=7", "?days=90", "?days=8", "?days=x", "?hook=%00", "?hook=" + "x" * 5000])
