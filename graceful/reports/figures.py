@@ -308,7 +308,12 @@ def _hook_runs(since: datetime, using: str | None) -> tuple[HookRuns, ...]:
             runs=row["runs"],
             timed_out=row["timed_out"],
             allowed=row["allowed"] / row["timed_out"],
-            p95=quantile(succeeded.get(row["name"], []), 0.95),
+            p95=_no_more_than(row["allowed"] / row["timed_out"], quantile(succeeded.get(row["name"], []), 0.95)),
         )
         for row in worst
     )
+
+
+def _no_more_than(allowed: float, estimate: float | None) -> float | None:
+    """An estimate from a histogram may exceed what it estimates: no run that succeeded took longer than allowed."""
+    return None if estimate is None else min(allowed, estimate)
