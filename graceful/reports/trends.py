@@ -15,7 +15,7 @@ from django.db.models import Max, Min, Q, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from graceful.core.histogram import added, quantile
+from graceful.core.histogram import quantile
 from graceful.core.phases import HookOutcome, Outcome
 from graceful.core.records import utc_now
 from graceful.core.text import one_line
@@ -289,10 +289,8 @@ def _rows(rollups: Any) -> Any:
 
 
 def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: bool = False) -> HookTrend:
-    histograms = {day: _merged(runs) for day, runs in by_day.items()}
-    whole: list[int] = []
-    for histogram in histograms.values():
-        whole = added(whole, histogram)
+    histograms = {day: _merged(histogram for _number, histogram in runs.values()) for day, runs in by_day.items()}
+    whole = _merged(histograms.values())
     p50 = {day: quantile(histogram, 0.5) or 0.0 for day, histogram in histograms.items()}
     p95 = {day: quantile(histogram, 0.95) or 0.0 for day, histogram in histograms.items()}
     slowest = max(p95, key=lambda day: (p95[day], day))
@@ -336,11 +334,9 @@ def _hook_day(day: date, runs: Runs, p50: float, p95: float) -> HookDay:
     return HookDay(f"{day}", sum(times.values()), seconds_text(p50), seconds_text(p95), failed, timed_out)
 
 
-def _merged(runs: Runs) -> list[int]:
-    whole: list[int] = []
-    for _number, histogram in runs.values():
-        whole = added(whole, histogram)
-    return whole
+def _merged(histograms: Iterable[list[int]]) -> list[int]:
+    """The sum of many histograms; those that were never written are empty."""
+    return list(map(sum, zip(*filter(None, histograms), strict=True)))
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
