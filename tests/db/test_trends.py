@@ -13,12 +13,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from demo_project.history import make_history
 from graceful.admin import trends as admin_trends
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally
 from graceful.models import HookRollup, Release, ShutdownRollup
 from graceful.reports import rollup, sources
 from graceful.reports import trends as trends_module
+from graceful.reports.advice import advice_for
 from graceful.reports.rollup import roll_up
 from graceful.reports.trends import trends
 from tests.db.samples import a_clean_report, a_report
@@ -205,6 +207,18 @@ def test_hostile_names(as_reader: Client) -> None:
     assert "\x1b" not in page
     assert "\u202e" not in page
     assert "day by day" in page
+
+
+def test_the_demo_has_something_to_show() -> None:
+    """The made-up history of ``make demo-admin`` fills the page, draws advice, and is added once."""
+    assert make_history() == 112
+    assert make_history() == 0
+    page = trends(90)
+    assert sum(day.shutdowns for day in page.bars) == 112
+    assert len(page.lines) == 28
+    assert page.hooks[0].name == "samples.close_pool"
+    assert page.hooks[0].timed_out
+    assert advice_for(timedelta(days=90))[0].about == "grace"
 
 
 def test_who_may_see_it(client: Client, as_reader: Client) -> None:
