@@ -25,6 +25,7 @@ E019  ``GRACEFUL_JSON_TOKEN`` not a string that is hard to guess
 W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks
 W003  migrations that are not applied (``check --database default``)
+W004  advice from the stored reports (``check --database default``)
 ====  =========================================================================
 """
 
@@ -38,7 +39,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import connections, router
+from django.db import DatabaseError, connections, router, transaction
 
 from graceful.conf import read
 from graceful.core.records import HookSpec
@@ -59,6 +60,7 @@ def register_checks() -> None:
     register(check_settings)
     register(check_hooks)
     register(check_migrations, Tags.database)
+    register(check_reports, Tags.database)
 
 
 def check_apps(app_configs: object = None, **_: Any) -> list[CheckMessage]:
@@ -115,6 +117,28 @@ def check_migrations(
             hint = "Run: manage.py migrate graceful. Until then shutdown reports stay in Redis or in the spool."
             messages.append(Warning(message, hint=hint, id="graceful.W003"))
     return messages
+
+
+def check_reports(app_configs: object = None, databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """What the stored reports recommend to change; asked only where ``check --database`` names their database."""
+    if not databases or sys.argv[1:2] == ["migrate"]:
+        return []  # Plain checks, as at the start of a worker, query nothing.
+    from graceful.models import ShutdownReport  # Models are not there yet when this module is imported.
+    from graceful.reports.advice import advice_for
+
+    alias = router.db_for_read(ShutdownReport)
+    if alias not in databases:
+        return []
+    try:
+        with transaction.atomic(using=alias):
+            advice = advice_for(using=alias)
+    except DatabaseError:
+        return []  # Missing tables and an unreachable database are not for this check to tell.
+    return [
+        Warning(each.text, hint=f"{each.basis} manage.py shutdown_report --advice says the same.", id="graceful.W004")
+        for each in advice
+        if each.warning
+    ]
 
 
 def _same_names(

@@ -256,9 +256,9 @@ class Release(models.Model):
 class ShutdownRollup(models.Model):
     """Shutdowns of one day (in UTC), release, outcome and reason, added up.
 
-    Each report is counted once, when maintenance or a page finds it with ``rolled_up`` false. Rows stay as long as
-    the reports would. The histograms are lists of counts, one for each bound in :data:`graceful.core.histogram.BOUNDS`
-    and one for what is above the last.
+    Each report is counted once, when maintenance or a page finds it with ``rolled_up`` false. Days older than the
+    reports are kept are folded into rows of the day 1970-01-01 without a release. The histograms are lists of counts,
+    one for each bound in :data:`graceful.core.histogram.BOUNDS` and one for what is above the last.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -278,6 +278,9 @@ class ShutdownRollup(models.Model):
     total_histogram = models.JSONField(default=list)
 
     class Meta:
+        # Its row in the admin's index leads to the page of trends.
+        verbose_name = _("trends")
+        verbose_name_plural = _("trends")
         default_permissions = ()
         constraints = [
             models.UniqueConstraint(fields=["day", "release", "outcome", "reason"], name="graceful_rollup_once")

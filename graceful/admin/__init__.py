@@ -32,6 +32,7 @@ from graceful.admin.deploys import LastDeployAdmin as LastDeployAdmin
 from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
 from graceful.admin.last_report import around, unclean_counter
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
+from graceful.admin.trends import TrendsAdmin as TrendsAdmin
 from graceful.core import report_json
 from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport

@@ -62,6 +62,8 @@ class Migration(migrations.Migration):
                 ("total_histogram", models.JSONField(default=list)),
             ],
             options={
+                "verbose_name": "trends",
+                "verbose_name_plural": "trends",
                 "default_permissions": (),
             },
         ),

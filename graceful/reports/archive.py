@@ -234,6 +234,13 @@ def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
     # The write comes first: in SQLite a transaction that has read cannot always be upgraded to a write.
     with transaction.atomic(using=alias):
         if instead:
+            ReportedHook.objects.using(alias).filter(report=rows.report.pk).delete()
+            # Read under the row's lock: counted in the roll-ups is counted, whoever does that at this moment.
+            there = ArchivedReport.objects.using(alias).select_for_update().filter(pk=rows.report.pk)
+            counted = there.values_list("rolled_up", flat=True).first()
+            if counted is None:
+                return  # Another process is replacing it.
+            rows.report.rolled_up = counted
             _delete([rows.report.pk], alias)
         rows.report.save(using=alias, force_insert=True)
         ReportedHook.objects.using(alias).bulk_create(rows.hooks)

@@ -12,6 +12,7 @@ TABLES_MISSING = (
 DATABASE_SLOW = "Shutdown reports: the database took longer than %.2f s to store them"
 REFUSED = "Shutdown report %s cannot be stored, it was set aside: %s"
 OLD_NOT_REMOVED = "Old shutdown reports could not be removed: %s"
+NOT_ROLLED_UP = "Shutdown reports could not be added up for the trends: %s"
 UNREADABLE_FILE = "Unreadable file %.100r in the spool was renamed: %s"
 UNREADABLE_ENTRY = "Unreadable entry %s of %s was moved to %s: %s"
 # error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TypeVar
 
 from django.conf import settings
@@ -123,6 +123,11 @@ def record_of(row: ShutdownReport) -> records.ShutdownReport:
 def stored_time(moment: datetime) -> datetime:
     """As the database takes it: with USE_TZ off Django stores naive times, in the project's own time zone."""
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def day_of(moment: datetime) -> date:
+    """The day, in UTC, of a time as the database gives it."""
+    return read_time(moment).date()
 
 
 def local_time(moment: datetime) -> datetime:

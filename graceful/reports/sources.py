@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.db import connections
 from django_rq import get_connection
 from redis import ConnectionPool, Redis, RedisError
 from redis.backoff import NoBackoff
@@ -21,10 +22,16 @@ from graceful.reports import log
 from graceful.reports.archive import ReportSource, archive_pending_or_raise
 from graceful.reports.journal import Journal
 from graceful.reports.resumed import move
+from graceful.reports.rollup import roll_up
 from graceful.reports.spool import Spool
 
 PAUSE_SECONDS = 30.0
 """After an attempt that found a server unreachable or took too long, pages do not try again for so long."""
+PAGE_ROLL_UP_SECONDS = 2.0
+"""How long a page's thread adds up reports at most; the page does not wait for that."""
+PAGE_ROLL_UP_WAIT_SECONDS = 0.1
+"""For so long it does, so that what was archived just now is in the trends."""
+PAGE_ROLL_UP_REPORTS = 500
 
 NO_PART_OF_A_CONNECTION = frozenset(
     {"DEFAULT_TIMEOUT", "DEFAULT_RESULT_TTL", "ASYNC", "AUTOCOMMIT", "COMMIT_MODE", "QUEUE_CLASS", "SERIALIZER"}
@@ -107,16 +114,19 @@ class PageArchiver:
         """As :func:`archive_everything`, for at most ``seconds``; whether all was done in time. Never raises."""
         if time.monotonic() < self.paused_until or not self._running.acquire(blocking=False):
             return False
-        thread = Thread(target=self._archive, args=(seconds, reap), name="graceful-page-archiver", daemon=True)
+        archived = Event()
+        thread = Thread(target=self._run, args=(seconds, reap, archived), name="graceful-page-archiver", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no thread can be started
             self._running.release()
             return False
-        thread.join(seconds)
-        return not thread.is_alive() and time.monotonic() >= self.paused_until
+        if not archived.wait(seconds):
+            return False
+        thread.join(PAGE_ROLL_UP_WAIT_SECONDS)
+        return time.monotonic() >= self.paused_until
 
-    def _archive(self, seconds: float, reap: Callable[[Redis], int] | None) -> None:
+    def _run(self, seconds: float, reap: Callable[[Redis], int] | None, archived: Event) -> None:
         started = time.monotonic()
         try:
             failures = archive_everything(seconds, reap).failures
@@ -124,7 +134,10 @@ class PageArchiver:
                 self.paused_until = time.monotonic() + PAUSE_SECONDS
                 # Not a warning: whatever depends on the server reports that itself.
                 logger.info(log.PAGE_NOT_ARCHIVED, "; ".join(failures) or "too slow")
+            archived.set()
+            roll_up(PAGE_ROLL_UP_SECONDS, PAGE_ROLL_UP_REPORTS)
         finally:
+            connections.close_all()  # This thread's own.
             self._running.release()
 
 

@@ -12,6 +12,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from demo_project.history import make_history
+
 USER = "admin"
 
 
@@ -39,6 +41,7 @@ class Command(BaseCommand):
         """Serve until Ctrl-C."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         call_command("migrate", verbosity=0)
+        self.stdout.write(f"{make_history()} made-up shutdowns of eight weeks were added, for the page Trends.")
         password = secrets.token_urlsafe(9)
         user, _ = get_user_model().objects.get_or_create(
             username=USER, defaults={"is_staff": True, "is_superuser": True}

@@ -16,9 +16,13 @@ from graceful.management.arguments import positive_number
 from graceful.management.commands.shutdown_report import unreadable
 from graceful.models import ShutdownReport
 from graceful.reports.archive import remove_old
+from graceful.reports.rollup import fold_old, roll_up
 from graceful.reports.sources import ArchiveRun, archive_everything
 from graceful.worker.cluster.heartbeat import JUDGE_SECONDS, suspects
 from graceful.worker.cluster.reaper import reap
+
+LEAST_ROLL_UP_SECONDS = 1.0
+"""Spent on adding up even if unreachable servers took all the time."""
 
 
 class Command(BaseCommand):
@@ -61,7 +65,9 @@ class Command(BaseCommand):
             run = ArchiveRun(run.archived + again.archived, again.failures, run.closed + again.closed)
         for failure in run.failures:
             self.stderr.write(f"Unreachable: {one_line(failure)}")
+        roll_up(max(LEAST_ROLL_UP_SECONDS, deadline.left()))
         removed = remove_old(settings().reports_keep)
+        fold_old(settings().reports_keep)
         dead = f", reports of dead workers closed: {run.closed}" if run.closed else ""
         self.stdout.write(f"Reports archived: {run.archived}{dead}, old reports removed: {removed}")
         try:

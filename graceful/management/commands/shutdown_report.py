@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -17,13 +18,16 @@ from graceful.core.records import utc_now
 from graceful.core.text import one_line
 from graceful.management.arguments import positive_number
 from graceful.models import ID_LENGTH, ShutdownReport
+from graceful.reports.advice import advice_for, advice_text
 from graceful.reports.deploys.projection import verdict_of
+from graceful.reports.rollup import roll_up
 from graceful.reports.rows import record_of
 from graceful.reports.sources import archive_everything, journals
 from graceful.reports.text import report_text
 from graceful.worker.cluster.gate import verdict_of_release
 from graceful.worker.cluster.heartbeat import dead_workers
 
+ROLL_UP_SECONDS = 1.0
 ARCHIVE_SECONDS = 1.0
 """Longest time spent on archiving reports that still wait in Redis or in the spool."""
 LIMIT = 10
@@ -52,6 +56,11 @@ class Command(BaseCommand):
         )
         which.add_argument("--release", metavar="LABEL", help="the reports of the workers of that release")
         which.add_argument("--id", type=report_id, metavar="ID", help="the report of that id alone")
+        which.add_argument(
+            "--advice",
+            action="store_true",
+            help="no report, but what the newest ones recommend: the grace period, jobs and hooks to change",
+        )
         parser.add_argument(
             "--format",
             choices=("text", "json"),
@@ -75,6 +84,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         archive_everything(ARCHIVE_SECONDS)
+        if options["advice"]:
+            return self._advise(options["format"])
         alone = options["last"] or options["id"] is not None
         found = ShutdownReport.objects.order_by("-happened_at", "-id").prefetch_related("hooks", "jobs")
         if options["id"] is not None:
@@ -103,6 +114,19 @@ class Command(BaseCommand):
                 verdict = verdict_of_release(options["release"], utc_now())
             self.stdout.flush()
             sys.exit(verdict.value)
+
+    def _advise(self, form: str) -> None:
+        roll_up(ROLL_UP_SECONDS)
+        try:
+            advice = advice_for()
+        except DatabaseError as error:
+            raise CommandError(unreadable(error)) from error
+        if form == "json":
+            self.stdout.write(json.dumps([asdict(each) for each in advice], indent=2))
+        elif advice:
+            self.stdout.write(advice_text(advice))
+        else:
+            self.stdout.write("No advice: too few shutdowns are known, or nothing was remarkable.")
 
     def _warn_of_dead_workers(self) -> None:
         """A worker that was killed has no report yet until another process has found it."""

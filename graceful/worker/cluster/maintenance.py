@@ -1,4 +1,4 @@
-"""A worker's periodic maintenance: archives reports that wait, removes old ones and stale entries."""
+"""A worker's periodic maintenance: archives reports that wait, adds them up, removes old ones and stale entries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from graceful.conf import Settings
 from graceful.reports import archive, resumed
 from graceful.reports.journal import Journal
+from graceful.reports.rollup import fold_old, roll_up
 from graceful.reports.spool import Spool
 from graceful.worker.cluster import log
 from graceful.worker.cluster.heartbeat import remove_stale_holders
@@ -19,11 +20,14 @@ from graceful.worker.shutdown.threads import Bounded
 logger = logging.getLogger("graceful.worker")
 
 ARCHIVE_SECONDS = 2.0
-REMOVE_SECONDS = 5.0
+ROLL_UP_SECONDS = 0.3
+"""Some thousand reports. The worker takes no job meanwhile: a backlog, as after an upgrade, takes several runs."""
+TABLES_SECONDS = 5.0
+"""For adding up, included in it, and removing old reports."""
 
 
 def run_maintenance(connection: redis.Redis, settings: Settings) -> None:
-    """Archive what waits in the journal and in this machine's spool, and remove old reports. Never raises.
+    """Archive what waits in the journal and in this machine's spool, add it up, and remove old reports. Never raises.
 
     Args:
         connection: a client of the server with the journal.
@@ -36,12 +40,14 @@ def run_maintenance(connection: redis.Redis, settings: Settings) -> None:
         remove_stale_holders(connection)
     except RedisError as error:
         logger.warning(log.STALE_HOLDERS, error)
-    Bounded(lambda: _remove_old(settings)).wait(REMOVE_SECONDS)
+    Bounded(lambda: _keep_tables(settings)).wait(TABLES_SECONDS)
 
 
-def _remove_old(settings: Settings) -> None:
+def _keep_tables(settings: Settings) -> None:
     """Runs in its own thread, so the connections that it closes are its own."""
     try:
+        roll_up(ROLL_UP_SECONDS)
         archive.remove_old(settings.reports_keep)
+        fold_old(settings.reports_keep)
     finally:
         connections.close_all()
