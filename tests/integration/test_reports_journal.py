@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
 import redis
 from django.conf import settings as django_settings
+from django.core.management import call_command
 
+from graceful.conf import settings
 from graceful.core import report_json
 from graceful.core.phases import Phase
-from graceful.core.records import HookResult
+from graceful.core.records import HookResult, utc_now
 from graceful.core.report_json import ENTRY_LIMIT
 from graceful.models import ShutdownReport as ArchivedReport
+from graceful.models import ShutdownRollup
 from graceful.reports import archive, sources
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY, Journal
+from graceful.worker.cluster.maintenance import run_maintenance
 from tests.db.samples import HOOKS, a_report
 from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 
 def test_what_is_written_is_read(connection: redis.Redis) -> None:
@@ -197,3 +204,24 @@ def test_a_page_archives_reports(connection: redis.Redis) -> None:
     Journal(connection).write(report)
     assert sources.PageArchiver().run(5) is True
     assert archive.read(report.id) == report
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whoever_archives_reports_adds_them_up(connection: redis.Redis) -> None:
+    """A page, a worker's maintenance and ``archive_reports`` each count what they archived, for the trends."""
+
+    def page() -> None:
+        archiver = sources.PageArchiver()
+        archiver.run(5)
+        # The page goes on before everything is added up; until then its thread archives nothing else.
+        wait_until(lambda: archiver._running.acquire(blocking=False), 10)
+
+    ways: list[Callable[[], object]] = [
+        page,
+        lambda: run_maintenance(connection, settings()),
+        lambda: call_command("archive_reports", stdout=StringIO()),
+    ]
+    for number, way in enumerate(ways, start=1):
+        Journal(connection).write(a_report(requested_at=utc_now()))
+        way()
+        assert ShutdownRollup.objects.get().count == number

@@ -20,7 +20,8 @@ from graceful.worker.shutdown.threads import Bounded
 logger = logging.getLogger("graceful.worker")
 
 ARCHIVE_SECONDS = 2.0
-ROLL_UP_SECONDS = 2.0
+ROLL_UP_SECONDS = 0.3
+"""Some thousand reports: the worker takes no job meanwhile. A backlog is worked off run by run."""
 TABLES_SECONDS = 5.0
 """For adding up, included in it, and removing old reports."""
 
