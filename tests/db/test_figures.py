@@ -76,7 +76,7 @@ def test_only_the_grace_period_that_is_in_use() -> None:
     long = Grace(120.0, 10.0, 5.0)
     save(
         *(a_shutdown(a_job(), ago=1 + number, grace=long) for number in range(3)),
-        *(a_shutdown(a_job(), a_job(), ago=10 + number) for number in range(2)),
+        *(a_shutdown(a_job(), a_job(), ago=1.5 + number) for number in range(2)),
     )
     found = figures(MONTH)
     assert (found.grace, found.shutdowns, found.jobs) == (long, 3, 3)
