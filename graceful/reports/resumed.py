@@ -25,7 +25,7 @@ from graceful.core.records import utc_now
 from graceful.core.report_json import EARLIEST, LATEST, NAME_LIMIT
 from graceful.core.text import cut
 from graceful.models import NAME_LENGTH, ReportedJob
-from graceful.reports import log
+from graceful.reports import log, set_aside
 from graceful.reports.archive import fresh_connection
 from graceful.reports.rows import stored_time
 from graceful.reports.set_aside import Script
@@ -105,7 +105,7 @@ def move(connection: Redis, seconds: float) -> int:
         redis.exceptions.RedisError: Redis is unreachable.
     """
     client: Any = connection
-    if not client.hlen(RESUMED_KEY):
+    if not set_aside.retrying(connection, (RESUMED_KEY,), lambda: client.hlen(RESUMED_KEY)):
         return 0
     _cursor, found = client.hscan(RESUMED_KEY, 0, count=BATCH)
     # A small hash comes as a whole, whatever count says.
