@@ -99,7 +99,7 @@ class ReportChangeList(ChangeList):
 
     def get_filters(self, request: HttpRequest) -> Any:
         for name, value in request.GET.items():
-            if not _answerable(name, value):
+            if not _answerable(name, str(value)):
                 raise IncorrectLookupParameters(name)
         try:
             return super().get_filters(request)
