@@ -73,7 +73,12 @@ class GracefulCollector:
             log.info(UNREACHABLE, "the database", error)
         reports: list[ShutdownReport] = []
         heard: set[str] = set()
-        for journal in journals(REDIS_SECONDS):
+        try:
+            everywhere = journals(REDIS_SECONDS)
+        except Exception as error:  # Wrong queue settings can raise anything.
+            everywhere, up["redis"] = [], False
+            log.info(UNREACHABLE, "Redis", error)
+        for journal in everywhere:
             try:
                 content = journal.read()
                 heard |= heard_lives(journal.connection)

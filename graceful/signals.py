@@ -1,12 +1,5 @@
 """Django signals of a worker's life; ``docs/signals.md`` says when and where each is sent.
 
-signal              sent                             arguments
-==================  ===============================  ===============================================
-shutdown_requested  when the loop sees the request   ``worker`` (name), ``reason``, ``signal_name``
-hook_finished       after each exit hook             ``result`` (:class:`HookResult`)
-shutdown_finished   when the report is sealed        ``report`` (:class:`ShutdownReport`)
-==================  ===============================  ===============================================
-=======
 ===================  ====================================  ====================================================
 signal               sent                                  arguments
 ===================  ====================================  ====================================================

@@ -48,6 +48,10 @@ class ReadOnlyAdmin(ReadOnlyBase):
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return request.user.has_perm("graceful.view_shutdownreport")
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> ShutdownReport | None:
+        # PostgreSQL takes no NUL.
+        return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
+
     def redirect_to_last(self, request: HttpRequest) -> HttpResponse:
         """To the worst of the newest reports, even if it still waits in Redis; to the list if there is none."""
         if not self.has_view_permission(request):

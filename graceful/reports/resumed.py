@@ -34,7 +34,8 @@ RESUMED_KEY = "graceful:resumed"
 MOST_ENTRIES = 10_000
 EXPIRE_SECONDS = 7 * 24 * 3600
 FORGET = timedelta(days=1)
-"""An entry whose report does not turn up, or of a run whose end nobody noted, is removed after that."""
+"""An entry whose report does not turn up, or of a run whose end nobody noted, is removed after that;
+so is one of the future."""
 BATCH = 200
 LONGEST_ENTRY = 4096
 
@@ -105,11 +106,11 @@ def move(connection: Redis, seconds: float) -> int:
         redis.exceptions.RedisError: Redis is unreachable.
     """
     client: Any = connection
-    if not set_aside.retrying(connection, (RESUMED_KEY,), lambda: client.hlen(RESUMED_KEY)):
+    # Any of them: entries whose runs take hours must not stand before those that are over.
+    found: list[Any] = set_aside.retrying(connection, (RESUMED_KEY,), lambda: client.hrandfield(RESUMED_KEY, BATCH))
+    if not found:
         return 0
-    _cursor, found = client.hscan(RESUMED_KEY, 0, count=BATCH)
-    # A small hash comes as a whole, whatever count says.
-    entries = dict(list(found.items())[: 10 * BATCH])
+    entries = {field: value for field, value in zip(found, client.hmget(RESUMED_KEY, found), strict=True) if value}
     over: list[Any] = []
     thread = Thread(target=_store, args=(entries, over, seconds), name="graceful-resumed", daemon=True)
     try:
@@ -195,7 +196,7 @@ def _stored(run: Resumed, alias: str) -> bool:
         again_outcome=run.outcome,
         again_ended_at=None if run.ended_at is None else stored_time(run.ended_at),
     )
-    return bool(changed and run.outcome) or utc_now() - run.at > FORGET
+    return bool(changed and run.outcome) or abs(utc_now() - run.at) > FORGET
 
 
 def _moment(text: str) -> datetime:

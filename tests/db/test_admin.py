@@ -223,7 +223,7 @@ def test_the_export_is_the_one_json_form(as_reader: Client) -> None:
     assert as_reader.get(url_of(report)).status_code == 200
 
 
-@pytest.mark.parametrize("view", ["change", "export"])
+@pytest.mark.parametrize("view", ["change", "export", "history"])
 @pytest.mark.parametrize("report_id", ["nothing", "x" * 2000, "a\x00b"])
 def test_a_report_that_is_not_there(as_reader: Client, view: str, report_id: str) -> None:
     """An unknown id is answered with a redirect, not an error page."""
@@ -367,11 +367,18 @@ def test_filters_search_and_order(as_reader: Client, many: None, query: str, exp
         "?worker__contains=x",
         "?p=99999999999",
         "?q=%00",
+        "?outcome__exact=a%00b",
+        "?worker=a%00b",
+        "?happened_at__day=99999999999999999999",
+        "?happened_at__day=-1",
+        "?happened_at__gte=0001-01-01T00:00:00%2B14:00",
+        "?happened_at__lt=9999-12-31T23:59:59-14:00",
     ],
 )
 def test_odd_queries_are_refused(as_reader: Client, many: None, query: str) -> None:
-    """Query strings outside the allowed lookups are refused."""
+    """Query strings outside the allowed lookups, or with values that no database takes, are refused."""
     assert as_reader.get(LIST + query, follow=True).status_code in (200, 400)
+    assert as_reader.get(f"{LIST}export.json{query}").status_code in (200, 400)
 
 
 def test_a_report_is_found_by_its_id(as_reader: Client) -> None:

@@ -274,3 +274,13 @@ def test_the_view_lets_staff_and_the_scraper_in(connection: redis.Redis, client:
     assert client.get(url).status_code == 401
     client.force_login(User.objects.create_user("operator", is_staff=True))
     assert client.get(url).status_code == 200
+
+
+def test_wrong_queue_settings() -> None:
+    """Settings of a queue that name no server take nothing from the metrics of the database."""
+    a_rollup(DAY, "clean", "signal", 1.0)
+    with override_settings(RQ_QUEUES={"default": {"URL": "nonsense://"}}):
+        found = samples()
+    assert found['graceful_up{source="redis"}'] == 0
+    assert found['graceful_up{source="database"}'] == 1
+    assert found['graceful_shutdowns_total{outcome="clean",reason="signal"}'] == 1

@@ -18,10 +18,11 @@ from graceful.models import ReportedJob
 from graceful.reports.archive import store
 from graceful.reports.deploys.records import JobEnd
 from graceful.reports.journal import Journal
-from graceful.reports.resumed import EXPIRE_SECONDS, RESUMED_KEY, Resumed, move, note_end, note_start, read
+from graceful.reports.resumed import BATCH, EXPIRE_SECONDS, RESUMED_KEY, Resumed, move, note_end, note_start, read
 from graceful.worker.cluster.whole_fleet import living_workers, where_now
 from tests.db.samples import a_report
 from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 NOW = utc_now()
 JOB = InFlightJob("job-1", "shop.f", "default", JobOutcome.INTERRUPTED, 1.0, 1)
@@ -109,6 +110,7 @@ def test_entries_that_nobody_wants(connection: redis.Redis) -> None:
         "g:1": json.dumps({**old, "worker": 7}),
         "h:1": json.dumps({**old, "outcome": "never"}),
         "i:1": json.dumps(old),
+        "j:1": json.dumps({"at": (NOW + timedelta(days=2)).isoformat()}),
     }
     connection.hset(RESUMED_KEY, mapping=hostile)
     assert move(connection, 5.0) == len(hostile)
@@ -117,3 +119,16 @@ def test_entries_that_nobody_wants(connection: redis.Redis) -> None:
     note_start(connection, RUN)
     (field,), (value,) = connection.hkeys(RESUMED_KEY), connection.hvals(RESUMED_KEY)
     assert read(field, value) == RUN
+
+
+@pytest.mark.django_db(transaction=True)
+def test_runs_that_take_long_hide_no_other(connection: redis.Redis) -> None:
+    """The end of a run is moved however many other runs are not over yet, and in bounded steps."""
+    for number in range(5 * BATCH):
+        note_start(connection, replace(RUN, job=f"long-{number}"))
+    assert store(a_report(id="r1", outcome=Outcome.INTERRUPTED, jobs=JobTally(0, 0, (JOB,))), seconds=5.0)
+    note_start(connection, RUN)
+    note_end(connection, RUN, JobOutcome.FINISHED, NOW)
+    wait_until(lambda: move(connection, 5.0) == 1, 60)
+    assert ReportedJob.objects.get(job_id="job-1").again_outcome == "finished"
+    assert connection.hlen(RESUMED_KEY) == 5 * BATCH

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from io import StringIO
+from threading import Event
 from typing import Any
 
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from rq import Queue
 
+from graceful.management.commands import wait_for_deploy
 from graceful.models import Release, ReportedJob
+from graceful.reports.deploys.rows import known_releases
 from graceful.reports.resumed import RESUMED_KEY
 from graceful.reports.sources import archive_everything
+from graceful.worker.cluster import gate as gate_module
 from tests.conftest import StartWorker
 from tests.support import jobs
 from tests.support.processes import WorkerProcess
@@ -126,6 +132,41 @@ def test_redis_is_away(own_valkey: Server) -> None:
     own_valkey.stop()
     with pytest.raises(CommandError, match="Redis is unreachable") as left:
         call_command("wait_for_deploy", release="2", timeout=1.0, stdout=StringIO())
+    assert left.value.returncode == os.EX_UNAVAILABLE
+
+
+def test_the_database_is_away_for_a_while(
+    connection: redis.Redis, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover of the database during the deploy is waited out: the verdict is that of the deploy."""
+    of_release(start_worker, "2")
+    answers = iter([OperationalError("server closed the connection"), OperationalError("connection refused")])
+
+    def known() -> dict[str, datetime]:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return known_releases()
+
+    monkeypatch.setattr(gate_module, "known_releases", known)
+    code, said = gate("2")
+    assert code == os.EX_OK, said
+    assert "The database is unreachable" in said
+
+
+@pytest.mark.parametrize("where", ["known_releases", "last_release_but"])
+def test_the_database_hangs(
+    connection: redis.Redis, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A database that does not answer, at a look or at the end, ends the waiting at the timeout: exit code 69."""
+    of_release(start_worker, "2")
+    answer = Event()
+    monkeypatch.setattr(wait_for_deploy, "DATABASE_SECONDS", 0.5)
+    monkeypatch.setattr(gate_module, where, lambda *_: answer.wait(60))
+    try:
+        with pytest.raises(CommandError, match="cannot be read: no answer within") as left:
+            call_command("wait_for_deploy", release="2", timeout=1.0, stdout=StringIO())
+    finally:
+        answer.set()
     assert left.value.returncode == os.EX_UNAVAILABLE
 
 

@@ -15,6 +15,7 @@ import pytest
 import redis
 from rq import Queue
 
+from graceful.reports.journal import Journal
 from tests.support import jobs, resumable_jobs
 from tests.support.server import Server
 from tests.support.terminals import CTRL_C, STOP, TerminalProcess, shown
@@ -107,6 +108,24 @@ def test_a_stopped_terminal_delays_nothing(
     assert worker.wait(10) == os.EX_OK
     assert time.monotonic() - began < 5
     assert job.get_status(refresh=True) == "finished"
+
+
+def test_a_terminal_that_is_gone_ends_no_job(
+    connection: redis.Redis, queue: Queue, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    """Under ``nohup`` a terminal that goes away during a shutdown changes nothing: job, hooks and report are done."""
+    worker = on_terminal(nohup=True)
+    job = queue.enqueue(jobs.until_released, "go")
+    wait_until(lambda: connection.hget(jobs.STARTED, job.id))
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_seen("Waiting for")
+    worker.hang_up()
+    let_pass(1.5, "SIGHUP and writes to a terminal that is gone")
+    connection.rpush("go", 1)
+    assert worker.wait(15) == os.EX_SOFTWARE
+    assert job.get_status(refresh=True) == "finished"
+    (report,) = Journal(connection).entries()
+    assert [hook.outcome for hook in report.hooks] == ["ok", "failed"]
 
 
 @pytest.mark.parametrize(

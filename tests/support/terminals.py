@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Mapping, Sequence
-from signal import SIGKILL
+from signal import SIG_IGN, SIGHUP, SIGKILL, signal
 from typing import Any
 
 from tests.support.processes import ROOT, pids_in_session
@@ -30,15 +30,28 @@ class TerminalProcess:
         environment: added to the environment.
         columns: width of the terminal.
         stdout: where stdout goes instead: an open file.
+        nohup: whether SIGHUP is ignored, as ``nohup`` has it.
     """
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, columns: int = 300, stdout: Any = None
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        columns: int = 300,
+        stdout: Any = None,
+        nohup: bool = False,
     ) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONUNBUFFERED": "1"}
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+        def prepare() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            if nohup:
+                signal(SIGHUP, SIG_IGN)
+
         self.process = subprocess.Popen(
             [sys.executable, "-m", "django", *arguments],
             stdin=slave,
@@ -47,7 +60,7 @@ class TerminalProcess:
             env={**environ, "TERM": "xterm-256color", **environment},
             cwd=ROOT,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=prepare,
         )
         os.close(slave)
         self._seen = bytearray()
@@ -79,6 +92,12 @@ class TerminalProcess:
             raise NeverHappened(f"it still runs after {seconds} s:\n{self.raw}") from None
         self._reader.join(5)
         return code
+
+    def hang_up(self) -> None:
+        """The terminal is gone, as when its window is closed; what the process writes from then on fails."""
+        gone = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(gone, self.master)  # The reader lets go of the terminal at the next thing that is written.
+        os.close(gone)
 
     def close(self) -> None:
         for pid in {self.process.pid, *pids_in_session(self.process.pid)}:

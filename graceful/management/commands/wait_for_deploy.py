@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import os
 import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.utils.translation import override
 
 from graceful.core.deadline import Deadline
@@ -24,11 +26,16 @@ from graceful.reports.deploys.words import headline
 from graceful.reports.sources import archive_everything
 from graceful.worker.cluster.gate import Gate, Look, line, verdict, who_is_stale
 from graceful.worker.cluster.whole_fleet import living_workers
+from graceful.worker.shutdown.threads import bounded
+
+T = TypeVar("T")
 
 TIMEOUT = 600.0
 LOOK_SECONDS = 1.0
 FLEET_SECONDS = 5.0
 ARCHIVE_SECONDS = 10.0
+DATABASE_SECONDS = 5.0
+"""The database may take so long for an answer, or until the timeout if that is later."""
 SAY_AGAIN_SECONDS = 30.0
 """Without a terminal, what has not changed is said again after so long."""
 LONGEST_TIMEOUT = 7 * 24 * 3600
@@ -87,8 +94,8 @@ class Command(BaseCommand):
             if not look.known:
                 raise CommandError("Redis is unreachable: the workers are not known.", returncode=os.EX_UNAVAILABLE)
             archive_everything(ARCHIVE_SECONDS)
-            deploys = gate.deploys(living, utc_now())
-        except DatabaseError as error:
+            deploys = _asked(lambda: gate.deploys(living, utc_now()), deadline)
+        except (DatabaseError, TimeoutError) as error:
             self._end_line()
             why = one_line(str(error).strip())
             raise CommandError(f"The reports cannot be read: {why}", returncode=os.EX_UNAVAILABLE) from error
@@ -103,10 +110,17 @@ class Command(BaseCommand):
     def _wait(self, gate: Gate, deadline: Deadline) -> tuple[Look, Living]:
         while True:
             living = living_workers(min(FLEET_SECONDS, max(0.5, deadline.left())))
-            look = gate.look(living)
-            self._show(line(gate, look, time.monotonic() - self.began))
-            if look.over or deadline.expired:
-                return look, living
+            passed = time.monotonic() - self.began
+            try:
+                look = _asked(functools.partial(gate.look, living), deadline)
+            except (DatabaseError, TimeoutError):  # A failover during the deploy is waited out, as Redis's is.
+                if deadline.expired:
+                    raise
+                self._show(f"{passed:4.0f} s  The database is unreachable")
+            else:
+                self._show(line(gate, look, passed))
+                if look.over or deadline.expired:
+                    return look, living
             time.sleep(min(LOOK_SECONDS, max(0.0, deadline.left())))
 
     def _say_what_is_missing(self, gate: Gate, look: Look) -> None:
@@ -146,3 +160,23 @@ class Command(BaseCommand):
         self.stdout.write(f"Deploy: {words[found]}, exit code {found.value}")
         self.stdout.flush()
         sys.exit(found.value)
+
+
+def _asked(question: Callable[[], T], deadline: Deadline) -> T:
+    """What the database answers: in a thread, since a driver may wait for a hanging one for ever.
+
+    Raises:
+        django.db.DatabaseError: the database is unreachable.
+        TimeoutError: it does not answer.
+    """
+
+    def asked() -> T:
+        try:
+            return question()
+        finally:
+            connections.close_all()
+
+    asking = bounded(asked, max(DATABASE_SECONDS, deadline.left()))
+    if asking.error is not None:
+        raise asking.error
+    return asking.value  # type: ignore[return-value]
