@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.core.text import one_line
 
 Label = str | Promise
 
@@ -64,6 +65,11 @@ LABELS: dict[type[StrEnum], dict[str, Label]] = {
 def label(word: StrEnum | None) -> str:
     """The word in the current language; a dash for None."""
     return "-" if word is None else str(LABELS[type(word)][word])
+
+
+def stored_label(words: type[StrEnum], value: str) -> str:
+    """The label of a word as it is stored; another value, of a later version for instance, is shown as it is."""
+    return str(LABELS[words].get(value) or one_line(value))
 
 
 def choices(words: type[StrEnum]) -> list[tuple[str, Label]]:

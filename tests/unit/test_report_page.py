@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import Findings, closed
 from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
-from graceful.labels import LABELS, label
+from graceful.labels import LABELS, label, stored_label
 from graceful.reports.page import report_page
 from graceful.reports.remedies import remedies
 from graceful.reports.story import place_of, progress_text, story
@@ -51,6 +51,13 @@ def test_every_word_has_a_label(words: type[StrEnum]) -> None:
     """Each outcome, reason and phase has a label for people, in the language of the request."""
     assert set(LABELS[words]) == set(words)
     assert all(label(word) and "_" not in label(word) for word in words)
+
+
+def test_a_stored_word_of_a_later_version() -> None:
+    """A word that this version does not know is shown as it is, in one harmless line; an empty one is empty."""
+    assert stored_label(Outcome, "hooks_failed") == "hooks failed"
+    assert stored_label(Outcome, "later\x1b[31m") == "later\\x1b[31m"
+    assert stored_label(Outcome, "") == ""
 
 
 def test_the_story_of_a_shutdown() -> None:

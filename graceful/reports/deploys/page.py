@@ -12,8 +12,10 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from graceful.core.phases import JobOutcome, Phase
 from graceful.core.text import cut, one_line
-from graceful.reports.deploys.picture import Picture, picture, word
+from graceful.labels import stored_label
+from graceful.reports.deploys.picture import Picture, picture
 from graceful.reports.deploys.records import Deploy, HookTotal, JobEnd, Member, Verdict
 from graceful.reports.deploys.words import (
     advice,
@@ -287,7 +289,7 @@ def _job(job: JobEnd, job_link: JobLink) -> JobLine:
         worker=one_line(job.worker),
         report=job.report,
         outcome=job.outcome,
-        words=word(job.outcome),
+        words=stored_label(JobOutcome, job.outcome),
         seconds=seconds_text(job.seconds),
         where=where_it_went(job),
         repeated=repeated(job),
@@ -324,7 +326,7 @@ def _living(each: Member, stale: set[str], now: datetime, job_link: JobLink) -> 
     if each.silent:
         state, words = "failed", _("heartbeat overdue")
     elif each.stopping:
-        state, words = "interrupted", word(each.phase)
+        state, words = "interrupted", stored_label(Phase, each.phase)
     elif each.id in stale:
         state, words = "interrupted", _("stale")
     left = ""

@@ -11,8 +11,9 @@ from statistics import median
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from graceful.core.phases import HookOutcome, Outcome
+from graceful.core.phases import HookOutcome, Outcome, Phase
 from graceful.core.text import one_line
+from graceful.labels import stored_label
 from graceful.reports.deploys.projection import GRAVE, shifted
 from graceful.reports.deploys.records import Deploy, HookRun, Member, Start
 from graceful.reports.deploys.rows import SINGLE_BARS
@@ -184,13 +185,18 @@ def _row(member: Member, hooks: Sequence[HookRun], axis: Axis, now: datetime) ->
         at = shifted(asked, member.grace.period)
         if axis.first <= at <= shifted(axis.first, axis.seconds):
             deadline = f"{axis.at(at):.2f}%"
-    state = member.outcome or ("stopping" if member.living else member.phase)
+    if member.outcome:
+        state, words = member.outcome, stored_label(Outcome, member.outcome)
+    elif member.living:
+        state, words = "stopping", _("stopping")
+    else:
+        state, words = member.phase, stored_label(Phase, member.phase)
     return Row(
         label=short_name(member.worker),
         title=one_line(member.worker),
         report="" if member.living else member.id,
         state=state,
-        words=word(state),
+        words=words,
         seconds=seconds_text(max(0.0, (end - asked).total_seconds()) if asked else member.seconds.total),
         parts=tuple(parts),
         deadline=deadline,
@@ -325,38 +331,6 @@ def _blocks(deploy: Deploy, axis: Axis) -> tuple[Block, ...]:
         if right > left:
             blocks.append(Block(f"{left:.2f}%", f"{right - left:.2f}%", f"{100 - height:.1f}%", f"{height:.1f}%"))
     return tuple(blocks)
-
-
-def word(state: str) -> str:
-    """A state as people read it."""
-    words = {
-        "clean": _("clean"),
-        "interrupted": _("interrupted"),
-        "hooks_failed": _("hooks failed"),
-        "forced": _("forced"),
-        "crashed": _("crashed"),
-        "killed": _("killed"),
-        "stopping": _("stopping"),
-        "finished": _("finished"),
-        "failed": _("failed"),
-        "interruption_failed": _("failed for being interrupted"),
-        "returned": _("requeued, not started"),
-        "canceled": _("cancelled"),
-        "unknown": _("unknown"),
-        "started": _("started"),
-        "queued": _("queued"),
-        "running": _("running"),
-        "requested": _("shutdown requested"),
-        "draining": _("draining"),
-        "drained": _("drained"),
-        "hooks": _("exit hooks"),
-        "sealed": _("over"),
-        "burst": _("burst done"),
-        "idle": _("idle for too long"),
-        "max_jobs": _("most jobs reached"),
-        "exit": _("process exit"),
-    }
-    return words.get(state) or one_line(state)
 
 
 def short_name(name: str) -> str:

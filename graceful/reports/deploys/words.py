@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from graceful.core.phases import JobOutcome, Outcome
+from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.text import one_line
-from graceful.reports.deploys.picture import short_name, word
+from graceful.labels import label, stored_label
+from graceful.reports.deploys.picture import short_name
 from graceful.reports.deploys.records import Deploy, Headroom, JobEnd
 from graceful.reports.text import seconds_text
 
@@ -42,7 +43,7 @@ def _sentences(deploy: Deploy) -> Iterator[str]:
                 workers,
             )
         yield text % values
-    bad = [(deploy.outcomes[each], word(each)) for each in SEVERE if deploy.outcomes.get(each)]
+    bad = [(deploy.outcomes[each], label(each)) for each in SEVERE if deploy.outcomes.get(each)]
     if bad:
         yield _("Not clean: %(list)s.") % {"list": ", ".join(f"{count} {words}" for count, words in bad)}
     if stopping := sum(each.stopping for each in deploy.members):
@@ -92,7 +93,7 @@ def where_it_went(job: JobEnd) -> str:
             "seconds": seconds_text(job.waited),
             "worker": short_name(job.again_worker) or _("an unknown worker"),
             "release": one_line(job.again_release),
-            "outcome": word(job.again_outcome) if job.again_outcome else _("not over, as far as is known"),
+            "outcome": stored_label(JobOutcome, job.again_outcome) or _("not over, as far as is known"),
         }
         if job.again_release:
             text = _("ran again after %(seconds)s on worker %(worker)s of release %(release)s: %(outcome)s")
@@ -108,7 +109,7 @@ def where_it_went(job: JobEnd) -> str:
         "gone": _("is not in Redis any more"),
         "": _("requeued; it is not known when it ran again"),
     }
-    return waiting.get(job.now) or _("its status is now: %(status)s") % {"status": word(job.now)}
+    return waiting.get(job.now) or _("its status is now: %(status)s") % {"status": stored_label(JobOutcome, job.now)}
 
 
 def repeated(job: JobEnd) -> str:
@@ -177,5 +178,6 @@ def apart_words(deploy: Deploy) -> str:
     """The shutdowns meanwhile that are no part of it."""
     if not deploy.material.apart:
         return ""
-    words = ", ".join(f"{count} {word(reason)}" for reason, count in sorted(deploy.material.apart.items()))
+    counts = sorted(deploy.material.apart.items())
+    words = ", ".join(f"{count} {stored_label(Reason, reason)}" for reason, count in counts)
     return _("Not counted, since these workers ended of themselves: %(list)s.") % {"list": words}
