@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -100,7 +100,8 @@ class OwnConnection:
     """A connection beside a client's pool, with the same settings, on which a command can be sent without waiting.
 
     It speaks RESP3 where the server does, whatever the client speaks: only there may the server push messages between
-    the replies. Reading a reply skips them (``_RESP3Parser``, read in redis 5.0 to 8.1). Any thread may use it.
+    the replies. Reading a reply skips them (``_RESP3Parser``, read in redis 5.0 to 8.1). Any thread may use it; one that
+    waits for Redis holds the others up for a second at most: connecting may take minutes, a signal's entry may not.
 
     Args:
         connection: the client.
@@ -124,7 +125,7 @@ class OwnConnection:
 
     def readable(self) -> bool:
         """Whether there is something to read, or no connection any more; TLS protocol data alone does not count."""
-        with self._lock:
+        with self._alone():
             return self.socket is None or bool(self._raw.can_read(timeout=0))
 
     def post(self, *command: Any) -> None:
@@ -134,7 +135,7 @@ class OwnConnection:
             redis.exceptions.RedisError: it could not be sent.
             NoRawConnection: there is no socket.
         """
-        with self._lock:
+        with self._alone():
             self._send([command])
             if self._pending >= MOST_PENDING:
                 self._replies()
@@ -147,17 +148,25 @@ class OwnConnection:
             redis.exceptions.RedisError: there was no reply.
             NoRawConnection: there is no socket.
         """
-        with self._lock:
+        with self._alone():
             self._send(commands)
             return self._replies()[-len(commands) :]
 
     def disconnect(self) -> None:
-        """Disconnect; what is sent next reconnects."""
-        with self._lock:
+        """Disconnect; what is sent next reconnects. Where another thread waits for Redis, it is left to that one."""
+        with suppress(redis.exceptions.RedisError, OSError), self._alone():
             raw, self._raw = self._raw, None
             if raw is not None:
-                with suppress(redis.exceptions.RedisError, OSError):  # It is gone, which is what was wanted.
-                    raw.disconnect()
+                raw.disconnect()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=REPLY_SECONDS):
+            raise redis.exceptions.TimeoutError("another thread waits for an answer")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _send(self, commands: Sequence[Sequence[Any]]) -> None:
         try:
