@@ -34,7 +34,7 @@ from graceful.core.records import ShutdownReport, utc_now
 from graceful.core.text import one_line
 from graceful.reports.sources import journals
 from graceful.reports.sums import CachedSums, Histogram, Sums
-from graceful.worker.cluster.heartbeat import heard_lives
+from graceful.worker.cluster.heartbeat import heard_worker_ids
 
 log = logging.getLogger("graceful.metrics")
 UNREACHABLE = "Metrics without %s: %s"
@@ -81,7 +81,7 @@ class GracefulCollector:
         for journal in everywhere:
             try:
                 content = journal.read()
-                heard |= heard_lives(journal.connection)
+                heard |= heard_worker_ids(journal.connection)
                 reports += (*content.open, *content.sealed)
             except (RedisError, OSError) as error:
                 up["redis"] = False

@@ -45,7 +45,7 @@ class WorkerIdentity:
         queues: names of its queues.
         worker_class: dotted path of its class.
         release: label of the running release.
-        life: id of the report, different at each start.
+        worker_id: id of the report, different at each start.
         hostname: name of its machine.
         pid: its process.
         pooled: whether a worker pool of RQ has started it.
@@ -55,7 +55,7 @@ class WorkerIdentity:
     queues: tuple[str, ...]
     worker_class: str
     release: str = ""
-    life: str = field(default_factory=lambda: uuid4().hex)
+    worker_id: str = field(default_factory=lambda: uuid4().hex)
     hostname: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     pooled: bool = False
@@ -84,7 +84,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
     quiet = QUIET if state.quiet and not state.stopping else ""
     running = f"running the exit hook {state.hook}" if state.hook else ""
     return ShutdownReport(
-        id=worker.life,
+        id=worker.worker_id,
         worker=worker.name,
         hostname=worker.hostname,
         pid=worker.pid,

@@ -84,19 +84,19 @@ class Session:
         shown: type = getattr(worker, "graceful_over", None) or type(worker)
         path, pooled = f"{shown.__module__}.{shown.__qualname__}", rq_private.in_worker_pool()
         identity = WorkerIdentity(worker.name, queues, path, settings.release, pooled=pooled)
-        self.life = identity.life
-        heartbeat = Heartbeat(connection, Registration.here(self.life, worker.name, queues))
+        self.worker_id = identity.worker_id
+        heartbeat = Heartbeat(connection, Registration.here(self.worker_id, worker.name, queues))
         own = OwnConnection(connection)
         self.report = WorkerReport(identity, settings, JournalWriter(own, connection), heartbeat)
         self.job_process = (OwnProcess if worker.runs_jobs_itself else HorseProcess)(worker, self.memory)
         self.effects = ShutdownEffects(worker, settings, self.memory, self.job_process, self.report)
         budget = Budget(settings.timeout, settings.hooks_timeout, settings.interrupt_timeout)
         self.coordinator = Coordinator(State(budget, started_at=time.monotonic()), inbox, self.effects)
-        reaper = Reaper(connection, f"worker {worker.name}", self.life, settings, worker)
+        reaper = Reaper(connection, f"worker {worker.name}", self.worker_id, settings, worker)
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
         self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
         self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
-        self.dequeuer = Dequeuer(worker, self.life, settings, self.coordinator, self.membership, inbox, own)
+        self.dequeuer = Dequeuer(worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own)
         self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
         self.current: CurrentJob | None = None
         self.executed = 0
@@ -183,7 +183,7 @@ class Session:
 
     def _release(self, job: Job, queue: Queue) -> None:
         """The worker's own ``execute_job`` is not built on RQ's: what became of the job is left to it, as by RQ."""
-        release_job(self.worker.connection, self.life, job.id, queue.key)
+        release_job(self.worker.connection, self.worker_id, job.id, queue.key)
 
     def ended_by(self, error: BaseException) -> None:
         """An error ends the worker; a stop that leaves a user's own ``work()`` by ``StopRequested`` is none."""
@@ -212,12 +212,12 @@ class Session:
         worker, coordinator = self.worker, self.coordinator
         self._taken_up = True
         if coordinator.attend().stopping:
-            held = HeldJob(self.life, job.id, job.origin, queue.key)
+            held = HeldJob(self.worker_id, job.id, job.origin, queue.key)
             given = requeue(worker.connection, held, Why.NOT_STARTED, self.settings)
             log.info(NOT_STARTED, worker.name, job.id, queue.name, given.found)
             raise StopRequested
         self.memory.reset()
-        self.current = current = CurrentJob(worker, self.life, self.memory, self.settings, job, queue)
+        self.current = current = CurrentJob(worker, self.worker_id, self.memory, self.settings, job, queue)
         coordinator.send(JobTaken(current.record))
         try:
             if not worker.runs_jobs_itself:

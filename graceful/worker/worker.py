@@ -61,7 +61,7 @@ class GracefulMixin(JobInFlight):
         close_database_connections()
         with os_signals.capture() as inbox:
             self._session = self._ended = session = Session(self, inbox, settings)
-            self.join(session.life, session.memory)
+            self.join(session.worker_id, session.memory)
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -199,7 +199,7 @@ class GracefulMixin(JobInFlight):
     @at_work
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's, in one round trip; not sent any more once the worker is about to go."""
-        # The horse has another life than the worker: it always sends, and only in pipelines.
+        # The horse has another heartbeat than the worker: it always sends, and only in pipelines.
         if pipeline is not None or self.is_horse:
             super().heartbeat(timeout, pipeline)
             return

@@ -90,7 +90,7 @@ def stopped(number: int, seconds: float = 2.0, **changes: Any) -> ShutdownReport
 
 def living(number: int, release: str = "2", **changes: Any) -> Member:
     return replace(
-        Member(f"life-{number}", f"new-{number}", "host", release, NOON + timedelta(seconds=1 + number), living=True),
+        Member(f"id-{number}", f"new-{number}", "host", release, NOON + timedelta(seconds=1 + number), living=True),
         **changes,
     )
 

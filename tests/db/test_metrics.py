@@ -80,7 +80,7 @@ def samples(collector: GracefulCollector | None = None) -> dict[str, float]:
 def a_worker(connection: redis.Redis, number: int, beat: bool = True, **changes: Any) -> ShutdownReport:
     """The open journal entry of a worker, and its heartbeat."""
     running: dict[str, Any] = {"outcome": None, "exit_code": None, "ended_at": None, "phase": Phase.RUNNING}
-    report = a_report(id=f"life-{number}", **{**running, **changes})
+    report = a_report(id=f"id-{number}", **{**running, **changes})
     Journal(connection).write(report)
     if beat:
         connection.zadd(HEARTBEATS_KEY, {report.id: connection.time()[0]})

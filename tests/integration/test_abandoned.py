@@ -18,7 +18,7 @@ from graceful.worker.queue.requeue import HeldJob, Requeued, Why, requeue
 from tests.support import jobs
 from tests.support.job_accounting import balance
 
-LIFE = "life"
+WORKER_ID = "worker-id"
 NAME = "dead"
 
 
@@ -37,7 +37,7 @@ class Abandoned:
     def start(self, name: str) -> Worker:
         worker = Worker([self.queue], connection=self.connection, name=name)
         if name == NAME:
-            Fetcher(self.connection, LIFE).fetch([(self.queue.key, self.queue.intermediate_queue_key)])
+            Fetcher(self.connection, WORKER_ID).fetch([(self.queue.key, self.queue.intermediate_queue_key)])
         else:
             assert self.queue.pop_job_id() == self.job.id
         worker.prepare_execution(self.job)
@@ -49,11 +49,11 @@ class Abandoned:
         return self.job.get_status(refresh=True)
 
     def requeue(self) -> Requeued:
-        held = HeldJob(LIFE, self.job.id, self.job.origin, self.queue.key)
+        held = HeldJob(WORKER_ID, self.job.id, self.job.origin, self.queue.key)
         return requeue(self.connection, held, Why.WORKER_DIED, conf.settings())
 
     def undo(self) -> bool:
-        return undo(self.connection, LIFE, NAME, self.job.id, self.queue.name)
+        return undo(self.connection, WORKER_ID, NAME, self.job.id, self.queue.name)
 
 
 @pytest.fixture

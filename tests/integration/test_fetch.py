@@ -29,7 +29,7 @@ def test_the_first_job_of_the_first_queue_that_has_one(connection: redis.Redis) 
     """Fetch takes the first job of the first queue in order of priority."""
     connection.rpush("q1", "b1", "b2")
     connection.rpush("q2", "c1")
-    fetcher = Fetcher(connection, "life")
+    fetcher = Fetcher(connection, "worker-id")
     assert fetcher.fetch(PAIRS) == Fetched("q1", "b1")
     connection.rpush("q0", "a1")
     assert fetcher.fetch(PAIRS) == Fetched("q0", "a1")
@@ -57,7 +57,7 @@ def test_a_reply_that_is_lost_is_given_again(queues: int, valkey: Server, connec
     connection.rpush("q0", "a1", "a2")
     with Proxy(valkey.port) as proxy:
         client = redis.Redis(port=proxy.port, retry=NO_RETRY)
-        fetcher = Fetcher(client, "life")
+        fetcher = Fetcher(client, "worker-id")
         assert fetcher.fetch(PAIRS[:queues]) == Fetched("q0", "a1")
         proxy.cut_replies()
         with pytest.raises(redis.exceptions.ConnectionError):
@@ -88,7 +88,7 @@ def test_many_at_once_take_each_job_once(valkey: Server, connection: redis.Redis
 
     def take_all(number: int) -> list[str]:
         with redis.Redis(port=valkey.port) as client:
-            fetcher = Fetcher(client, f"life-{number}")
+            fetcher = Fetcher(client, f"worker-id-{number}")
             taken = []
             while (fetched := fetcher.fetch(PAIRS)) is not None:
                 taken.append(fetched.job_id)
@@ -104,7 +104,7 @@ def test_many_at_once_take_each_job_once(valkey: Server, connection: redis.Redis
 def test_whatever_is_lost_no_job_is(connection: redis.Redis, steps: list[str]) -> None:
     """Against a model: a job is in its queue, or was handed out exactly once."""
     connection.flushall()
-    fetcher = Fetcher(connection, "life")
+    fetcher = Fetcher(connection, "worker-id")
     model: dict[str, list[str]] = {key: [] for key in KEYS}
     taken: list[str] = []
     expected: list[str] = []

@@ -11,8 +11,10 @@ from graceful.worker.cluster.process_identity import Process
 from graceful.worker.cluster.registration import HEARTBEATS_KEY, Registration
 
 
-def heartbeat(connection: redis.Redis, life: str) -> Heartbeat:
-    return Heartbeat(connection, Registration(life, life, ("default",), Process(f"machine of {life}", 1, "1")))
+def heartbeat(connection: redis.Redis, worker_id: str) -> Heartbeat:
+    return Heartbeat(
+        connection, Registration(worker_id, worker_id, ("default",), Process(f"machine of {worker_id}", 1, "1"))
+    )
 
 
 def test_redis_away_makes_nobody_overdue(connection: redis.Redis) -> None:

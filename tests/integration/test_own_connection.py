@@ -17,7 +17,12 @@ def test_a_thread_that_waits_for_redis_holds_up_no_other() -> None:
     """While the main thread connects to a Redis that does not answer, a signal's journal entry fails within seconds."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         own = OwnConnection(redis.Redis(port=silent.getsockname()[1], protocol=3))
-        connecting = threading.Thread(target=lambda: pytest.raises(redis.RedisError, own.ask, ("PING",)), daemon=True)
+
+        def connect() -> None:
+            with pytest.raises(redis.RedisError):
+                own.ask(("PING",))
+
+        connecting = threading.Thread(target=connect, daemon=True)
         connecting.start()
         accepted, _address = silent.accept()
         wait_until(lambda: bool(accepted.recv(1)), seconds=5)

@@ -31,7 +31,7 @@ def inbox() -> Iterator[Inbox]:
 
 @pytest.fixture
 def watch(connection: redis.Redis, inbox: Inbox) -> Iterator[Watch]:
-    watch = Watch(connection, inbox, "life")
+    watch = Watch(connection, inbox, "worker-id")
     yield watch
     watch.close()
 
@@ -110,7 +110,7 @@ def test_a_user_that_may_not_wait(rules: list[str], connection: redis.Redis, val
     """A worker whose ACL forbids tracking looks at its queues every 0.25 s, and its connection can still be used."""
     connection.acl_setuser("limited", enabled=True, passwords=["+x"], commands=["+@all", *rules], keys=["*"])
     client = redis.Redis(port=valkey.port, username="limited", password="x")
-    watch = Watch(client, inbox, "life")
+    watch = Watch(client, inbox, "worker-id")
     try:
         for _ in range(2):
             began = time.monotonic()
@@ -151,7 +151,7 @@ def test_a_connection_that_cannot_be_watched(
     """Where there is no socket, or no RESP3, queues are looked at every 0.25 s."""
     pool = redis.ConnectionPool(connection_class=connection_class, host="127.0.0.1", port=valkey.port)
     pool.connection_kwargs = {"host": "127.0.0.1", "port": valkey.port}
-    watch = Watch(redis.Redis(connection_pool=pool), inbox, "life")
+    watch = Watch(redis.Redis(connection_pool=pool), inbox, "worker-id")
     began = time.monotonic()
     assert watch.wait(KEYS, 5)
     assert 0.2 < time.monotonic() - began < 2
@@ -164,7 +164,7 @@ def test_clients_of_every_kind(options: dict[str, Any], valkey: Server, inbox: I
     options = {"health_check_interval": 1, **options}
     with redis.Redis(port=valkey.port, **options) as client, redis.Redis(port=valkey.port, **options) as other:
         client.flushall()
-        watch = Watch(client, inbox, "life")
+        watch = Watch(client, inbox, "worker-id")
         for key in (*KEYS, *KEYS):
             assert not watch.wait(KEYS, 0.01)
             threading.Timer(0.02, other.rpush, (key, "job")).start()
@@ -185,8 +185,8 @@ def test_a_pool_with_one_connection(
     options = {"timeout": 3} if pool_class is redis.BlockingConnectionPool else {}
     pool = pool_class(port=valkey.port, max_connections=1, **options)
     client = redis.Redis(connection_pool=pool)
-    watch = Watch(client, inbox, "life")
-    fetcher = Fetcher(client, "life")
+    watch = Watch(client, inbox, "worker-id")
+    fetcher = Fetcher(client, "worker-id")
     assert not watch.wait(KEYS, 0.1)
     assert fetcher.fetch(PAIRS) is None
     connection.rpush("q2", "c1")
@@ -222,7 +222,7 @@ def test_a_tracking_table_that_is_too_small(inbox: Inbox) -> None:
     keys = [f"many-{number}" for number in range(20)]
     with Server({"tracking-table-max-keys": "1"}) as server:
         client = server.client()
-        watch = Watch(client, inbox, "life")
+        watch = Watch(client, inbox, "worker-id")
         until = time.monotonic() + 2
         turns = 0
         while time.monotonic() < until:

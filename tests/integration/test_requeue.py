@@ -20,11 +20,11 @@ from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, NOT_ONCE, HeldJob
 from tests.support import jobs
 from tests.support.job_accounting import balance
 
-LIFE = "life"
+WORKER_ID = "worker-id"
 
 
 class Held:
-    """A job that a life of a worker has taken, and perhaps started."""
+    """A job that a worker has taken, and perhaps started."""
 
     def __init__(self, connection: redis.Redis, queue: Queue) -> None:
         self.connection = connection
@@ -33,7 +33,7 @@ class Held:
         self.job: Job = queue.enqueue(jobs.quick)
         self.behind: Job = queue.enqueue(jobs.quick)
         self.execution: Execution | None = None
-        self.fetcher = Fetcher(connection, LIFE)
+        self.fetcher = Fetcher(connection, WORKER_ID)
         assert self.fetch()
 
     def fetch(self) -> bool:
@@ -45,9 +45,9 @@ class Held:
         self.execution = self.worker.prepare_execution(self.job)
         self.worker.prepare_job_execution(self.job, True)
 
-    def requeue(self, most: int | None = None, life: str = LIFE) -> Requeued:
+    def requeue(self, most: int | None = None, worker_id: str = WORKER_ID) -> Requeued:
         """Requeue it: uncounted, as an interrupted one of which so many are allowed, or one that is to fail."""
-        held = HeldJob(life, self.job.id, self.job.origin, self.queue.key, self.execution)
+        held = HeldJob(worker_id, self.job.id, self.job.origin, self.queue.key, self.execution)
         why = Why.NOT_STARTED if most is None else Why.INTERRUPTED
         settings = replace(conf.settings(), max_interruptions=max(0, most or 0))
         return requeue(self.connection, held, why, settings, policy="fail" if most == NOT_ONCE else None)
@@ -195,7 +195,7 @@ def test_in_whatever_order_a_job_is_in_one_place(connection: redis.Redis, queue:
             current_job = False
         elif step == "as other":
             before = _snapshot(connection, held)
-            held.requeue(1000, life="another")
+            held.requeue(1000, worker_id="another")
             assert _snapshot(connection, held) == before
         elif step == "delete" and not current_job and not deleted:
             held.job.delete()

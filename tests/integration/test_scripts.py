@@ -19,7 +19,7 @@ from graceful.worker.queue.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
 from graceful.worker.queue.lua import WHOLE, counter
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD, REQUEUE_SCRIPT
 
-QUEUE, HELD, HOLDERS, JOB = "rq:queue:q", "graceful:held:life", "graceful:holders", "rq:job:j"
+QUEUE, HELD, HOLDERS, JOB = "rq:queue:q", "graceful:held:worker-id", "graceful:holders", "rq:job:j"
 WORKERS, BEATS, MACHINE = "graceful:workers", "graceful:beats", "graceful:on:m"
 STARTED, EXECUTIONS, EXECUTION, OF_WORKER = "rq:wip:q", "rq:executions:j", "rq:execution:j:e", "rq:worker:w:executions"
 NUMBERS = (
@@ -91,38 +91,42 @@ RUNNING = {
     EXECUTIONS: {"e": 1.0},
     EXECUTION: {"id": "e"},
     OF_WORKER: {"j:e"},
-    HOLDERS: {"j": "life"},
-    HELD: {"fetch": "life:0", "queue": QUEUE, "job": "j"},
+    HOLDERS: {"j": "worker-id"},
+    HELD: {"fetch": "worker-id:0", "queue": QUEUE, "job": "j"},
 }
-KNOWN = {WORKERS: {"life": '{"worker": "w", "life": "life"}'}, BEATS: {"life": 1.0, "old": 1.0}, MACHINE: {"life"}}
+KNOWN = {
+    WORKERS: {"worker-id": '{"worker": "w", "life": "worker-id"}'},
+    BEATS: {"worker-id": 1.0, "old": 1.0},
+    MACHINE: {"worker-id"},
+}
 GIVE_BACK_KEYS = (
     *(QUEUE, f"{QUEUE}:intermediate", f"{QUEUE}:intermediate:first_seen:j", JOB, STARTED, EXECUTIONS, EXECUTION),
     *(OF_WORKER, HOLDERS),
 )
-GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "life"), RUNNING)
+GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "worker-id"), RUNNING)
 FETCH = Case(
     FETCH_SCRIPT,
     (HELD, HOLDERS, "rq:queue:empty", "rq:queue:empty:intermediate", QUEUE, f"{QUEUE}:intermediate"),
-    ("life:1", "life", 60, "rq:job:"),
+    ("worker-id:1", "worker-id", 60, "rq:job:"),
     {
         **RUNNING,
         JOB: {"status": "finished"},
-        HELD: {"fetch": "life:0", "queue": "rq:queue:other", "job": "j"},
+        HELD: {"fetch": "worker-id:0", "queue": "rq:queue:other", "job": "j"},
         "rq:queue:other:intermediate": ["j"],
     },
 )
 LEAVE = Case(
     DEREGISTER_SCRIPT,
     (WORKERS, BEATS, MACHINE, HELD, HOLDERS, JOURNAL_KEY),
-    ("life", "1", "rq:job:", ""),
-    {**RUNNING, **KNOWN, JOB: {"status": "finished"}, JOURNAL_KEY: {"life": "{}"}},
+    ("worker-id", "1", "rq:job:", ""),
+    {**RUNNING, **KNOWN, JOB: {"status": "finished"}, JOURNAL_KEY: {"worker-id": "{}"}},
 )
 SAVE = Case(SAVE_SCRIPT, (JOB,), ("cursors", "[]"), RUNNING)
 CASES = {
     "give back": GIVE_BACK,
     "fetch": FETCH,
-    "fetch again": Case(FETCH_SCRIPT, FETCH.keys, ("life:0", "life", 60, "rq:job:"), RUNNING),
-    "claim": Case(CLAIM_SCRIPT, (HELD, HOLDERS), ("life", "j", 7, "started"), RUNNING),
+    "fetch again": Case(FETCH_SCRIPT, FETCH.keys, ("worker-id:0", "worker-id", 60, "rq:job:"), RUNNING),
+    "claim": Case(CLAIM_SCRIPT, (HELD, HOLDERS), ("worker-id", "j", 7, "started"), RUNNING),
     "beat": Case(HEARTBEAT_SCRIPT, (WORKERS, BEATS, MACHINE), ("new", "{}", 60, 600, 30), KNOWN),
     "look": Case(
         OBSERVE_SCRIPT,
@@ -134,7 +138,7 @@ CASES = {
     "forget": Case(
         DEREGISTER_FROM_RQ_SCRIPT,
         (WORKERS, "rq:worker:w", OF_WORKER, "rq:workers", "rq:workers:q"),
-        ("life", "w", 2),
+        ("worker-id", "w", 2),
         {**KNOWN, "rq:worker:w": {"a": "b"}, "rq:workers": {"rq:worker:w"}, "rq:workers:q": {"rq:worker:w"}},
     ),
     "release": Case(

@@ -15,7 +15,7 @@ from graceful.worker.cluster.registration import HEARTBEATS_KEY, Registration
 
 
 def registered(connection: redis.Redis, name: str, *, process: Process | None = None) -> Registration:
-    registration = Registration.here(f"life-of-{name}", name, ("default",))
+    registration = Registration.here(f"id-of-{name}", name, ("default",))
     registration = replace(registration, process=process or registration.process)
     Heartbeat(connection, registration).beat()
     return registration
@@ -28,7 +28,7 @@ def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> No
     gone = registered(connection, "gone", process=replace(here, started="1"))
     registered(connection, "elsewhere", process=Process("another machine", 1, "1"))
     cut_off = registered(connection, "cut-off", process=Process("another machine", 2, "2"))
-    connection.zincrby(HEARTBEATS_KEY, -2 * OVERDUE_SECONDS, cut_off.life)
+    connection.zincrby(HEARTBEATS_KEY, -2 * OVERDUE_SECONDS, cut_off.worker_id)
     connection.hset("graceful:workers", "hostile", b"\xff")
     assert sorted(each.worker for each in dead_workers(connection)) == [cut_off.worker, gone.worker]
 

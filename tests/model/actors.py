@@ -152,18 +152,18 @@ def previous_worker(name: str, pid: int, queue: str, machine: str, jobs: int) ->
     worker.beat()
     rq_worker.register_birth()
     runtime = engine.current
-    runtime.effect(lambda world: world.facts.__setitem__(("life", worker.life), pid))
+    runtime.effect(lambda world: world.facts.__setitem__(("worker id", worker.worker_id), pid))
     runtime.effect(lambda world: world.facts.__setitem__(("beaten", name), world.clock))
     for _ in range(jobs):
         job_id = worker.fetch()
         if job_id is None:
             break
         job = Job.fetch(job_id, connection=worker.connection)
-        runtime.effect(lambda world, job_id=job_id: code_under_test.note_begun(world, name, worker.life, job_id))
+        runtime.effect(lambda world, job_id=job_id: code_under_test.note_begun(world, name, worker.worker_id, job_id))
         execution = rq_worker.prepare_execution(job)
         if not worker.claim(job_id, pid):
             break
-        JOB_CONTEXT.append((pid, worker.life, name))
+        JOB_CONTEXT.append((pid, worker.worker_id, name))
         try:
             rq_worker.perform_job(job, worker.queue, *perform_arguments(execution))
         finally:
@@ -216,9 +216,9 @@ def _ghosts(world: World) -> tuple[str, ...]:
     """Keys of RQ that still tell of graceful workers that are dead, before RQ's maintenance removes some of them."""
     client = engine.current.server.client
     found = []
-    for life, pid in world.find("life").items():
-        name = life.partition(".")[0]
-        if world.alive(pid) or f"{name}.previous" == life:
+    for worker_id, pid in world.find("worker id").items():
+        name = worker_id.partition(".")[0]
+        if world.alive(pid) or f"{name}.previous" == worker_id:
             continue
         key = f"rq:worker:{name}"
         lists = ["rq:workers", *(f"rq:workers:{queue}" for queue in ("default", "low"))]
@@ -232,8 +232,8 @@ def pass_time(world: World, seconds: int) -> None:
     """Time goes by for the server and for everybody."""
     world.clock += seconds
     engine.current.server.pass_time(seconds, world.clock)
-    for life, pid in world.find("life").items():
-        name = life.partition(".")[0]
+    for worker_id, pid in world.find("worker id").items():
+        name = worker_id.partition(".")[0]
         remote = world.facts.get(("machine", name), code_under_test.HERE) != code_under_test.HERE
         if remote and world.alive(pid) and world.clock - world.facts.get(("beaten", name), 0) >= OVERDUE_SECONDS:
-            world.facts[("cut off for long", life)] = True
+            world.facts[("cut off for long", worker_id)] = True

@@ -2,9 +2,10 @@
 
 The only module here that knows where things are in ``graceful``: a file that is renamed there is one line here.
 
-What is real: all Lua scripts, fetch, claim, requeue, failing, heartbeat, leaving, the reaper, the report's life, and of
-RQ the whole way of a job. What stands in for something: processes and their start times (a table), the clock, the
-memory that worker and horse share, waiting, the database and the spool (dicts that keep to the archive's rules).
+What is real: all Lua scripts, fetch, claim, requeue, failing, heartbeat, leaving, the reaper, the report from start
+to end, and of RQ the whole way of a job. What stands in for something: processes and their start times (a table), the
+clock, the memory that worker and horse share, waiting, the database and the spool (dicts that keep to the archive's
+rules).
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ class Archive:
         return bool(engine.current.request(request))
 
     @staticmethod
-    def read(life: str) -> ShutdownReport | None:
-        text = engine.current.observe(f"archived {life}", lambda world: world.facts.get(("archived", life)))
+    def read(worker_id: str) -> ShutdownReport | None:
+        text = engine.current.observe(f"archived {worker_id}", lambda world: world.facts.get(("archived", worker_id)))
         return report_json.load(text) if text else None
 
     @staticmethod
@@ -175,8 +176,8 @@ class Spool:
         return [report_json.load(text) for text in found]
 
     def remove(self, *report_ids: str) -> None:
-        for life in report_ids:
-            engine.current.effect(lambda world, life=life: world.facts.pop(("spooled", life), None))
+        for worker_id in report_ids:
+            engine.current.effect(lambda world, worker_id=worker_id: world.facts.pop(("spooled", worker_id), None))
 
 
 class JournalWriter:
@@ -365,7 +366,7 @@ class NotedHeartbeat(Heartbeat):
         heard = super().beat()
         registration = self.registration
         engine.current.effect(lambda world: world.facts.__setitem__(("beaten", registration.worker), world.clock))
-        engine.current.effect(lambda world: world.facts.__setitem__(("opened", registration.life), True))
+        engine.current.effect(lambda world: world.facts.__setitem__(("opened", registration.worker_id), True))
         return heard
 
 
@@ -509,32 +510,32 @@ def job_of(world: World, name: str) -> str:
     return str(world.facts[("at", name)])
 
 
-def note_begun(world: World, name: str, life: str, job_id: str) -> None:
+def note_begun(world: World, name: str, worker_id: str, job_id: str) -> None:
     """In the books: a process is made for a job."""
     world.facts[("at", name)] = job_id
-    world.facts[("begun", job_id)] = (*world.facts.get(("begun", job_id), ()), life)
+    world.facts[("begun", job_id)] = (*world.facts.get(("begun", job_id), ()), worker_id)
 
 
-def note_start(world: World, job_id: str, pid: int, life: str) -> None:
+def note_start(world: World, job_id: str, pid: int, worker_id: str) -> None:
     """In the books: a job's own code begins."""
     runs = world.facts.get(("running", job_id), ())
-    world.facts[("running", job_id)] = (*runs, (pid, life))
-    world.facts[("starts", job_id)] = (*world.facts.get(("starts", job_id), ()), life)
+    world.facts[("running", job_id)] = (*runs, (pid, worker_id))
+    world.facts[("starts", job_id)] = (*world.facts.get(("starts", job_id), ()), worker_id)
 
 
 def note_end(world: World, job_id: str, pid: int, how: str) -> None:
     """In the books: a job's own code has come to an end."""
     runs = world.facts.get(("running", job_id), ())
-    life = next((run[1] for run in runs if run[0] == pid), "?")
+    worker_id = next((run[1] for run in runs if run[0] == pid), "?")
     world.facts[("running", job_id)] = tuple(run for run in runs if run[0] != pid)
-    world.facts[("ends", job_id)] = (*world.facts.get(("ends", job_id), ()), (life, how))
+    world.facts[("ends", job_id)] = (*world.facts.get(("ends", job_id), ()), (worker_id, how))
 
 
 def the_job(job_id: str) -> str:
     """What every job does: it runs until the explorer lets it end."""
     runtime = engine.current
-    pid, life, memory_of = JOB_CONTEXT[-1]
-    runtime.effect(lambda world: note_start(world, job_id, pid, life))
+    pid, worker_id, memory_of = JOB_CONTEXT[-1]
+    runtime.effect(lambda world: note_start(world, job_id, pid, worker_id))
 
     def ways(world: World) -> tuple[str, ...]:
         found = ["finishes"]
@@ -556,7 +557,7 @@ def the_job(job_id: str) -> str:
 
 
 JOB_CONTEXT: list[tuple[int, str, str]] = []
-"""Pid, life and shared memory of the horse that is run at the moment."""
+"""Pid, worker id and shared memory of the horse that is run at the moment."""
 
 
 class ModelWorker(GracefulWorker):
@@ -579,10 +580,10 @@ class ModelWorker(GracefulWorker):
     def procline(self, message: str) -> None: ...
 
     def open(self) -> None:
-        """A life begins, as in ``work()``."""
+        """A worker starts, as in ``work()``."""
         self._session = session_module.Session(self, _Inbox(), conf.settings())  # type: ignore[arg-type]
-        self.join(self._session.life, self._session.memory)
-        engine.current.effect(lambda world: world.facts.__setitem__(("life", self.life), self.pid))
+        self.join(self._session.worker_id, self._session.memory)
+        engine.current.effect(lambda world: world.facts.__setitem__(("worker id", self.worker_id), self.pid))
         self.bootstrap()
 
     def subscribe(self) -> None: ...
@@ -608,7 +609,7 @@ class ModelWorker(GracefulWorker):
         data = tuple(
             (key, value if isinstance(value, bytes) else _bytes(value)) for key, value in job.to_dict().items()
         )
-        arguments = (self.name, self.pid, pid, self.life, tuple(self.queue_names()), job.id, queue.name, data)
+        arguments = (self.name, self.pid, pid, self.worker_id, tuple(self.queue_names()), job.id, queue.name, data)
         arguments += ((execution.id, execution.created_at),)
         rq_private.set_horse_pid(self, pid)
         runtime.effect(lambda world: begin_horse(world, self.name, self.pid, pid, arguments))
@@ -616,7 +617,7 @@ class ModelWorker(GracefulWorker):
             run_horse(*arguments)
 
     def run(self, jobs: int) -> None:
-        """A life: a burst of so many jobs at most."""
+        """One run of the worker: a burst of so many jobs at most."""
         try:
             self.open()
             try:
@@ -630,7 +631,7 @@ class ModelWorker(GracefulWorker):
         self._at_work.conclude()
 
     def close(self) -> None:
-        """The end of a life that had no loop."""
+        """The end of a run that had no loop."""
         self._at_work.coordinator.send(events.LoopEnded(Reason.BURST))
         self.teardown()
         self._at_work.conclude()
@@ -648,8 +649,8 @@ def begin_horse(world: World, name: str, worker_pid: int, pid: int, arguments: t
     world.facts[("pids",)] = pid
     world.machines[pid] = world.machines[worker_pid]
     world.facts[("horse", pid)] = (name, worker_pid)
-    life, job_id = arguments[3], arguments[5]
-    note_begun(world, name, life, job_id)
+    worker_id, job_id = arguments[3], arguments[5]
+    note_begun(world, name, worker_id, job_id)
     world.facts[("machine", f"{name}/horse{pid}")] = world.machines[pid]
     if engine.current.exploring:
         actor = f"{name}/horse{pid}"
@@ -660,7 +661,7 @@ def run_horse(
     name: str,
     worker_pid: int,
     pid: int,
-    life: str,
+    worker_id: str,
     queues: tuple[str, ...],
     job_id: str,
     queue_name: str,
@@ -671,7 +672,7 @@ def run_horse(
     runtime = engine.current
     worker = ModelWorker(name, pid, queues, is_horse=True)
     memory = SharedMemory(name, worker_pid)
-    worker.join(life, memory)  # type: ignore[arg-type]
+    worker.join(worker_id, memory)  # type: ignore[arg-type]
     job = Job(job_id, connection=worker.connection)
     job.restore({key.encode(): value for key, value in data})
     queue = Queue(queue_name, connection=worker.connection)
@@ -681,7 +682,7 @@ def run_horse(
     execution.created_at = execution.last_heartbeat = begun[1]
     rq_private.set_job(execution, job)
     worker.execution = execution
-    JOB_CONTEXT.append((pid, life, name))
+    JOB_CONTEXT.append((pid, worker_id, name))
     status = 0
     try:
         worker.perform_job(job, queue, *perform_arguments(execution))

@@ -1,6 +1,6 @@
 """What must hold, each with a name. ``ALWAYS`` in every state, ``AT_THE_END`` when minutes went by and a worker ran.
 
-A world keeps books besides Redis (``World.facts``): which process runs which job, how each run ended, which lives
+A world keeps books besides Redis (``World.facts``): which process runs which job, how each run ended, which worker_ids
 there were. Redis must agree with them.
 """
 
@@ -73,14 +73,14 @@ def _jobs(world: World, keys: Keys, plan: Plan) -> list[str]:
     return [each for each in names if ":" not in each and world.facts.get(("asked", each)) != "delete"]
 
 
-def _overdue(world: World, life: str) -> bool:
-    """Whether a life was cut off on another machine for so long that it counts as dead; see the README's limits."""
-    return ("cut off for long", life) in world.facts
+def _overdue(world: World, worker_id: str) -> bool:
+    """Whether a worker was cut off on another machine for so long that it counts as dead; see the README's limits."""
+    return ("cut off for long", worker_id) in world.facts
 
 
 def _split(world: World, job_id: str) -> bool:
-    """Whether a job was begun by a life that counts as dead and is not: it may run on both sides."""
-    return any(_overdue(world, life) for life in world.find("begun").get(job_id, ()))
+    """Whether a job was begun by a worker that counts as dead and is not: it may run on both sides."""
+    return any(_overdue(world, worker_id) for worker_id in world.find("begun").get(job_id, ()))
 
 
 def one_place(world: World, keys: Keys, plan: Plan) -> Broken:
@@ -104,20 +104,26 @@ def started_by_its_holder(world: World, keys: Keys, plan: Plan) -> Broken:
     """What a graceful worker's horse runs is held by that worker, from the job's first instruction to its last."""
     holders = _content(keys, "graceful:holders", {})
     for job_id, runs in world.find("running").items():
-        for _, life in runs:
-            if ("life", life) in world.facts and holders.get(job_id) != life and not _overdue(world, life):
-                yield f"{job_id} runs for {life}, and {holders.get(job_id)} holds it"
+        for _, worker_id in runs:
+            if (
+                ("worker id", worker_id) in world.facts
+                and holders.get(job_id) != worker_id
+                and not _overdue(world, worker_id)
+            ):
+                yield f"{job_id} runs for {worker_id}, and {holders.get(job_id)} holds it"
 
 
 def counted_once(world: World, keys: Keys, plan: Plan) -> Broken:
-    """A life that is interrupted or killed over a job counts once in the job, and no other life counts."""
+    """A worker that is interrupted or killed over a job counts once in the job, and no other worker counts."""
     for job_id in _jobs(world, keys, plan):
         count = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0))
-        lives = {life for life, _ in world.find("ends").get(job_id, ())} | set(world.find("begun").get(job_id, ()))
-        finished = {life for life, how in world.find("ends").get(job_id, ()) if how == "finished"}
-        most = len(lives) - (1 if "finished" in _job(keys, job_id).get("status", "") and finished else 0)
+        worker_ids = {worker_id for worker_id, _ in world.find("ends").get(job_id, ())} | set(
+            world.find("begun").get(job_id, ())
+        )
+        finished = {worker_id for worker_id, how in world.find("ends").get(job_id, ()) if how == "finished"}
+        most = len(worker_ids) - (1 if "finished" in _job(keys, job_id).get("status", "") and finished else 0)
         if count - plan.counted > most:
-            yield f"{job_id} counts {count} interruptions, and {most} lives can have been interrupted over it"
+            yield f"{job_id} counts {count} interruptions, and {most} worker_ids can have been interrupted over it"
 
 
 def failed_by_own_doing(world: World, keys: Keys, plan: Plan) -> Broken:
@@ -169,19 +175,21 @@ def back_at_the_front(world: World, keys: Keys, plan: Plan) -> Broken:
 
 
 def the_dead_do_not_beat(world: World, keys: Keys, plan: Plan) -> Broken:
-    """What is known of a worker's life is known as a whole: registration, beat and machine come and go together."""
+    """What is known of a worker is known as a whole: registration, beat and machine come and go together."""
     workers = set(_content(keys, "graceful:workers", {}))
     beats = set(_content(keys, "graceful:beats", {}))
-    machines = {life for name, key in keys.view.items() if name.startswith("graceful:on:") for life in key.content}
+    machines = {
+        worker_id for name, key in keys.view.items() if name.startswith("graceful:on:") for worker_id in key.content
+    }
     if not workers == beats == machines:
         yield f"registered {sorted(workers)}, heard of {sorted(beats)}, on a machine {sorted(machines)}"
 
 
 def held_both_ways(world: World, keys: Keys, plan: Plan) -> Broken:
-    """What is held has a holder that is known of: each entry of ``graceful:holders`` is in the hands of its life."""
-    for job_id, life in _content(keys, "graceful:holders", {}).items():
-        if _content(keys, f"graceful:held:{life}", {}).get("job") != job_id:
-            yield f"{life} holds {job_id}, and does not know of it"
+    """What is held has a holder that is known of: each entry of ``graceful:holders`` is held by that worker."""
+    for job_id, worker_id in _content(keys, "graceful:holders", {}).items():
+        if _content(keys, f"graceful:held:{worker_id}", {}).get("job") != job_id:
+            yield f"{worker_id} holds {job_id}, and does not know of it"
 
 
 def rq_gives_no_job_up(world: World, keys: Keys, plan: Plan) -> Broken:
@@ -191,11 +199,11 @@ def rq_gives_no_job_up(world: World, keys: Keys, plan: Plan) -> Broken:
     """
     for queue in plan.queues:
         for job_id in _content(keys, f"rq:queue:{queue}:intermediate", ()):
-            life = _content(keys, "graceful:holders", {}).get(job_id, "")
+            worker_id = _content(keys, "graceful:holders", {}).get(job_id, "")
             seen = float(_content(keys, f"rq:queue:{queue}:intermediate:first_seen:{job_id}", world.clock))
-            beat = world.facts.get(("beaten", life.partition(".")[0]), 0)
+            beat = world.facts.get(("beaten", worker_id.partition(".")[0]), 0)
             if world.clock - seen > 60 and world.clock - beat < 60:
-                yield f"{job_id} was taken by {life}, and RQ has first seen it {world.clock - seen:.0f} s ago"
+                yield f"{job_id} was taken by {worker_id}, and RQ has first seen it {world.clock - seen:.0f} s ago"
 
 
 def executions_agree(world: World, keys: Keys, plan: Plan) -> Broken:
@@ -240,30 +248,30 @@ def no_job_lost(world: World, keys: Keys, plan: Plan) -> Broken:
 
 
 def interruptions_count(world: World, keys: Keys, plan: Plan) -> Broken:
-    """Each life that was interrupted or killed while the job's code ran is counted."""
+    """Each worker that was interrupted or killed while the job's code ran is counted."""
     for job_id in _jobs(world, keys, plan):
         if ("asked", job_id) in world.facts or ("crashed", job_id) in world.facts:
             continue
-        lives = {
-            life
-            for life, how in world.find("ends").get(job_id, ())
-            if how in ("interrupted", "killed") and ("life", life) in world.facts
+        worker_ids = {
+            worker_id
+            for worker_id, how in world.find("ends").get(job_id, ())
+            if how in ("interrupted", "killed") and ("worker id", worker_id) in world.facts
         }
         count = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0))
-        if count - plan.counted < len(lives):
-            yield f"{job_id} counts {count}, and was interrupted in {sorted(lives)}"
+        if count - plan.counted < len(worker_ids):
+            yield f"{job_id} counts {count}, and was interrupted in {sorted(worker_ids)}"
 
 
 def one_report(world: World, keys: Keys, plan: Plan) -> Broken:
-    """Every life ends in exactly one report: sealed, in the archive, and nowhere else."""
-    for life in world.find("life"):
-        text = world.facts.get(("archived", life))
+    """Every worker ends in exactly one report: sealed, in the archive, and nowhere else."""
+    for worker_id in world.find("worker id"):
+        text = world.facts.get(("archived", worker_id))
         if text is None:
-            # A life that Redis never heard of has died before it took anything.
-            if ("opened", life) in world.facts:
-                yield f"{life} has no report"
+            # A worker that Redis never heard of has died before it took anything.
+            if ("opened", worker_id) in world.facts:
+                yield f"{worker_id} has no report"
         elif not report_json.load(text).sealed:
-            yield f"the report of {life} is not sealed"
+            yield f"the report of {worker_id} is not sealed"
     waiting = [*_content(keys, code_under_test.JOURNAL_KEY, {}), *world.find("spooled")]
     if waiting:
         yield f"reports of {waiting} wait for an archive"
@@ -274,26 +282,30 @@ def reports_are_true(world: World, keys: Keys, plan: Plan) -> Broken:
 
     Not where somebody else has put the job back before: its own orphaned horse, or a reaper that was killed over it.
     """
-    killed = [life for life, pid in world.find("life").items() if world.facts.get(("status", pid)) == 9]
-    for life, pid in world.find("life").items():
-        text = world.facts.get(("archived", life))
+    killed = [worker_id for worker_id, pid in world.find("worker id").items() if world.facts.get(("status", pid)) == 9]
+    for worker_id, pid in world.find("worker id").items():
+        text = world.facts.get(("archived", worker_id))
         if text is None:
             continue
         report = report_json.load(text)
-        if report.outcome is Outcome.KILLED and world.facts.get(("status", pid)) == 0 and not _overdue(world, life):
-            yield f"{life} ended well, and its report says that it was killed"
+        if (
+            report.outcome is Outcome.KILLED
+            and world.facts.get(("status", pid)) == 0
+            and not _overdue(world, worker_id)
+        ):
+            yield f"{worker_id} ended well, and its report says that it was killed"
         named = {job.id: job.outcome for job in report.jobs.in_flight}
         for job_id, ends in world.find("ends").items():
             if int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0)) > MAX_INTERRUPTIONS:
                 continue  # It has failed for it, before the report was written.
-            hows = [how for owner, how in ends if owner == life]
-            stopped = "killed" in hows or ("interrupted" in hows and life not in killed)
+            hows = [how for owner, how in ends if owner == worker_id]
+            stopped = "killed" in hows or ("interrupted" in hows and worker_id not in killed)
             excused = len(killed) > 1 or ("asked", job_id) in world.facts or ("crashed", job_id) in world.facts
             if stopped and job_id not in named and not excused:
-                yield f"{life} was stopped over {job_id}, which its report does not name"
+                yield f"{worker_id} was stopped over {job_id}, which its report does not name"
         # What became of a job that a user has deleted in the meantime cannot be known.
         if any(named[each] is JobOutcome.UNKNOWN and ("asked", each) not in world.facts for each in named):
-            yield f"the report of {life} does not know what became of its job"
+            yield f"the report of {worker_id} does not know what became of its job"
 
 
 def nothing_left(world: World, keys: Keys, plan: Plan) -> Broken:

@@ -44,13 +44,13 @@ def kill_at_work(
 
 
 def move_to_another_machine(connection: redis.Redis) -> str:
-    """The one registered worker's machine is another; returns its life."""
-    ((life, text),) = connection.hgetall(WORKERS_KEY).items()
+    """The one registered worker's machine is another; returns its worker id."""
+    ((worker_id, text),) = connection.hgetall(WORKERS_KEY).items()
     registration = json.loads(text)
-    connection.srem(MACHINE_KEY.format(registration["process"]["machine"]), life)
+    connection.srem(MACHINE_KEY.format(registration["process"]["machine"]), worker_id)
     registration["process"]["machine"] = "another"
-    connection.hset(WORKERS_KEY, life, json.dumps(registration))
-    return str(life.decode())
+    connection.hset(WORKERS_KEY, worker_id, json.dumps(registration))
+    return str(worker_id.decode())
 
 
 def let_the_registry_expire(connection: redis.Redis, queue: Queue) -> None:

@@ -45,14 +45,16 @@ REGISTRATIONS: dict[str, Any] = {
 
 def write_hostile(connection: redis.Redis) -> None:
     """In every one of our keys all sorts of entries, each of a worker that seems to have died here."""
-    lives = [*(life.encode() for life in REGISTRATIONS), b"\xff\xfe", b"digits", b""]
-    for life, registration in REGISTRATIONS.items():
-        connection.hset(WORKERS_KEY, life, json.dumps(registration))
+    worker_ids = [*(worker_id.encode() for worker_id in REGISTRATIONS), b"\xff\xfe", b"digits", b""]
+    for worker_id, registration in REGISTRATIONS.items():
+        connection.hset(WORKERS_KEY, worker_id, json.dumps(registration))
     connection.hset(WORKERS_KEY, b"\xff\xfe", b"\x80\x04pickle")
     connection.hset(WORKERS_KEY, "digits", json.dumps({**GONE, "life": "digits"}))
-    for score, life in zip((1, float("inf"), float("-inf"), -62135596800, 1e300, 0, 2, 3, 4, 5), lives, strict=True):
-        connection.zadd(HEARTBEATS_KEY, {life: score})
-        connection.sadd(MACHINE_KEY.format(machine()), life)
+    for score, worker_id in zip(
+        (1, float("inf"), float("-inf"), -62135596800, 1e300, 0, 2, 3, 4, 5), worker_ids, strict=True
+    ):
+        connection.zadd(HEARTBEATS_KEY, {worker_id: score})
+        connection.sadd(MACHINE_KEY.format(machine()), worker_id)
     held = {"fetch": "x", "queue": "rq:queue:default", "job": "no-such-job", "horse": "9" * 5000, b"\xff": b"\xff"}
     connection.hset(HELD_KEY.format("digits"), mapping=held)
     connection.hset(HELD_KEY.format("oom"), mapping={"queue": "\ud800".encode("utf-8", "surrogatepass"), "job": "\xff"})
@@ -89,9 +91,9 @@ def test_a_worker_among_hostile_entries(connection: redis.Redis, queue: Queue, s
     output = works_and_ends(start_worker, queue, "gone")
     assert "Traceback" not in output
     assert not set(output) & set(ESCAPES) - set("\nevilowned02J[];")
-    for life in ("infinite", "surrogate", "other", "no object"):
-        assert connection.hexists(f"{WORKERS_KEY}:unreadable", life), life
-        assert output.count(f"Unreadable entry {life} of {WORKERS_KEY}") == 1, life
+    for worker_id in ("infinite", "surrogate", "other", "no object"):
+        assert connection.hexists(f"{WORKERS_KEY}:unreadable", worker_id), worker_id
+        assert output.count(f"Unreadable entry {worker_id} of {WORKERS_KEY}") == 1, worker_id
     assert connection.hkeys(WORKERS_KEY) == []
     assert connection.zcard(HEARTBEATS_KEY) == 0
     assert connection.hget(UNREADABLE_KEY, "early")

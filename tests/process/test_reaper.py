@@ -48,14 +48,14 @@ def reap_by(start_worker: StartWorker) -> WorkerProcess:
 
 
 def edit_registration(connection: redis.Redis, **process: object) -> str:
-    """Change the process of the one registration; returns its life."""
-    ((life, text),) = connection.hgetall(WORKERS_KEY).items()
+    """Change the process of the one registration; returns its worker id."""
+    ((worker_id, text),) = connection.hgetall(WORKERS_KEY).items()
     registration = json.loads(text)
-    connection.srem(MACHINE_KEY.format(registration["process"]["machine"]), life)
+    connection.srem(MACHINE_KEY.format(registration["process"]["machine"]), worker_id)
     registration["process"] |= process
-    connection.hset(WORKERS_KEY, life, json.dumps(registration))
-    connection.sadd(MACHINE_KEY.format(registration["process"]["machine"]), life)
-    return str(life.decode())
+    connection.hset(WORKERS_KEY, worker_id, json.dumps(registration))
+    connection.sadd(MACHINE_KEY.format(registration["process"]["machine"]), worker_id)
+    return str(worker_id.decode())
 
 
 def traces(connection: redis.Redis) -> list[str]:
@@ -81,15 +81,15 @@ def test_an_overdue_worker_of_another_machine_is_dead(
 ) -> None:
     """A worker on another machine whose heartbeat is overdue is reaped."""
     killed, job_id = kill_at_work(start_worker, queue)
-    life = edit_registration(connection, machine="elsewhere/1")
+    worker_id = edit_registration(connection, machine="elsewhere/1")
     reaper = start_worker(("low",), ["--worker-class", "tests.support.dying_workers.Hasty"])
-    own = next(each for each in connection.hkeys(WORKERS_KEY) if each.decode() != life)
+    own = next(each for each in connection.hkeys(WORKERS_KEY) if each.decode() != worker_id)
     first = connection.zscore(HEARTBEATS_KEY, own)
     wait_until(lambda: connection.zscore(HEARTBEATS_KEY, own) >= first + 2, 10)
-    assert connection.hexists(WORKERS_KEY, life), "it may live, nobody here can know"
+    assert connection.hexists(WORKERS_KEY, worker_id), "it may live, nobody here can know"
     assert queue.job_ids == []
-    connection.zadd(HEARTBEATS_KEY, {life: int(connection.time()[0]) - OVERDUE_SECONDS - 1})
-    wait_until(lambda: not connection.hexists(WORKERS_KEY, life), 10, lambda: reaper.output)
+    connection.zadd(HEARTBEATS_KEY, {worker_id: int(connection.time()[0]) - OVERDUE_SECONDS - 1})
+    wait_until(lambda: not connection.hexists(WORKERS_KEY, worker_id), 10, lambda: reaper.output)
     found = ArchivedReport.objects.filter(worker=killed.name)
     assert [report.outcome for report in found] == [Outcome.KILLED]
     assert queue.job_ids == [job_id]
@@ -105,10 +105,10 @@ def test_an_overdue_worker_of_this_machine_that_lives_is_left_alone(
     job = queue.enqueue(jobs.until_released, "release")
     worker = start_worker()
     wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10)
-    (life,) = connection.hkeys(WORKERS_KEY)
-    connection.zadd(HEARTBEATS_KEY, {life: 1})
+    (worker_id,) = connection.hkeys(WORKERS_KEY)
+    connection.zadd(HEARTBEATS_KEY, {worker_id: 1})
     reap_by(start_worker)
-    assert connection.hexists(WORKERS_KEY, life)
+    assert connection.hexists(WORKERS_KEY, worker_id)
     connection.rpush("release", 1)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 10)
     worker.signal(signal.SIGTERM)
@@ -130,11 +130,11 @@ def test_a_pid_that_another_process_has_got_meanwhile(
 def test_a_reaper_that_was_killed(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
     """A report that a killed reaper left unfinished is closed by the next one."""
     killed, job_id = kill_at_work(start_worker, queue)
-    (life,) = (key.decode() for key in connection.hkeys(WORKERS_KEY))
-    connection.set(f"graceful:autopsy:{life}", "another")
+    (worker_id,) = (key.decode() for key in connection.hkeys(WORKERS_KEY))
+    connection.set(f"graceful:autopsy:{worker_id}", "another")
     reap_by(start_worker)
     assert queue.job_ids == [], "there were two of them at it"
-    connection.delete(f"graceful:autopsy:{life}")  # As it does by itself after LOCK_SECONDS.
+    connection.delete(f"graceful:autopsy:{worker_id}")  # As it does by itself after LOCK_SECONDS.
     reap_by(start_worker)
     assert queue.job_ids == [job_id]
     assert ArchivedReport.objects.filter(worker=killed.name).count() == 1
@@ -143,10 +143,10 @@ def test_a_reaper_that_was_killed(queue: Queue, connection: redis.Redis, start_w
 def test_a_report_that_its_worker_had_sealed(queue: Queue, connection: redis.Redis, start_worker: StartWorker) -> None:
     """A sealed report of a dead worker stays as it is, and its entries are removed."""
     killed, _ = kill_at_work(start_worker, queue)
-    ((life, text),) = connection.hgetall(JOURNAL_KEY).items()
+    ((worker_id, text),) = connection.hgetall(JOURNAL_KEY).items()
     report = report_json.load(text)
     sealed = replace(report, outcome=Outcome.INTERRUPTED, exit_code=75, ended_at=report.started_at)
-    connection.hset(JOURNAL_KEY, life, report_json.dump(sealed))
+    connection.hset(JOURNAL_KEY, worker_id, report_json.dump(sealed))
     reap_by(start_worker)
     (archived,) = ArchivedReport.objects.filter(worker=killed.name)
     assert (archived.outcome, archived.exit_code) == (Outcome.INTERRUPTED, 75)
@@ -169,9 +169,9 @@ def test_registrations_that_are_none(queue: Queue, connection: redis.Redis, star
     """Invalid registrations are set aside, and the worker starts."""
     here = MACHINE_KEY.format(machine())
     for number, text in enumerate(HOSTILE):
-        connection.hset(WORKERS_KEY, f"life{number}", text)
-        connection.sadd(here, f"life{number}")
-        connection.zadd(HEARTBEATS_KEY, {f"life{number}": 1})
+        connection.hset(WORKERS_KEY, f"worker-id-{number}", text)
+        connection.sadd(here, f"worker-id-{number}")
+        connection.zadd(HEARTBEATS_KEY, {f"worker-id-{number}": 1})
     connection.sadd(here, b"\xff\xfe", "unknown")
     connection.zadd(HEARTBEATS_KEY, {b"\xff\xfe": 1, "unknown": 1})
     job = queue.enqueue(jobs.quick)
@@ -201,18 +201,18 @@ def test_what_is_said_of_a_dead_worker_is_nonsense(
     """Invalid entries of a dead worker do not keep others from starting."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     process = {"machine": machine(), "pid": int(dead.stdout), "started": "1"}
-    registration = {"life": "life", "worker": "dead", "queues": ["default"], "process": process, "oom_kills": None}
-    connection.hset(WORKERS_KEY, "life", json.dumps(registration))
-    connection.sadd(MACHINE_KEY.format(machine()), "life")
-    connection.zadd(HEARTBEATS_KEY, {"life": 1})
+    registration = {"life": "worker-id", "worker": "dead", "queues": ["default"], "process": process, "oom_kills": None}
+    connection.hset(WORKERS_KEY, "worker-id", json.dumps(registration))
+    connection.sadd(MACHINE_KEY.format(machine()), "worker-id")
+    connection.zadd(HEARTBEATS_KEY, {"worker-id": 1})
     if isinstance(held, str):
-        connection.set(HELD_KEY.format("life"), held)
+        connection.set(HELD_KEY.format("worker-id"), held)
     else:
-        connection.hset(HELD_KEY.format("life"), mapping=held)
+        connection.hset(HELD_KEY.format("worker-id"), mapping=held)
         if "job" in held:
-            connection.hset(HOLDERS_KEY, held["job"], "life")
+            connection.hset(HOLDERS_KEY, held["job"], "worker-id")
     if journal is not None:
-        connection.hset(JOURNAL_KEY, "life", journal)
+        connection.hset(JOURNAL_KEY, "worker-id", journal)
     job = queue.enqueue(jobs.quick)
     worker = start_worker(options=["--burst"], wait=False)
     assert worker.wait() == 0, worker.output

@@ -128,15 +128,15 @@ def test_a_killed_worker_of_another_machine(
 ) -> None:
     """A worker that runs already notices the overdue heartbeat of one of the other version, and requeues its job."""
     killed, job = kill_at_work(start, first, queue)
-    ((life, text),) = connection.hgetall(WORKERS_KEY).items()
+    ((worker_id, text),) = connection.hgetall(WORKERS_KEY).items()
     registration = json.loads(text)
     connection.delete(MACHINE_KEY.format(registration["process"]["machine"]))
     registration["process"]["machine"] = "elsewhere/1"
-    connection.hset(WORKERS_KEY, life, json.dumps(registration))
+    connection.hset(WORKERS_KEY, worker_id, json.dumps(registration))
     reaper = start(second, ["low"], ["--worker-class", HASTY[second]])
-    assert connection.hexists(WORKERS_KEY, life), "it may live, nobody here can know"
-    connection.zadd(HEARTBEATS_KEY, {life: int(connection.time()[0]) - OVERDUE_SECONDS - 1})
-    wait_until(lambda: not connection.hexists(WORKERS_KEY, life), 10, lambda: reaper.output)
+    assert connection.hexists(WORKERS_KEY, worker_id), "it may live, nobody here can know"
+    connection.zadd(HEARTBEATS_KEY, {worker_id: int(connection.time()[0]) - OVERDUE_SECONDS - 1})
+    wait_until(lambda: not connection.hexists(WORKERS_KEY, worker_id), 10, lambda: reaper.output)
     assert queue.job_ids == [job.id]
     assert ArchivedReport.objects.get(worker=killed.name).outcome == Outcome.KILLED
     reaper.signal(signal.SIGTERM)
@@ -149,11 +149,11 @@ def test_a_worker_that_lives(first: str, second: str, start: Start, connection: 
     job = queue.enqueue(jobs.until_released, "release")
     worker = start(first)
     wait_until(lambda: running(connection, job), 10, lambda: worker.output)
-    (life,) = connection.hkeys(WORKERS_KEY)
-    connection.zadd(HEARTBEATS_KEY, {life: 1})
+    (worker_id,) = connection.hkeys(WORKERS_KEY)
+    connection.zadd(HEARTBEATS_KEY, {worker_id: 1})
     other = start(second, options=["--burst"], wait=False)
     assert other.wait() == os.EX_OK, other.output
-    assert connection.hexists(WORKERS_KEY, life)
+    assert connection.hexists(WORKERS_KEY, worker_id)
     connection.rpush("release", 1)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 10)
     worker.signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Worker classes that die at one certain point of their life, and an exit hook that does not end."""
+"""Worker classes that die at one certain point of their run, and an exit hook that does not end."""
 
 from __future__ import annotations
 

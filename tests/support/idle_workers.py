@@ -18,9 +18,9 @@ KEYS = [f"q{number}" for number in range(3)]
 class Watch(QueueWatch):
     """A watch with its connection."""
 
-    def __init__(self, client: redis.Redis, inbox: Inbox, life: str) -> None:
+    def __init__(self, client: redis.Redis, inbox: Inbox, worker_id: str) -> None:
         self.own = OwnConnection(client)
-        super().__init__(self.own, inbox, life)
+        super().__init__(self.own, inbox, worker_id)
 
     def close(self) -> None:
         self.leave()
@@ -32,19 +32,19 @@ class IdleWorker:
 
     def __init__(self, server: Server, number: int, keys: list[str] = KEYS[:1]) -> None:
         self.keys = keys
-        self.life = f"life-{number}"
+        self.worker_id = f"worker-id-{number}"
         self.client = server.client()
         self.taken: list[str] = []
         self.woken = 0
         self.waiting = threading.Event()
         self._stop = False
         self._inbox = Inbox()
-        self.watch = Watch(self.client, self._inbox, self.life)
+        self.watch = Watch(self.client, self._inbox, self.worker_id)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
-        fetcher = Fetcher(self.client, self.life)
+        fetcher = Fetcher(self.client, self.worker_id)
         pairs = [(key, f"{key}:intermediate") for key in self.keys]
         while not self._stop:
             try:

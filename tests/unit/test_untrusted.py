@@ -30,7 +30,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | s
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3), max_leaves=6
 )
-GOOD = Registration("life", "worker", ("default", "high"), Process("boot/1", 7, "123"), 3, "scheduler")
+GOOD = Registration("worker-id", "worker", ("default", "high"), Process("boot/1", 7, "123"), 3, "scheduler")
 
 
 def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -89,7 +89,7 @@ def test_any_registration_is_read_or_refused(path: tuple[Any, ...], value: objec
     registration = Registration.from_json(text)
     if registration is None:
         return
-    names = [registration.life, registration.worker, registration.process.machine, *registration.queues]
+    names = [registration.worker_id, registration.worker, registration.process.machine, *registration.queues]
     assert all(isinstance(name, str) and name and is_utf8(name) for name in names)
     assert isinstance(registration.process.started, str)
     assert is_utf8(registration.process.started + registration.scheduler)

@@ -142,7 +142,7 @@ class Command(BaseCommand):
             finally:
                 journal.connection.close()
             for registration in dead:
-                if ShutdownReport.objects.filter(pk=registration.life).exists():
+                if ShutdownReport.objects.filter(pk=registration.worker_id).exists():
                     continue  # Its report is stored; only its registration is left.
                 name = one_line(registration.worker)
                 self.stderr.write(

@@ -29,7 +29,7 @@ READ_BYTES = 200
 UNDO_SCRIPT = (
     ASK
     + """
--- KEYS: job, its results, failed registry, holders. ARGV: job id, life of the dead worker, its name, id of the result
+-- KEYS: job, its results, failed registry, holders. ARGV: job id, id of the dead worker, its name, id of the result
 -- that says that the job was failed by RQ's clean-up (or '').
 if redis.call('HGET', KEYS[4], ARGV[1]) ~= ARGV[2] then
   return 'not held'
@@ -60,7 +60,7 @@ return 'undone'
 )
 
 
-def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, origin: str) -> bool:
+def undo(connection: redis.Redis, worker_id: str, worker_name: str, job_id: str, origin: str) -> bool:
     """Undo the failure of a job that a dead worker held and that RQ's clean-up has failed: its status is started again.
 
     A job that failed by itself, or that was requeued meanwhile, is left alone; one that another worker runs by now is
@@ -68,7 +68,7 @@ def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, orig
 
     Args:
         connection: a client of the server.
-        life: the dead worker's id, see :mod:`.registration`.
+        worker_id: the dead worker's id, see :mod:`.registration`.
         worker_name: its name.
         job_id: the job.
         origin: the queue that the job belongs to.
@@ -83,7 +83,7 @@ def undo(connection: redis.Redis, life: str, worker_name: str, job_id: str, orig
     last: Any = connection.xrevrange(results, count=1) if connection.type(results) == b"stream" else []
     found: Any = Script(connection, UNDO_SCRIPT)(
         keys=[Job.key_for(job_id), results, FailedJobRegistry(origin, connection).key, HOLDERS_KEY],
-        args=[job_id, life, worker_name, last[0][0] if last and _by_clean_up(last[0][1]) else ""],
+        args=[job_id, worker_id, worker_name, last[0][0] if last and _by_clean_up(last[0][1]) else ""],
     )
     return bool(found == b"undone")
 

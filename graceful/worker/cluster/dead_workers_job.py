@@ -56,13 +56,13 @@ class DeadWorkersJob:
     def _read(self) -> dict[str, str]:
         """Its job in flight; empty if that cannot be read."""
         try:
-            found: Any = self._connection.hgetall(HELD_KEY.format(self._registration.life))
+            found: Any = self._connection.hgetall(HELD_KEY.format(self._registration.worker_id))
             held = held_fields(found)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            logger.warning(log.HELD_WRONG_TYPE, one_line(self._registration.life))
-            self._connection.delete(HELD_KEY.format(self._registration.life))
+            logger.warning(log.HELD_WRONG_TYPE, one_line(self._registration.worker_id))
+            self._connection.delete(HELD_KEY.format(self._registration.worker_id))
             return {}
         return held if {"job", "queue"} <= held.keys() and held["queue"].startswith(QUEUE_PREFIX) else {}
 
@@ -111,12 +111,12 @@ class DeadWorkersJob:
             return None
         job_id, queue_key = held["job"], held["queue"]
         origin = self._origin(job_id) or queue_key.removeprefix(QUEUE_PREFIX)
-        if undo(self._connection, registration.life, registration.worker, job_id, origin):
+        if undo(self._connection, registration.worker_id, registration.worker, job_id, origin):
             logger.warning(log.FAILURE_UNDONE, one_line(registration.worker), one_line(job_id))
         execution = rq_private.latest_execution(self._connection, job_id, origin, registration.worker)
         # A job that was taken and not started yet has lost nothing by it.
         why = Why.WORKER_DIED if "horse" in held else Why.NOT_STARTED
-        job_held = HeldJob(registration.life, job_id, origin, queue_key, execution)
+        job_held = HeldJob(registration.worker_id, job_id, origin, queue_key, execution)
         # The job is not unpickled here; its horse has written down what it says of itself (fetch.describe).
         policy, job = held.get("policy"), None
         if self._worker is not None:

@@ -16,7 +16,7 @@ DEREGISTER_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: workers, heartbeats, machine, held, holders, journal.
--- ARGV: life, '1' to remove the journal entry too, prefix of job keys, '1' if the job is settled.
+-- ARGV: worker id, '1' to remove the journal entry too, prefix of job keys, '1' if the job is settled.
 local held = ask('HMGET', KEYS[4], 'queue', 'job') or {}
 local mine = redis.call('HGET', KEYS[5], held[2] or '') == ARGV[1] and held[2]
 redis.call('HLEN', KEYS[1])
@@ -47,7 +47,7 @@ return 1
 )
 DEREGISTER_FROM_RQ_SCRIPT = """
 -- KEYS: our workers, RQ's hash of the worker, then its other keys and the worker registries that list it.
--- ARGV: life, name, how many of the keys are its own.
+-- ARGV: worker id, name, how many of the keys are its own.
 for _, text in ipairs(redis.call('HVALS', KEYS[1])) do
   local read, other = pcall(cjson.decode, text)
   if read and type(other) == 'table' and other['worker'] == ARGV[2] and other['life'] ~= ARGV[1] then
@@ -97,11 +97,16 @@ def deregister(
             WORKERS_KEY,
             HEARTBEATS_KEY,
             MACHINE_KEY.format(registration.process.machine),
-            HELD_KEY.format(registration.life),
+            HELD_KEY.format(registration.worker_id),
             HOLDERS_KEY,
             JOURNAL_KEY,
         ],
-        args=[registration.life, "1" if archived else "", Job.redis_job_namespace_prefix, "1" if job_settled else ""],
+        args=[
+            registration.worker_id,
+            "1" if archived else "",
+            Job.redis_job_namespace_prefix,
+            "1" if job_settled else "",
+        ],
     )
 
 
@@ -118,7 +123,7 @@ def deregister_from_rq(connection: redis.Redis, registration: Registration) -> N
     own = rq_private.worker_keys(registration.worker)
     Script(connection, DEREGISTER_FROM_RQ_SCRIPT)(
         keys=[WORKERS_KEY, *own, *rq_private.worker_registries(registration.queues)],
-        args=[registration.life, registration.worker, len(own)],
+        args=[registration.worker_id, registration.worker, len(own)],
     )
     if registration.scheduler:
         keys = rq_private.scheduler_keys(registration.queues, registration.scheduler)

@@ -26,7 +26,7 @@ SUSPECTS_SECONDS = 120
 """How long a process without a heartbeat of its own remembers whom it found overdue."""
 
 HEARTBEAT_SCRIPT = """
--- KEYS: workers, heartbeats, machine. ARGV: life, registration, seconds until overdue, seconds to keep the machine,
+-- KEYS: workers, heartbeats, machine. ARGV: worker id, registration, seconds until overdue, seconds to keep it,
 -- seconds since its own last heartbeat after which it does not judge others.
 local now = tonumber(redis.call('TIME')[1])
 local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
@@ -51,14 +51,14 @@ local neighbours = redis.call('SMEMBERS', KEYS[2])
 redis.call('ZCARD', KEYS[3])
 -- All that can fail is behind us.
 local overdue = {}
-for _, life in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 200)) do
-  local beat = tonumber(redis.call('ZSCORE', KEYS[1], life))
-  local since = tonumber(redis.call('ZSCORE', KEYS[3], life) or '-inf')
+for _, worker_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, 200)) do
+  local beat = tonumber(redis.call('ZSCORE', KEYS[1], worker_id))
+  local since = tonumber(redis.call('ZSCORE', KEYS[3], worker_id) or '-inf')
   if since < now - tonumber(ARGV[3]) or since > now or beat > since - tonumber(ARGV[1]) then
-    redis.call('ZADD', KEYS[3], now, life)
+    redis.call('ZADD', KEYS[3], now, worker_id)
     redis.call('EXPIRE', KEYS[3], ARGV[3])
   elseif since <= now - tonumber(ARGV[2]) then
-    table.insert(overdue, life)
+    table.insert(overdue, worker_id)
   end
 end
 return {overdue, neighbours}
@@ -68,8 +68,8 @@ STALE_HOLDERS_SCRIPT = """
 -- KEYS: workers, holders. ARGV: prefix of the held keys.
 local holders = redis.call('HGETALL', KEYS[2])
 for i = 1, #holders, 2 do
-  local life = holders[i + 1]
-  if redis.call('HEXISTS', KEYS[1], life) == 0 and redis.call('EXISTS', ARGV[1] .. life) == 0 then
+  local worker_id = holders[i + 1]
+  if redis.call('HEXISTS', KEYS[1], worker_id) == 0 and redis.call('EXISTS', ARGV[1] .. worker_id) == 0 then
     redis.call('HDEL', KEYS[2], holders[i])
   end
 end
@@ -106,10 +106,10 @@ class Heartbeat:
 
     def beat(self) -> Peers:
         """Send a heartbeat; returns whom a reaper should examine."""
-        life = self.registration.life
+        worker_id = self.registration.worker_id
         overdue, neighbours = self._script(
             keys=[WORKERS_KEY, HEARTBEATS_KEY, MACHINE_KEY.format(self.registration.process.machine)],
-            args=[life, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS, JUDGE_SECONDS],
+            args=[worker_id, self.registration.to_json(), OVERDUE_SECONDS, MACHINE_SECONDS, JUDGE_SECONDS],
         )
         return Peers(_texts(overdue), _texts(neighbours))
 
@@ -118,7 +118,7 @@ class Heartbeat:
         self.registration = registration
         text = registration.to_json()
         set_aside.retrying(
-            self._connection, (WORKERS_KEY,), lambda: self._connection.hset(WORKERS_KEY, registration.life, text)
+            self._connection, (WORKERS_KEY,), lambda: self._connection.hset(WORKERS_KEY, registration.worker_id, text)
         )
 
     def check_types(self) -> None:
@@ -198,17 +198,17 @@ def dead_workers(connection: redis.Redis) -> list[Registration]:
     )
     last = dict(heartbeats)
     found = []
-    for life, text in workers.items():
+    for worker_id, text in workers.items():
         registration = Registration.from_json(text)
         if registration is None:
             continue
-        if registration.process.dead(overdue=now[0] - last.get(life, 0.0) > OVERDUE_SECONDS):
+        if registration.process.dead(overdue=now[0] - last.get(worker_id, 0.0) > OVERDUE_SECONDS):
             found.append(registration)
     return found
 
 
-def heard_lives(connection: redis.Redis) -> frozenset[str]:
-    """The lives whose heartbeat is not overdue by the server's clock.
+def heard_worker_ids(connection: redis.Redis) -> frozenset[str]:
+    """The ids of workers whose heartbeat is not overdue by the server's clock.
 
     Raises:
         redis.exceptions.RedisError: Redis is unreachable.

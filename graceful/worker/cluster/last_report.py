@@ -37,11 +37,11 @@ def last_report(connection: redis.Redis, settings: Settings, registration: Regis
     """
     spool = Spool(settings.spool_dir)
     archive.archive_pending(spool, ARCHIVE_SECONDS)
-    stored = bounded(lambda: _stored(registration.life), ARCHIVE_SECONDS).value
-    written = _written(connection, registration.life)
+    stored = bounded(lambda: _stored(registration.worker_id), ARCHIVE_SECONDS).value
+    written = _written(connection, registration.worker_id)
     if stored is None and (written is None or not written.sealed):
         # The database may be unreachable too: what the spool has is newer than the journal's open entry.
-        stored = next((each for each in _spooled(spool) if each.id == registration.life), None)
+        stored = next((each for each in _spooled(spool) if each.id == registration.worker_id), None)
     if stored is None or (written is not None and knows_more(written, stored)):
         return written
     return stored
@@ -50,7 +50,7 @@ def last_report(connection: redis.Redis, settings: Settings, registration: Regis
 def blank_report(registration: Registration) -> ShutdownReport:
     """A report of a worker of which there is none."""
     return ShutdownReport(
-        id=registration.life,
+        id=registration.worker_id,
         worker=registration.worker,
         hostname="",
         pid=registration.process.pid,
@@ -60,15 +60,15 @@ def blank_report(registration: Registration) -> ShutdownReport:
     )
 
 
-def _written(connection: redis.Redis, life: str) -> ShutdownReport | None:
+def _written(connection: redis.Redis, worker_id: str) -> ShutdownReport | None:
     """Its journal entry."""
-    text: Any = connection.hget(JOURNAL_KEY, life)
+    text: Any = connection.hget(JOURNAL_KEY, worker_id)
     if text is None:
         return None
     try:
         return report_json.load(text)
     except UnreadableReport as error:
-        Journal(connection).set_aside(life, str(error))
+        Journal(connection).set_aside(worker_id, str(error))
         return None
 
 
@@ -79,9 +79,9 @@ def _spooled(spool: Spool) -> list[ShutdownReport]:
         return []  # archive_pending() has logged why.
 
 
-def _stored(life: str) -> ShutdownReport | None:
+def _stored(worker_id: str) -> ShutdownReport | None:
     """Runs in its own thread, so the connections that it closes are its own."""
     try:
-        return archive.read(life)
+        return archive.read(worker_id)
     finally:
         connections.close_all()

@@ -43,18 +43,18 @@ class Reaper:
     Args:
         connection: a client of the server that they are on.
         name: who reaps, for the reports: ``"worker w1"``.
-        life: the living worker's id (see :mod:`.registration`), or another unique name.
+        worker_id: the living worker's id (see :mod:`.registration`), or another unique name.
         settings: the settings in effect.
         worker: the living worker. Without one, a job that may have to be failed is left to a worker, and so is the
             report of the worker that held it: failing unpickles the job.
     """
 
     def __init__(
-        self, connection: redis.Redis, name: str, life: str, settings: Settings, worker: BaseWorker | None = None
+        self, connection: redis.Redis, name: str, worker_id: str, settings: Settings, worker: BaseWorker | None = None
     ) -> None:
         self._connection = connection
         self._name = name
-        self._life = life
+        self._worker_id = worker_id
         self._settings = settings
         self._worker = worker
 
@@ -70,37 +70,41 @@ class Reaper:
         Raises:
             redis.exceptions.RedisError: Redis is unreachable; the next reaper finishes what was begun.
         """
-        suspects = [life for life in dict.fromkeys((*peers.neighbours, *peers.overdue)) if life != self._life]
+        suspects = [
+            worker_id
+            for worker_id in dict.fromkeys((*peers.neighbours, *peers.overdue))
+            if worker_id != self._worker_id
+        ]
         closed_reports = 0
-        for life in suspects:
+        for worker_id in suspects:
             try:
-                closed_reports += self._reap_one(life, overdue=life in peers.overdue)
+                closed_reports += self._reap_one(worker_id, overdue=worker_id in peers.overdue)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                 raise
             except Exception:
                 # One entry that cannot be handled must not stop a living worker.
-                logger.exception(log.NOT_CLOSED, one_line(life))
+                logger.exception(log.NOT_CLOSED, one_line(worker_id))
         return closed_reports
 
-    def _reap_one(self, life: str, *, overdue: bool) -> int:
-        registration = self._registration(life)
+    def _reap_one(self, worker_id: str, *, overdue: bool) -> int:
+        registration = self._registration(worker_id)
         if registration is None:
             # Half removed, or not ours: nothing more is known of it.
-            set_aside.entry(self._connection, WORKERS_KEY, raw(life), "no registration of a worker")
-            self._connection.zrem(HEARTBEATS_KEY, raw(life))
-            self._connection.srem(MACHINE_KEY.format(machine()), raw(life))
+            set_aside.entry(self._connection, WORKERS_KEY, raw(worker_id), "no registration of a worker")
+            self._connection.zrem(HEARTBEATS_KEY, raw(worker_id))
+            self._connection.srem(MACHINE_KEY.format(machine()), raw(worker_id))
             return 0
         if registration.process.dead(overdue=overdue):
             return self._under_lock(registration, overdue=overdue)
         return 0
 
-    def close(self, life: str) -> None:
+    def close(self, worker_id: str) -> None:
         """Close the report of a worker that is known to be dead; nothing happens if it is closed.
 
         Raises:
             redis.exceptions.RedisError: Redis is unreachable; the next reaper will do it.
         """
-        registration = self._registration(life)
+        registration = self._registration(worker_id)
         if registration is not None:
             self._under_lock(registration, overdue=True)
 
@@ -110,31 +114,31 @@ class Reaper:
         A restarted container keeps its host name but has a new pid namespace: a worker of the same name on a host of
         the same name is the one that ran before.
         """
-        for life, text in self._connection.hscan_iter(WORKERS_KEY):
+        for worker_id, text in self._connection.hscan_iter(WORKERS_KEY):
             registration = Registration.from_json(text)
             if registration is None:
-                set_aside.entry(self._connection, WORKERS_KEY, life, "no registration of a worker")
+                set_aside.entry(self._connection, WORKERS_KEY, worker_id, "no registration of a worker")
                 continue
-            if registration.worker != name or registration.life == self._life:
+            if registration.worker != name or registration.worker_id == self._worker_id:
                 continue
             report = last_report(self._connection, self._settings, registration)
             same_host = report is not None and report.hostname == hostname and not registration.process.local
             if registration.process.dead(overdue=False) or same_host:
-                logger.info(log.NAME_TAKEN, name, one_line(registration.life))
+                logger.info(log.NAME_TAKEN, name, one_line(registration.worker_id))
                 until = Deadline.after(FREE_SECONDS)
-                while not self._under_lock(registration, overdue=False) and self._registration(registration.life):
+                while not self._under_lock(registration, overdue=False) and self._registration(registration.worker_id):
                     if until.expired or stopped():
                         break
                     time.sleep(0.05)
 
-    def _registration(self, life: str) -> Registration | None:
-        text: Any = self._connection.hget(WORKERS_KEY, raw(life))
+    def _registration(self, worker_id: str) -> Registration | None:
+        text: Any = self._connection.hget(WORKERS_KEY, raw(worker_id))
         registration = Registration.from_json(text) if text else None
-        return registration if registration is not None and registration.life == life else None
+        return registration if registration is not None and registration.worker_id == worker_id else None
 
     def _under_lock(self, registration: Registration, *, overdue: bool) -> int:
-        key = AUTOPSY_KEY.format(registration.life)
-        if not self._connection.set(key, self._life, nx=True, ex=LOCK_SECONDS):
+        key = AUTOPSY_KEY.format(registration.worker_id)
+        if not self._connection.set(key, self._worker_id, nx=True, ex=LOCK_SECONDS):
             if self._connection.ttl(key) == -1:
                 self._connection.expire(key, LOCK_SECONDS)  # Not set by us: it would never expire.
             return 0
@@ -153,7 +157,7 @@ class Reaper:
         if report is not None and report.sealed:
             sealed = amended(report, job)
         else:
-            last_heartbeat: Any = self._connection.zscore(HEARTBEATS_KEY, registration.life)
+            last_heartbeat: Any = self._connection.zscore(HEARTBEATS_KEY, registration.worker_id)
             kills, process = oom_kills(), registration.process
             known = kills is not None and registration.oom_kills is not None and process.local
             sealed = closed(
@@ -171,7 +175,7 @@ class Reaper:
         archived = archive.store(sealed, seconds=ARCHIVE_SECONDS)
         deregister_from_rq(self._connection, registration)
         queue_keys = [f"{QUEUE_PREFIX}{name}" for name in registration.queues]
-        release_seats(self._connection, registration.life, queue_keys)
+        release_seats(self._connection, registration.worker_id, queue_keys)
         deregister(self._connection, registration, archived=archived, job_settled=True)
         name = one_line(registration.worker)
         if report is not None and report.sealed:

@@ -1,7 +1,7 @@
 """The registration of a worker: what is kept of it in Redis for the case that it is killed.
 
-Each start of a worker has an id of its own, which is also that of its report; code and Redis call it ``life``. A name
-can be taken again by a later worker, an id cannot.
+Each start of a worker has an id of its own, the worker id, which is also that of its report. A name can be taken again
+by a later worker, an id cannot.
 
 Keys: ``graceful:workers`` (hash: id to the worker's registration), ``graceful:beats`` (sorted set: id to the server's
 time of its last heartbeat), ``graceful:on:<machine>`` (set: ids of the workers on one machine), ``graceful:held:<id>``
@@ -29,7 +29,7 @@ class Registration:
     """What a reaper needs to know of a worker that was killed.
 
     Args:
-        life: id of its report.
+        worker_id: its id; ``life`` in the JSON.
         worker: its name.
         queues: names of its queues.
         process: its process.
@@ -37,7 +37,7 @@ class Registration:
         scheduler: the name under which its scheduler holds locks; empty if it has none.
     """
 
-    life: str
+    worker_id: str
     worker: str
     queues: tuple[str, ...]
     process: Process
@@ -45,11 +45,12 @@ class Registration:
     scheduler: str = ""
 
     @classmethod
-    def here(cls, life: str, worker: str, queues: tuple[str, ...]) -> Registration:
-        return cls(life, worker, queues, Process.here(), oom_kills())
+    def here(cls, worker_id: str, worker: str, queues: tuple[str, ...]) -> Registration:
+        return cls(worker_id, worker, queues, Process.here(), oom_kills())
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        fields = asdict(self)
+        return json.dumps({"life": fields.pop("worker_id"), **fields})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Registration | None:
@@ -61,7 +62,7 @@ class Registration:
             host = process.text("host") if process.parsed.get("host") else ""
             return (
                 cls(
-                    life=fields.name("life"),
+                    worker_id=fields.name("life"),
                     worker=fields.name("worker"),
                     queues=fields.names("queues"),
                     process=Process(process.name("machine"), pid, process.text("started"), host),
@@ -80,6 +81,6 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def raw(life: str) -> bytes:
+def raw(worker_id: str) -> bytes:
     """A worker's id as it is in Redis: a foreign one need not be valid text."""
-    return life.encode(*ENCODING)
+    return worker_id.encode(*ENCODING)

@@ -100,8 +100,9 @@ class OwnConnection:
     """A connection beside a client's pool, with the same settings, on which a command can be sent without waiting.
 
     It speaks RESP3 where the server does, whatever the client speaks: only there may the server push messages between
-    the replies. Reading a reply skips them (``_RESP3Parser``, read in redis 5.0 to 8.1). Any thread may use it; one that
-    waits for Redis holds the others up for a second at most: connecting may take minutes, a signal's entry may not.
+    the replies. Reading a reply skips them (``_RESP3Parser``, read in redis 5.0 to 8.1). Any thread may use it;
+    one that waits for Redis holds the others up for a second at most: connecting may take minutes, a signal's entry may
+    not.
 
     Args:
         connection: the client.

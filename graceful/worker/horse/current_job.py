@@ -51,7 +51,7 @@ class CurrentJob:
 
     Args:
         worker: the worker that holds it.
-        life: the worker's life.
+        worker_id: the worker's id.
         memory: the memory shared with the job's process.
         settings: the settings that hold for the worker.
         job: the job.
@@ -59,10 +59,10 @@ class CurrentJob:
     """
 
     def __init__(
-        self, worker: BaseWorker, life: str, memory: SharedMemory, settings: Settings, job: Job, queue: Queue
+        self, worker: BaseWorker, worker_id: str, memory: SharedMemory, settings: Settings, job: Job, queue: Queue
     ) -> None:
         self._worker = worker
-        self._life = life
+        self._worker_id = worker_id
         self._memory = memory
         self._settings = settings
         self.job = job
@@ -221,7 +221,7 @@ class CurrentJob:
                     self.execution = rq_private.latest_execution(
                         connection, self.job.id, self.job.origin, self._worker.name
                     )
-                held = HeldJob(self._life, self.job.id, self.job.origin, self.queue.key, self.execution)
+                held = HeldJob(self._worker_id, self.job.id, self.job.origin, self.queue.key, self.execution)
                 return requeue(connection, held, why, self._settings, policy=self._memory.policy)
             except RedisError as error:
                 log.error(NOT_REQUEUED, self._worker.name, self.job.id, error)
@@ -241,7 +241,7 @@ class CurrentJob:
     def _let_go(self) -> None:
         """Leave the job to RQ's maintenance: its entries, made to last while we held it, expire as RQ means them to."""
         connection = self._worker.connection
-        release_job(connection, self._life, self.job.id, self.queue.key)
+        release_job(connection, self._worker_id, self.job.id, self.queue.key)
         if self.execution is not None:
             with connection.pipeline() as pipeline:
                 seconds = int(self._worker.get_heartbeat_ttl(self.job))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class HorseSide(BaseWorker):
     """One half of :class:`graceful.worker.worker.GracefulMixin`; the other half runs in the worker."""
 
-    life: str
+    worker_id: str
     """Id of the worker's report: under it the job is held."""
     runs_jobs_itself = False
     """Whether jobs run in the worker's own process (SimpleWorker) instead of a horse's."""
@@ -33,9 +33,9 @@ class HorseSide(BaseWorker):
     _memory: SharedMemory | None = None
     _session: Session | None = None
 
-    def join(self, life: str, memory: SharedMemory) -> None:
+    def join(self, worker_id: str, memory: SharedMemory) -> None:
         """In a horse: which start of the worker it belongs to, and the memory that they share."""
-        self.life = life
+        self.worker_id = worker_id
         self._memory = memory
         self.is_at_work = True
 
@@ -67,7 +67,7 @@ class HorseSide(BaseWorker):
         return run.perform(
             self._memory,
             self.connection,
-            HeldJob(self.life, job.id, job.origin, queue.key, self.execution),
+            HeldJob(self.worker_id, job.id, job.origin, queue.key, self.execution),
             job,
             lambda: bool(super(HorseSide, self).perform_job(job, queue, *execution)),
             conf.settings(),

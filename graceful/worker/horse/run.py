@@ -89,7 +89,7 @@ def perform(
         as RQ's: whether the job finished.
     """
     try:
-        interruptions = claim(connection, held.life, job.id, Process.here())
+        interruptions = claim(connection, held.worker_id, job.id, Process.here())
         if interruptions is None:
             log.warning("Job %s is not held by this worker any more, and is not started", job.id)
             memory.verdict = Verdict.TAKEN
@@ -111,7 +111,7 @@ def perform(
         guard.cooperative = (memory.policy or settings.interrupted_jobs) == "requeue"
         try:
             with guard.shield():
-                describe(connection, held.life, job.id, memory.function, fails=not guard.cooperative)
+                describe(connection, held.worker_id, job.id, memory.function, fails=not guard.cooperative)
         except redis.exceptions.RedisError as error:
             not_started(memory, job.id, error)
             guard.interrupted = True  # So that RQ does not fail it, see end().

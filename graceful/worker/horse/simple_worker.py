@@ -125,7 +125,7 @@ class Attendant:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._supervisor = Supervisor(
-            session.inbox, session.memory, session.settings.timeout, session.membership.reaper, session.life
+            session.inbox, session.memory, session.settings.timeout, session.membership.reaper, session.worker_id
         )
         self._attending, self._beating = Standby("graceful-attendant"), Standby("graceful-heartbeat")
         assert isinstance(session.job_process, OwnProcess)

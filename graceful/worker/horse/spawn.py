@@ -73,7 +73,7 @@ class SpawnMixin(GracefulMixin):
                 "job": job.id,
                 "queue": queue.name,
                 "execution": execution_id,
-                "life": self.life,
+                "worker_id": self.worker_id,
                 "memory": self._at_work.memory.memory,
                 "stacks": self._at_work.memory.stacks,
             }

@@ -51,7 +51,7 @@ def _prepare(letter: dict[str, Any], memory: SharedMemory) -> tuple[Any, Job, Qu
         setattr(worker, name, value)
     for handler in letter["exception_handlers"]:
         worker.push_exc_handler(handler)
-    worker.join(letter["life"], memory)
+    worker.join(letter["worker_id"], memory)
     job = worker.job_class.fetch(letter["job"], connection=connection, serializer=worker.serializer)
     queue = worker.queue_class(
         letter["queue"],

@@ -41,15 +41,15 @@ class Supervisor:
         memory: where the worker announces its limits.
         timeout: the grace period in seconds.
         reaper: closes the dead worker's report and requeues its job, in the supervisor.
-        life: the worker's life.
+        worker_id: the worker's id.
     """
 
-    def __init__(self, inbox: Inbox, memory: SharedMemory, timeout: float, reaper: Reaper, life: str) -> None:
+    def __init__(self, inbox: Inbox, memory: SharedMemory, timeout: float, reaper: Reaper, worker_id: str) -> None:
         self._inbox = inbox
         self._memory = memory
         self._timeout = timeout
         self._reaper = reaper
-        self._life = life
+        self._worker_id = worker_id
         self._worker_pid = os.getpid()
         with blocked():
             self.pid = os.fork()
@@ -70,7 +70,7 @@ class Supervisor:
             self._watch()
             # A Redis or a database that does not answer must not keep it, nor a job's failure callback.
             leave_by(os.EX_SOFTWARE, CLOSE_SECONDS)
-            self._reaper.close(self._life)
+            self._reaper.close(self._worker_id)
         except BaseException:
             log.exception("The supervisor of worker process %d failed", self._worker_pid)
             code = os.EX_SOFTWARE

@@ -43,7 +43,7 @@ class Dequeuer:
 
     Args:
         worker: the worker.
-        life: its life, under which it holds what it takes.
+        worker_id: its id, under which it holds what it takes.
         settings: the settings that hold for it.
         coordinator: knows whether it is to stop, or to be quiet.
         membership: sends its heartbeat.
@@ -54,7 +54,7 @@ class Dequeuer:
     def __init__(
         self,
         worker: BaseWorker,
-        life: str,
+        worker_id: str,
         settings: Settings,
         coordinator: Coordinator,
         membership: Membership,
@@ -62,13 +62,13 @@ class Dequeuer:
         own: OwnConnection,
     ) -> None:
         self._worker = worker
-        self._life = life
+        self._worker_id = worker_id
         self._settings = settings
         self._coordinator = coordinator
         self._membership = membership
         self._inbox = inbox
-        self._fetcher = Fetcher(worker.connection, life)
-        self._watch = QueueWatch(own, inbox, life)
+        self._fetcher = Fetcher(worker.connection, worker_id)
+        self._watch = QueueWatch(own, inbox, worker_id)
         self._fetched: Fetched | None = None
 
     def hold_off(self, burst: bool) -> None:
@@ -182,7 +182,7 @@ class Dequeuer:
         if fetched.forgotten:
             logger.warning(log.RECORD_LOST, self._worker.name, job.id)
             execution = rq_private.latest_execution(self._worker.connection, job.id, job.origin, self._worker.name)
-        held = HeldJob(self._life, job.id, job.origin, fetched.queue_key, execution)
+        held = HeldJob(self._worker_id, job.id, job.origin, fetched.queue_key, execution)
         requeue(self._worker.connection, held, Why.NOT_STARTED, self._settings)
 
     def close(self) -> None:

@@ -29,13 +29,13 @@ HELD_SECONDS = 7 * 24 * 3600
 """How long only graceful workers may fail a job that a worker holds, even a dead one; then RQ's own clean-up, which web
 pages and stock workers run, takes over. The held key itself is kept until the worker's report is closed."""
 AUTOPSY_KEY = "graceful:autopsy:{}"
-"""Lock of the reaper that is at work on a dead worker's life."""
+"""Lock of the reaper that is at work on a dead worker's report."""
 
 FETCH_SCRIPT = (
     UNSETTLED
     + """
 -- KEYS: held, holders, then queue and intermediate queue in turn.
--- ARGV: number of this fetch, life of the worker, seconds for which nobody else may fail it, prefix of job keys.
+-- ARGV: number of this fetch, id of the worker, seconds for which nobody else may fail it, prefix of job keys.
 local held = redis.call('HMGET', KEYS[1], 'fetch', 'queue', 'job')
 local holder = redis.call('HGET', KEYS[2], held[3] or '')
 if held[1] == ARGV[1] and held[2] and held[3] then
@@ -82,12 +82,12 @@ CLAIM_SCRIPT = (
     + WHOLE
     + """
 -- KEYS: held, holders, and where a horse is about to begin the lock of a reaper, and the job.
--- ARGV: life of the worker, job, then fields and their values in turn.
+-- ARGV: id of the worker, job, then fields and their values in turn.
 -- Returns 0, or one more than how often the job has been interrupted.
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
   return 0
 end
--- A reaper that is at work on this life has looked for a horse already, and is about to put the job back.
+-- A reaper that is at work on this worker has looked for a horse already, and is about to put the job back.
 if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
@@ -101,7 +101,7 @@ return 1 + interruptions
 )
 
 RELEASE_JOB_SCRIPT = """
--- KEYS: held, holders, first seen of the job. ARGV: life of the worker, job.
+-- KEYS: held, holders, first seen of the job. ARGV: id of the worker, job.
 if redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[1] then
   redis.call('HDEL', KEYS[2], ARGV[2])
   -- RQ's maintenance handles it again, as if we had never held it.
@@ -127,13 +127,13 @@ class Fetcher:
 
     Args:
         connection: the worker's Redis connection.
-        life: id of this run of the worker, different at each start.
+        worker_id: id of this run of the worker, different at each start.
     """
 
-    def __init__(self, connection: redis.Redis, life: str) -> None:
+    def __init__(self, connection: redis.Redis, worker_id: str) -> None:
         self._script = Script(connection, FETCH_SCRIPT)
         self._connection = connection
-        self._life = life
+        self._worker_id = worker_id
         self._count = 0
         self.unsure = False
         """Whether the last fetch had no reply: it may have moved a job anyway."""
@@ -147,10 +147,12 @@ class Fetcher:
         Raises:
             redis.exceptions.RedisError: Redis is unreachable, or refused.
         """
-        keys = [HELD_KEY.format(self._life), HOLDERS_KEY, *(key for pair in queue_keys for key in pair)]
+        keys = [HELD_KEY.format(self._worker_id), HOLDERS_KEY, *(key for pair in queue_keys for key in pair)]
         self.unsure = True
         prefix = Job.redis_job_namespace_prefix
-        reply: Any = self._script(keys=keys, args=[f"{self._life}:{self._count}", self._life, HELD_SECONDS, prefix])
+        reply: Any = self._script(
+            keys=keys, args=[f"{self._worker_id}:{self._count}", self._worker_id, HELD_SECONDS, prefix]
+        )
         self.unsure = False
         if not reply:
             return None
@@ -165,14 +167,14 @@ class Fetcher:
         """The job that was moved for a fetch whose reply never arrived, if there is one."""
         fetch, queue_key, job_id = (
             part.decode() if isinstance(part, bytes) else part
-            for part in self._connection.hmget(HELD_KEY.format(self._life), "fetch", "queue", "job")
+            for part in self._connection.hmget(HELD_KEY.format(self._worker_id), "fetch", "queue", "job")
         )
-        if fetch != f"{self._life}:{self._count}" or queue_key is None or job_id is None:
+        if fetch != f"{self._worker_id}:{self._count}" or queue_key is None or job_id is None:
             return None
         return Fetched(queue_key, job_id)
 
 
-def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> int | None:
+def claim(connection: redis.Redis, worker_id: str, job_id: str, horse: Process) -> int | None:
     """The horse is about to run this job: record its pid.
 
     Returns:
@@ -180,11 +182,11 @@ def claim(connection: redis.Redis, life: str, job_id: str, horse: Process) -> in
         dead, or Redis lost its last second; the job is in its queue again, is about to be, or another worker holds it.
     """
     fields: dict[str, str | int] = {"horse": horse.pid, "horse_started": horse.started, "policy": "requeue"}
-    noted = _note(connection, life, job_id, fields, AUTOPSY_KEY.format(life), Job.key_for(job_id))
+    noted = _note(connection, worker_id, job_id, fields, AUTOPSY_KEY.format(worker_id), Job.key_for(job_id))
     return noted - 1 if noted else None
 
 
-def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, fails: bool) -> None:
+def describe(connection: redis.Redis, worker_id: str, job_id: str, function: str, *, fails: bool) -> None:
     """The horse has unpickled the job and is about to run its code: record its function and policy.
 
     A reaper of a dead worker's job decides by these, and need not unpickle the job.
@@ -196,17 +198,19 @@ def describe(connection: redis.Redis, life: str, job_id: str, function: str, *, 
     Raises:
         redis.exceptions.RedisError: Redis is unreachable.
     """
-    _note(connection, life, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
+    _note(connection, worker_id, job_id, {"function": function, "policy": "fail" if fails else "requeue"})
 
 
-def _note(connection: redis.Redis, life: str, job_id: str, fields: dict[str, str | int], *further: str | bytes) -> int:
+def _note(
+    connection: redis.Redis, worker_id: str, job_id: str, fields: dict[str, str | int], *further: str | bytes
+) -> int:
     pairs = [part for pair in fields.items() for part in pair]
     script = Script(connection, CLAIM_SCRIPT)
-    return int(script(keys=[HELD_KEY.format(life), HOLDERS_KEY, *further], args=[life, job_id, *pairs]))
+    return int(script(keys=[HELD_KEY.format(worker_id), HOLDERS_KEY, *further], args=[worker_id, job_id, *pairs]))
 
 
 def held_fields(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
-    """The fields of ``graceful:held:<life>``; values that are not text, or too long, are left out."""
+    """The fields of ``graceful:held:<worker id>``; values that are not text, or too long, are left out."""
     found = {}
     for field, value in held.items():
         try:
@@ -218,12 +222,12 @@ def held_fields(held: Mapping[bytes | str, bytes | str]) -> dict[str, str]:
     return found
 
 
-def release_job(connection: redis.Redis, life: str, job_id: str, queue_key: str) -> None:
+def release_job(connection: redis.Redis, worker_id: str, job_id: str, queue_key: str) -> None:
     """Stop holding a job, and leave it where it is.
 
     Raises:
         redis.exceptions.RedisError: Redis is unreachable.
     """
     first_seen = IntermediateQueue(queue_key, connection).get_first_seen_key(job_id)
-    keys = [HELD_KEY.format(life), HOLDERS_KEY, first_seen]
-    Script(connection, RELEASE_JOB_SCRIPT)(keys=keys, args=[life, job_id])
+    keys = [HELD_KEY.format(worker_id), HOLDERS_KEY, first_seen]
+    Script(connection, RELEASE_JOB_SCRIPT)(keys=keys, args=[worker_id, job_id])

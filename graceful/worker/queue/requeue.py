@@ -59,14 +59,14 @@ class HeldJob:
     """A job that a worker holds.
 
     Args:
-        life: the life of the worker that holds it.
+        worker_id: id of the worker that holds it.
         id: the job. Nothing of it is unpickled.
         origin: the queue that the job says it belongs to, in whose registries it is.
         queue_key: key of the queue that it came from.
         execution: its execution, if it got that far.
     """
 
-    life: str
+    worker_id: str
     id: str
     origin: str
     queue_key: str
@@ -79,7 +79,7 @@ REQUEUE_SCRIPT = (
     + """
 -- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker
 -- and holders. ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that
--- is allowed, life of the worker that holds it.
+-- is allowed, id of the worker that holds it.
 local holder = redis.call('HGET', KEYS[9], ARGV[1])
 redis.call('LLEN', KEYS[1])
 -- A job that is no hash can be run by nobody: it is gone.
@@ -146,7 +146,7 @@ class Requeued:
     """What the step found and did.
 
     Args:
-        found: ``"not held"`` (it is not, or no more, held by this life), ``"given back"`` (it was requeued),
+        found: ``"not held"`` (it is not, or no more, held by this worker), ``"given back"`` (it was requeued),
             ``"too many"`` (it was taken out for good: fail it), ``"in its queue"`` (it already was), ``"gone"`` (the
             job was deleted), or the status that the job had reached by itself.
         interruptions: how often shutdowns have interrupted the job, this time included.
@@ -216,7 +216,7 @@ def requeue(
             execution.id if execution else "",
             INTERRUPTIONS_FIELD if counts else "",
             most if counts else 0,
-            held.life,
+            held.worker_id,
         ],
     )
     found, interruptions = reply

@@ -9,8 +9,8 @@ that takes a job writes the key of another one, which takes over its seat; of tw
 wakes a few workers and not all of them (no thundering herd). Seats are leases. Sleeping workers check the queue now and
 then, in turns, so that no job waits for long when all workers on watch were killed.
 
-Keys: ``graceful:watching:<queue key>`` and ``graceful:asleep:<queue key>`` (sorted sets: life to the end of its lease,
-by the server's clock), ``graceful:wake:<life>`` (written to wake that worker).
+Keys: ``graceful:watching:<queue key>`` and ``graceful:asleep:<queue key>`` (sorted sets: worker id to the end of its
+lease, by the server's clock), ``graceful:wake:<worker id>`` (written to wake that worker).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ASLEEP_KEY = "graceful:asleep:{}"
 WAKE_KEY = "graceful:wake:{}"
 
 JOIN_SCRIPT = """
--- KEYS: wake, then watching and asleep of each queue. ARGV: life, seats, seconds of the lease.
+-- KEYS: wake, then watching and asleep of each queue. ARGV: worker id, seats, seconds of the lease.
 -- Returns how many are asleep with it, 0 if it is on watch everywhere; then for each queue whether it is on watch.
 local now = tonumber(redis.call('TIME')[1])
 local reply = {0}
@@ -72,7 +72,7 @@ return reply
 
 LEAVE_SCRIPT = """
 -- KEYS: queue, watching, asleep of each queue.
--- ARGV: life, seats, seconds of the lease, seconds that a woken worker has to come, '1' if those on watch missed
+-- ARGV: worker id, seats, seconds of the lease, seconds that a woken worker has to come, '1' if those on watch missed
 -- a job, prefix of the wake keys.
 for i = 1, #KEYS, 3 do
   if ARGV[5] == '1' then
@@ -89,25 +89,25 @@ for i = 1, #KEYS, 3 do
     end
     for _ = 1, wake do
       -- The latest comer is the most likely to be still alive.
-      local life = redis.call('ZPOPMAX', KEYS[i + 2])[1]
-      if not life then
+      local worker_id = redis.call('ZPOPMAX', KEYS[i + 2])[1]
+      if not worker_id then
         break
       end
-      redis.call('ZADD', KEYS[i + 1], now + ARGV[4], life)
+      redis.call('ZADD', KEYS[i + 1], now + ARGV[4], worker_id)
       redis.call('EXPIRE', KEYS[i + 1], ARGV[3])
-      redis.call('SET', ARGV[6] .. life, 1, 'EX', ARGV[3])
+      redis.call('SET', ARGV[6] .. worker_id, 1, 'EX', ARGV[3])
     end
   end
 end
 """
 
 
-def release_seats(connection: redis.Redis, life: str, queue_keys: Sequence[str]) -> None:
+def release_seats(connection: redis.Redis, worker_id: str, queue_keys: Sequence[str]) -> None:
     """Give up the seats of a dead worker, so that another one takes over at once.
 
     Args:
         connection: a client of the server.
-        life: the dead worker's.
+        worker_id: the dead worker's.
         queue_keys: keys of its queues.
 
     Raises:
@@ -115,9 +115,9 @@ def release_seats(connection: redis.Redis, life: str, queue_keys: Sequence[str])
     """
     with connection.pipeline(transaction=False) as pipeline:
         for key in queue_keys:
-            pipeline.zrem(WATCHING_KEY.format(key), life)
-            pipeline.zrem(ASLEEP_KEY.format(key), life)
-        pipeline.delete(WAKE_KEY.format(life))
+            pipeline.zrem(WATCHING_KEY.format(key), worker_id)
+            pipeline.zrem(ASLEEP_KEY.format(key), worker_id)
+        pipeline.delete(WAKE_KEY.format(worker_id))
         pipeline.execute(raise_on_error=False)  # A key of another type holds no seat.
 
 
@@ -127,13 +127,13 @@ class QueueWatch:
     Args:
         own: the connection to wait on.
         inbox: wakes it at a signal.
-        life: id of this run of the worker.
+        worker_id: its id (see :mod:`graceful.worker.cluster.registration`).
     """
 
-    def __init__(self, own: OwnConnection, inbox: Inbox, life: str) -> None:
+    def __init__(self, own: OwnConnection, inbox: Inbox, worker_id: str) -> None:
         self._own = own
         self._inbox = inbox
-        self._life = life
+        self._worker_id = worker_id
         self._tracking: Any = None
         """The socket on which tracking is on."""
         self._joined: tuple[str, ...] = ()
@@ -200,7 +200,7 @@ class QueueWatch:
             return
         keys = [each for key in joined for each in (key, WATCHING_KEY.format(key), ASLEEP_KEY.format(key))]
         seconds = (LEASE_SECONDS, WOKEN_SECONDS)
-        arguments = (self._life, SEATS, *seconds, "1" if self._found_asleep else "", WAKE_KEY.format(""))
+        arguments = (self._worker_id, SEATS, *seconds, "1" if self._found_asleep else "", WAKE_KEY.format(""))
         self._found_asleep = False
         try:
             self._own.post("EVAL", LEAVE_SCRIPT, len(keys), *keys, *arguments)
@@ -241,9 +241,11 @@ class QueueWatch:
             raise
 
     def _join(self, queue_keys: tuple[str, ...]) -> None:
-        wake = WAKE_KEY.format(self._life)
+        wake = WAKE_KEY.format(self._worker_id)
         keys = [wake, *(each for key in queue_keys for each in (WATCHING_KEY.format(key), ASLEEP_KEY.format(key)))]
-        [[asleep, *seated]] = self._own.ask(("EVAL", JOIN_SCRIPT, len(keys), *keys, self._life, SEATS, LEASE_SECONDS))
+        [[asleep, *seated]] = self._own.ask(
+            ("EVAL", JOIN_SCRIPT, len(keys), *keys, self._worker_id, SEATS, LEASE_SECONDS)
+        )
         self._joined = queue_keys
         self._tracked = (wake, *(key for key, seat in zip(queue_keys, seated, strict=True) if seat))
         now = time.monotonic()

@@ -23,10 +23,10 @@ HELD_SECONDS = 7 * 24 * 3600
 
 
 class PreviousWorker:
-    """What a worker of the version before says to Redis in its life.
+    """What a worker of the version before says to Redis, from its start to its end.
 
     Args:
-        name: its name, of which its life's is made.
+        name: its name, of which its id is made.
         pid: its pid.
         machine: where it runs.
         queue: name of its queue.
@@ -34,14 +34,14 @@ class PreviousWorker:
 
     def __init__(self, name: str, pid: int, machine: str, queue: str) -> None:
         self.connection = ModelRedis()
-        self.life = f"{name}.previous"
+        self.worker_id = f"{name}.previous"
         self.queue = Queue(queue, connection=self.connection)
         self._count = 0
         self._machine = machine
         process = {"machine": machine, "pid": pid, "started": f"t{pid}"}
         self.registration = json.dumps(
             {
-                "life": self.life,
+                "life": self.worker_id,
                 "worker": name,
                 "queues": [queue],
                 "process": process,
@@ -55,17 +55,22 @@ class PreviousWorker:
 
     def beat(self) -> None:
         keys = ["graceful:workers", "graceful:beats", f"graceful:on:{self._machine}"]
-        self._run("beat", keys, [self.life, self.registration, 60, HELD_SECONDS, 30])
+        self._run("beat", keys, [self.worker_id, self.registration, 60, HELD_SECONDS, 30])
 
     def fetch(self) -> str | None:
-        keys = [f"graceful:held:{self.life}", "graceful:holders", self.queue.key, self.queue.intermediate_queue_key]
-        reply = self._run("fetch", keys, [f"{self.life}:{self._count}", self.life, HELD_SECONDS, "rq:job:"])
+        keys = [
+            f"graceful:held:{self.worker_id}",
+            "graceful:holders",
+            self.queue.key,
+            self.queue.intermediate_queue_key,
+        ]
+        reply = self._run("fetch", keys, [f"{self.worker_id}:{self._count}", self.worker_id, HELD_SECONDS, "rq:job:"])
         self._count += 1
         return reply[1].decode() if reply else None
 
     def claim(self, job_id: str, pid: int) -> bool:
-        keys = [f"graceful:held:{self.life}", "graceful:holders"]
-        return bool(self._run("claim", keys, [self.life, job_id, pid, f"t{pid}"]))
+        keys = [f"graceful:held:{self.worker_id}", "graceful:holders"]
+        return bool(self._run("claim", keys, [self.worker_id, job_id, pid, f"t{pid}"]))
 
     def give_back(self, job: Job, execution: Any, count: bool) -> str:
         keys = [
@@ -85,13 +90,13 @@ class PreviousWorker:
             execution.id if execution else "",
             "graceful_interruptions" if count else "",
             3,
-            self.life,
+            self.worker_id,
         ]
         return str(self._run("give_back", keys, args)[0].decode())
 
     def leave(self) -> None:
-        keys = ["graceful:workers", "graceful:beats", f"graceful:on:{self._machine}", f"graceful:held:{self.life}"]
-        self._run("leave", [*keys, "graceful:holders", "graceful:journal"], [self.life, "1", "rq:job:", ""])
+        keys = ["graceful:workers", "graceful:beats", f"graceful:on:{self._machine}", f"graceful:held:{self.worker_id}"]
+        self._run("leave", [*keys, "graceful:holders", "graceful:journal"], [self.worker_id, "1", "rq:job:", ""])
 
 
 class _NoPenalty(BaseDeathPenalty):  # type: ignore[misc]
