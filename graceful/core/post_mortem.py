@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport, Spans
-from graceful.core.report_json import EARLIEST, LATEST
+from graceful.core.untrusted import EARLIEST, LATEST
 
 SHORTEST_GRACE_SECONDS = 8.0
 """Platforms wait at least 10 s before SIGKILL (Docker); a death earlier after the signal has another cause."""

@@ -22,8 +22,8 @@ from redis.exceptions import RedisError
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import utc_now
-from graceful.core.report_json import EARLIEST, LATEST, NAME_LIMIT
 from graceful.core.text import cut
+from graceful.core.untrusted import EARLIEST, LATEST, NAME_LIMIT
 from graceful.models import NAME_LENGTH, ReportedJob
 from graceful.reports import log, set_aside
 from graceful.reports.archive import fresh_connection

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from graceful.core import report_json
+from graceful.core import report_json, untrusted
 from graceful.core.post_mortem import Findings, closed
 from graceful.core.text import one_line
 from graceful.exceptions import UnreadableReport
@@ -142,7 +142,7 @@ def test_any_fields_of_what_a_worker_held(fields: dict[bytes | str, bytes | str]
     """Those that are no text are not there; the others are as they were."""
     for field, value in held_fields(fields).items():
         assert is_utf8(value) or isinstance(field, str)
-        assert len(value) <= report_json.NAME_LIMIT
+        assert len(value) <= untrusted.NAME_LIMIT
 
 
 @given(ANY_TEXT)

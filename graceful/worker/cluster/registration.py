@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from graceful.core import report_json
+from graceful.core import untrusted
 from graceful.exceptions import UnreadableReport
 from graceful.worker.cluster.process_identity import Process, oom_kills
 
@@ -56,8 +56,8 @@ class Registration:
     def from_json(cls, text: str | bytes) -> Registration | None:
         """Read it back; None if it is not a registration."""
         try:
-            fields = report_json.Fields(report_json.parse(text), "")
-            process = report_json.Fields(fields.parsed.get("process"), "process.")
+            fields = untrusted.Fields(untrusted.parse(text), "")
+            process = untrusted.Fields(fields.parsed.get("process"), "process.")
             pid = process.whole("pid")
             host = process.text("host") if process.parsed.get("host") else ""
             return (

@@ -18,7 +18,7 @@ import redis
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 
-from graceful.core.report_json import NAME_LIMIT
+from graceful.core.untrusted import NAME_LIMIT
 from graceful.reports.set_aside import Script
 from graceful.worker.cluster.process_identity import Process
 from graceful.worker.queue.lua import ASK, UNSETTLED, WHOLE
