@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,7 +51,7 @@ def put(document: Any, path: tuple[Any, ...], value: Any) -> str:
     return json.dumps(document)
 
 
-REGISTRATION = asdict(GOOD)
+REGISTRATION = json.loads(GOOD.to_json())
 REPORT = report_json.plain(a_report(id="x"))
 
 
