@@ -38,7 +38,7 @@ from graceful.core.text import one_line
 from graceful.models import LastShutdownReport, ShutdownReport
 from graceful.reports.rows import local_time, record_of
 from graceful.reports.sources import page_archiver
-from graceful.reports.text import seconds_text, short_worker
+from graceful.reports.text import seconds_text, short_name
 
 SHOWN_QUEUES = 60
 """Characters of the queues' names in the list."""
@@ -216,7 +216,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("worker"))
     def worker_name(self, row: ShutdownReport) -> str:
-        return format_html('<span title="{}">{}</span>', one_line(row.worker), short_worker(row.worker))
+        return format_html('<span title="{}">{}</span>', one_line(row.worker), short_name(row.worker))
 
     @admin.display(description=_("host"))
     def host(self, row: ShutdownReport) -> str:

@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 from graceful.admin.job_links import job_link
 from graceful.admin.read_only import ReadOnlyAdmin
 from graceful.core.records import InFlightJob, utc_now
-from graceful.reports.deploys.page import DeployPage, deploy_page
+from graceful.reports.deploys.lines import DeployPage
+from graceful.reports.deploys.page import deploy_page
 from graceful.reports.deploys.projection import deploy_of
 from graceful.reports.deploys.records import Material
 from graceful.reports.deploys.rows import (

@@ -21,7 +21,7 @@ from graceful.labels import label
 from graceful.reports.remedies import explanation, remedies
 from graceful.reports.rows import WENT_WRONG, local_time
 from graceful.reports.story import progress_text, story
-from graceful.reports.text import printable_text, seconds_text, short_worker
+from graceful.reports.text import printable_text, seconds_text, short_name
 from graceful.reports.timeline import Timeline, timeline
 
 JobLink = Callable[[InFlightJob], str]
@@ -113,7 +113,7 @@ def title_of(report: ShutdownReport) -> str:
     """What tells one report from another in a browser's tabs and history."""
     moment = report.requested_at or report.ended_at or report.started_at
     return _("Worker %(worker)s, %(time)s: %(outcome)s") % {
-        "worker": short_worker(report.worker),
+        "worker": short_name(report.worker),
         "time": f"{local_time(moment):%Y-%m-%d %H:%M:%S}",
         "outcome": label(report.outcome or report.phase),
     }

@@ -70,12 +70,12 @@ def progress_words(done: int, total: int | None) -> str:
     return f"{done} done" if total is None else f"{done} of {total}"
 
 
-def short_worker(name: str) -> str:
-    """A worker's name for a narrow place: RQ's own names, 32 hexadecimal digits, are shown by their first 8."""
+def short_name(name: str, most: int = SHORT) -> str:
+    """A name for a place of so many characters: RQ's own for a worker, 32 hexadecimal digits, by its first 8."""
     if RQ_NAME.fullmatch(name):
         return name[:8]
-    shown = one_line(name[: SHORT + 1])
-    return shown if len(shown) <= SHORT else shown[: SHORT - 3] + "..."
+    shown = one_line(name[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def _head(report: ShutdownReport) -> list[str]:

@@ -19,7 +19,7 @@ from graceful.labels import LABELS, label, stored_label
 from graceful.reports.page import report_page
 from graceful.reports.remedies import remedies
 from graceful.reports.story import place_of, progress_text, story
-from graceful.reports.text import short_worker
+from graceful.reports.text import short_name
 from graceful.reports.timeline import timeline
 from tests.db.samples import MIDNIGHT, a_clean_report, a_report, reports
 
@@ -250,4 +250,4 @@ def test_progress_in_words(done: int | None, total: int | None, words: str) -> N
 )
 def test_only_rqs_own_names_are_shortened(name: str, short: str) -> None:
     """RQ's 32 hexadecimal digits are shown by their first 8; a name that somebody chose is shown whole."""
-    assert short_worker(name) == short
+    assert short_name(name) == short

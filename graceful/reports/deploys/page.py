@@ -6,7 +6,6 @@ Every text from outside has its control and direction characters escaped; the te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils.translation import gettext as _
@@ -15,7 +14,8 @@ from django.utils.translation import ngettext
 from graceful.core.phases import JobOutcome, Phase
 from graceful.core.text import cut, one_line
 from graceful.labels import stored_label
-from graceful.reports.deploys.picture import Picture, picture
+from graceful.reports.deploys.lines import DeployPage, HookLine, JobLine, LivingLine, Measure, ReleaseLine
+from graceful.reports.deploys.picture import picture
 from graceful.reports.deploys.records import Deploy, HookTotal, JobEnd, Member, Verdict
 from graceful.reports.deploys.words import (
     advice,
@@ -43,100 +43,6 @@ JobLink = Callable[[str, str], str]
 """From job id and queue to the address of the job's page, empty if there is none."""
 ReleaseLink = Callable[[str], str]
 """From a label to the address of the release's page."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobLine:
-    """An interrupted job, or one that took long."""
-
-    id: str
-    url: str
-    function: str
-    queue: str
-    worker: str
-    report: str
-    outcome: str
-    words: str
-    seconds: str
-    where: str
-    repeated: str
-
-
-@dataclass(frozen=True, slots=True)
-class HookLine:
-    """All runs of one hook."""
-
-    name: str
-    runs: int
-    bad: str
-    mean: str
-    slowest: str
-
-
-@dataclass(frozen=True, slots=True)
-class LivingLine:
-    """One living worker."""
-
-    worker: str
-    host: str
-    release: str
-    state: str
-    words: str
-    job: str
-    job_url: str
-    progress: str
-    left: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseLine:
-    """One release and its state."""
-
-    label: str
-    url: str
-    state: str
-    words: str
-    started: str
-    workers: str
-    last: str
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One line of the headroom: what was taken of what is allowed."""
-
-    label: str
-    taken: str
-    allowed: str
-    share: str
-    over: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DeployPage:
-    """Everything that the page of a deploy shows."""
-
-    title: str
-    badge: str
-    verdict: str
-    headline: str
-    when: str
-    notices: tuple[str, ...]
-    under_way: bool
-    picture: Picture | None
-    capacity: str
-    apart: str
-    measures: tuple[Measure, ...]
-    advice: tuple[str, ...]
-    interrupted: tuple[JobLine, ...]
-    interrupted_more: str
-    longest: tuple[JobLine, ...]
-    hooks: tuple[HookLine, ...]
-    stacks: tuple[tuple[str, str], ...]
-    living: tuple[LivingLine, ...]
-    living_more: str
-    stale: int
-    releases: tuple[ReleaseLine, ...]
 
 
 def deploy_page(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from statistics import median
 
@@ -14,13 +14,12 @@ from django.utils.translation import ngettext
 from graceful.core.phases import HookOutcome, Outcome, Phase
 from graceful.core.text import one_line
 from graceful.labels import stored_label
+from graceful.reports.deploys.details import SINGLE_BARS
 from graceful.reports.deploys.projection import GRAVE, shifted
 from graceful.reports.deploys.records import Deploy, HookRun, Member, Start
-from graceful.reports.deploys.rows import SINGLE_BARS
-from graceful.reports.text import seconds_text
+from graceful.reports.deploys.shapes import Axis, Block, Part, Picture, Row, Tick
+from graceful.reports.text import seconds_text, short_name
 
-NARROWEST = 0.3
-"""Narrowest part in percent of the axis, so that it stays visible."""
 GROUPS = 40
 NAME_LENGTH = 40
 MOST_STARTS = 12
@@ -29,80 +28,6 @@ STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200
 MOST_STEPS = 400
 LONG_AGAINST_BAR = 30
 """A deploy that took so many times as long as its median shutdown is drawn with each bar from its own request on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a bar; ``x`` and ``width`` as SVG takes them."""
-
-    kind: str
-    x: str
-    width: str
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the picture: a worker, or a group of them.
-
-    Args:
-        state: the outcome, ``stopping``, ``started`` or ``group``; the row's badge.
-        deadline: where the deadline is on the axis, empty if it is unknown or off the axis.
-    """
-
-    label: str
-    title: str
-    report: str
-    state: str
-    words: str
-    seconds: str
-    parts: tuple[Part, ...]
-    deadline: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    x: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A step of the capacity: its height from the bottom, in percent."""
-
-    x: str
-    width: str
-    y: str
-    height: str
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Everything that the timeline of a deploy shows."""
-
-    rows: tuple[Row, ...]
-    starts: tuple[Row, ...]
-    ticks: tuple[Tick, ...]
-    blocks: tuple[Block, ...]
-    grouped: bool
-    aligned: bool
-    kinds: frozenset[str]
-
-
-class Axis:
-    """Times as percent of the whole."""
-
-    def __init__(self, first: datetime, last: datetime) -> None:
-        self.first = first
-        self.seconds = max(0.001, (last - first).total_seconds())
-
-    def at(self, moment: datetime) -> float:
-        return min(100.0, max(0.0, 100 * (moment - self.first).total_seconds() / self.seconds))
-
-    def part(self, kind: str, start: datetime, end: datetime, title: str) -> Part:
-        left, right = self.at(start), self.at(end)
-        width = max(NARROWEST, right - left)
-        return Part(kind, f"{min(left, 100 - width):.2f}%", f"{width:.2f}%", title)
 
 
 def picture(deploy: Deploy) -> Picture | None:
@@ -192,7 +117,7 @@ def _row(member: Member, hooks: Sequence[HookRun], axis: Axis, now: datetime) ->
     else:
         state, words = member.phase, stored_label(Phase, member.phase)
     return Row(
-        label=short_name(member.worker),
+        label=short_name(member.worker, NAME_LENGTH),
         title=one_line(member.worker),
         report="" if member.living else member.id,
         state=state,
@@ -221,7 +146,10 @@ def _shutdown(member: Member, hooks: Sequence[HookRun], asked: datetime, end: da
         stop = shifted(start, max(0.0, run.seconds))
         bad = run.outcome in (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
         kind = "hook-bad" if bad else "hook" if number % 2 == 0 else "hook-2"
-        title = _("hook %(name)s, %(seconds)s") % {"name": short_name(run.name), "seconds": seconds_text(run.seconds)}
+        title = _("hook %(name)s, %(seconds)s") % {
+            "name": short_name(run.name, NAME_LENGTH),
+            "seconds": seconds_text(run.seconds),
+        }
         parts.append(axis.part(kind, start, stop, title))
         start = stop
     if member.drained_at is not None and not member.living and start < end:
@@ -242,7 +170,7 @@ def _groups(members: Sequence[Member]) -> list[tuple[str, list[Member]]]:
     for each in members:
         by_host.setdefault(each.hostname, []).append(each)
     if len(by_host) <= SINGLE_BARS:
-        return [(short_name(host), group) for host, group in by_host.items()]
+        return [(short_name(host, NAME_LENGTH), group) for host, group in by_host.items()]
     size = math.ceil(len(members) / GROUPS)
     return [
         (
@@ -294,7 +222,7 @@ def _starts(deploy: Deploy, axis: Axis) -> tuple[Row, ...]:
 
 def _start_row(starts: Sequence[Start], axis: Axis, last: datetime) -> Row:
     first, release = starts[0], one_line(starts[0].release)
-    label = short_name(first.worker)
+    label = short_name(first.worker, NAME_LENGTH)
     if len(starts) > 1:
         label = ngettext("%(count)d worker", "%(count)d workers", len(starts)) % {"count": len(starts)}
     words = _("started") if not release else _("%(release)s started") % {"release": release[:NAME_LENGTH]}
@@ -331,11 +259,3 @@ def _blocks(deploy: Deploy, axis: Axis) -> tuple[Block, ...]:
         if right > left:
             blocks.append(Block(f"{left:.2f}%", f"{right - left:.2f}%", f"{100 - height:.1f}%", f"{height:.1f}%"))
     return tuple(blocks)
-
-
-def short_name(name: str) -> str:
-    """A name as it fits into a table; the whole one is the title."""
-    name = one_line(name)
-    if len(name) >= 32 and all(char in "0123456789abcdef" for char in name):
-        return name[:8]  # RQ's own name for a worker: a UUID's 32 hex digits.
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 3]}..."

@@ -10,9 +10,8 @@ from django.utils.translation import ngettext
 from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.text import one_line
 from graceful.labels import label, stored_label
-from graceful.reports.deploys.picture import short_name
 from graceful.reports.deploys.records import Deploy, Headroom, JobEnd
-from graceful.reports.text import seconds_text
+from graceful.reports.text import seconds_text, short_name
 
 SEVERE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
 
