@@ -72,6 +72,16 @@ def test_where_a_job_is_now(connection: redis.Redis) -> None:
     assert where_now([stopped], 2.0)[0] == stopped
 
 
+def test_a_job_that_two_shutdowns_interrupted(connection: redis.Redis) -> None:
+    """In a rolling deploy the next worker may be stopped over the same job: each report's line stays its own."""
+    first = JobEnd("r1", "w1", "j", "f", "q", "interrupted", stopped_at=NOW, stack="here")
+    second = replace(
+        first, report="r2", worker="w2", interruptions=1, stopped_at=NOW + timedelta(seconds=9), stack="there"
+    )
+    connection.hset(Job.key_for("j"), mapping={"status": "queued"})
+    assert where_now([first, second], 2.0) == (replace(first, now="queued"), replace(second, now="queued"))
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_next_run_is_moved_to_the_report(connection: redis.Redis) -> None:
     """It waits for its report, is stored while it runs and again at its end, and then leaves Redis."""

@@ -20,6 +20,8 @@ from graceful.worker.cluster.fleet import LiveWorker, fleet, moment_of, text_of
 
 MOST_JOBS = 200
 SHARED_SECONDS = 1.0
+Found = dict[tuple[str, str], JobEnd]
+"""By report and job: several shutdowns may have interrupted one job."""
 log = logging.getLogger("graceful.worker")
 NOT_READ = "The living workers could not be read: %s"
 
@@ -130,7 +132,7 @@ def where_now(jobs: Sequence[JobEnd], seconds: float) -> tuple[JobEnd, ...]:
     asked = [job for job in jobs if job.again_at is None][:MOST_JOBS]
     if not asked:
         return tuple(jobs)
-    found: dict[str, JobEnd] = {}
+    found: Found = {}
     thread = Thread(target=lambda: _ask(asked, found, seconds), name="graceful-jobs", daemon=True)
     try:
         thread.start()
@@ -138,10 +140,10 @@ def where_now(jobs: Sequence[JobEnd], seconds: float) -> tuple[JobEnd, ...]:
         return tuple(jobs)
     thread.join(seconds)
     there = dict(found)
-    return tuple(there.get(job.id, job) if job.again_at is None else job for job in jobs)
+    return tuple(there.get((job.report, job.id), job) if job.again_at is None else job for job in jobs)
 
 
-def _ask(jobs: Sequence[JobEnd], found: dict[str, JobEnd], seconds: float) -> None:
+def _ask(jobs: Sequence[JobEnd], found: Found, seconds: float) -> None:
     try:
         everywhere = journals(seconds)
     except Exception:
@@ -155,7 +157,7 @@ def _ask(jobs: Sequence[JobEnd], found: dict[str, JobEnd], seconds: float) -> No
             journal.connection.close()
 
 
-def _ask_one(connection: Redis, jobs: Sequence[JobEnd], found: dict[str, JobEnd]) -> None:
+def _ask_one(connection: Redis, jobs: Sequence[JobEnd], found: Found) -> None:
     pipeline = connection.pipeline(transaction=False)
     for job in jobs:
         pipeline.hmget(Job.key_for(job.id), "status", "started_at", "ended_at", "worker_name")
@@ -164,13 +166,13 @@ def _ask_one(connection: Redis, jobs: Sequence[JobEnd], found: dict[str, JobEnd]
             continue
         status, started, ended, worker = (text_of(each) for each in answer)
         if not status:
-            found.setdefault(job.id, replace(job, now="gone"))
+            found.setdefault((job.report, job.id), replace(job, now="gone"))
             continue
         at, over = moment_of(started), moment_of(ended)
         if at is not None and job.stopped_at is not None and at > job.stopped_at:
             outcome = status if status in ("finished", "failed") else ""
-            found[job.id] = replace(
+            found[job.report, job.id] = replace(
                 job, now=status, again_at=at, again_worker=worker, again_outcome=outcome, again_ended_at=over
             )
         else:
-            found[job.id] = replace(job, now=status)
+            found[job.report, job.id] = replace(job, now=status)
