@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n\u202eevil"
 DEAD = replace(Process.here(), pid=2**22 + 7, started="1")
 """A process of this machine that is certain to be gone."""
-GONE = asdict(Registration("gone", f"gone{ESCAPES}", ("default",), DEAD))
+GONE: dict[str, Any] = json.loads(Registration("gone", f"gone{ESCAPES}", ("default",), DEAD).to_json())
 REGISTRATIONS: dict[str, Any] = {
     "infinite": {**GONE, "life": "infinite", "process": {**GONE["process"], "pid": float("inf")}},
     "oom": {**GONE, "life": "oom", "oom_kills": float("inf")},
