@@ -30,7 +30,7 @@ def watch(worker_pid: int, signum: signal.Signals = INTERRUPT_SIGNAL) -> None:
         if os.getppid() != worker_pid:
             os.kill(os.getpid(), signum)
         return
-    threading.Thread(target=_look, args=(worker_pid, signum), name="graceful-orphan", daemon=True).start()
+    threading.Thread(target=_look, args=(worker_pid, signum), name="graceful-parent-death", daemon=True).start()
 
 
 @contextmanager
