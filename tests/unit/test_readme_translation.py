@@ -14,7 +14,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMES_IN_A_PICTURE = re.compile(r"\d+ s\b|`[^`]+`|\b[A-Z]{2,}\b|\b(?:[A-Z][a-z]+){2,}\b")
 LINK = re.compile(r"\]\(([^)]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
-NAME = re.compile(r"graceful\.[EW]\d{3}|\bEX_[A-Z]+|\bSIG[A-Z]+")
+NAME = re.compile(r"graceful\.[EW]\d{3}|\bEX_[A-Z]+|\bSIG[A-Z]+|\bdocs/[\w./-]+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -57,10 +57,9 @@ def anchor(title: str) -> str:
 
 
 ENGLISH, CHINESE = sections("README.md"), sections("README.zh-hans.md")
-ANCHORS = {
-    f"#{anchor(chinese.title)}": f"#{anchor(english.title)}" for english, chinese in zip(ENGLISH, CHINESE, strict=False)
-}
-PAIRS = [pytest.param(*pair, id=anchor(pair[0].title)) for pair in zip(ENGLISH, CHINESE, strict=False)]
+COUPLES = list(zip(ENGLISH, CHINESE, strict=False))
+ANCHORS = {f"#{anchor(chinese.title)}": f"#{anchor(english.title)}" for english, chinese in COUPLES}
+PAIRS = [pytest.param(*couple, id=anchor(couple[0].title)) for couple in COUPLES]
 
 
 def test_same_headings() -> None:
