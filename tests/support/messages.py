@@ -1,4 +1,4 @@
-"""The messages that the package's code and templates ask gettext for, and the catalogs that answer; without xgettext."""
+"""The messages that code and templates ask gettext for, and the catalogs that answer; made without xgettext."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.utils.translation.template import templatize
 
 PACKAGE = Path(__file__).parents[2] / "graceful"
 CATALOG = PACKAGE / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po"
+"""Simplified Chinese."""
 FUNCTIONS = {
     "gettext": ("id",),
     "gettext_noop": ("id",),
@@ -22,7 +23,7 @@ FUNCTIONS = {
 IN_TEMPLATE = re.compile(r"\b(n?p?gettext(?:_noop)?)\(")
 STRING = r"u?('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")"
 ARGUMENT = re.compile(rf"\s*,?\s*{STRING}")
-ENTRY = re.compile(r"^(msgctxt|msgid|msgid_plural|msgstr(?:\[\d\])?) (\".*\")((?:\n\".*\")*)$", re.MULTILINE)
+ENTRY = re.compile(r'^(msgctxt|msgid|msgid_plural|msgstr(?:\[\d\])?) (".*"(?:\n".*")*)$', re.MULTILINE)
 
 
 class Message(NamedTuple):
@@ -92,11 +93,9 @@ def catalog(file: Path = CATALOG) -> list[Translation]:
     """The entries of a .po file, the header first."""
     found = []
     for block in file.read_text(encoding="utf-8").split("\n\n"):
-        fields = {name: "".join(map(ast.literal_eval, (first, *rest.split()))) if " " not in rest.strip() else ""
-                  for name, first, rest in ENTRY.findall(block)}
+        fields = {name: "".join(map(ast.literal_eval, lines.split("\n"))) for name, lines in ENTRY.findall(block)}
         if fields:
-            forms = tuple(value for name, value in sorted(fields.items()) if name.startswith("msgstr"))
             message = Message(fields["msgid"], fields.get("msgid_plural", ""), fields.get("msgctxt", ""))
-            flags = " ".join(re.findall(r"^#, (.*)$", block, re.MULTILINE))
-            found.append(Translation(message, forms, flags))
+            forms = tuple(value for name, value in sorted(fields.items()) if name.startswith("msgstr"))
+            found.append(Translation(message, forms, " ".join(re.findall(r"^#, (.*)$", block, re.MULTILINE))))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -11,6 +11,7 @@ from graceful.core.phases import JobOutcome, Outcome
 from graceful.core.text import one_line
 from graceful.reports.deploys.picture import short_name, word
 from graceful.reports.deploys.records import Deploy, Headroom, JobEnd
+from graceful.reports.sentences import listed, sentences
 from graceful.reports.text import seconds_text
 
 SEVERE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
@@ -18,7 +19,7 @@ SEVERE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
 
 def headline(deploy: Deploy) -> str:
     """The verdict in one sentence or two."""
-    return " ".join(_sentences(deploy))
+    return sentences(_sentences(deploy))
 
 
 def _sentences(deploy: Deploy) -> Iterator[str]:
@@ -42,9 +43,9 @@ def _sentences(deploy: Deploy) -> Iterator[str]:
                 workers,
             )
         yield text % values
-    bad = [(deploy.outcomes[each], word(each)) for each in SEVERE if deploy.outcomes.get(each)]
+    bad = {each: deploy.outcomes[each] for each in SEVERE if deploy.outcomes.get(each)}
     if bad:
-        yield _("Not clean: %(list)s.") % {"list": ", ".join(f"{count} {words}" for count, words in bad)}
+        yield _("Not clean: %(list)s.") % {"list": _counts(bad)}
     if stopping := sum(each.stopping for each in deploy.members):
         text = ngettext("%(count)d worker is stopping.", "%(count)d workers are stopping.", stopping)
         yield text % {"count": stopping}
@@ -82,7 +83,7 @@ def _jobs(deploy: Deploy) -> Iterator[str]:
     elif deploy.again:
         yield _("%(jobs)s; %(again)d ran again so far.") % {"jobs": text, "again": deploy.again}
     else:
-        yield f"{text}."
+        yield _("%(jobs)s.") % {"jobs": text}
 
 
 def where_it_went(job: JobEnd) -> str:
@@ -177,5 +178,9 @@ def apart_words(deploy: Deploy) -> str:
     """The shutdowns meanwhile that are no part of it."""
     if not deploy.material.apart:
         return ""
-    words = ", ".join(f"{count} {word(reason)}" for reason, count in sorted(deploy.material.apart.items()))
-    return _("Not counted, since these workers ended of themselves: %(list)s.") % {"list": words}
+    values = {"list": _counts(dict(sorted(deploy.material.apart.items())))}
+    return _("Not counted, since these workers ended of themselves: %(list)s.") % values
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return listed(_("%(count)d %(outcome)s") % {"count": each, "outcome": word(name)} for name, each in numbers.items())

@@ -1,0 +1,282 @@
+"""Each page in Simplified Chinese: whatever a report holds, no word of the page itself is left in English."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+from itertools import chain
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from graceful.admin import deploys
+from graceful.admin.last_report import unclean_counter
+from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
+from graceful.core.post_mortem import GRACE_OVER, OUT_OF_MEMORY
+from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans, utc_now
+from graceful.models import RecentlyUnclean, Release, ReportedJob
+from graceful.reports import sources
+from graceful.reports.deploys.records import Member, Running
+from graceful.reports.deploys.rows import Living
+from graceful.reports.story import place_of
+from tests.db.samples import HOOKS, MIDNIGHT, a_clean_report, a_report, save
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/graceful/shutdownreport/"
+DEPLOY = "/admin/graceful/lastdeploy/"
+NOON = MIDNIGHT + timedelta(hours=12)
+SHOWN_ATTRIBUTES = {"title", "aria-label", "alt", "placeholder", "data-label"}
+NAMES = re.compile(
+    r"(?<![\w-])(?:[Ww]orker|CSV|JSON|ID|Redis|Kubernetes|Docker|ECS|Fargate|Heroku|systemd|django-rq|burst|shutdown|tini|exec|UTC|"
+    r"GRACEFUL_\w+|SIG[A-Z]+|terminationGracePeriodSeconds|preStop|stopTimeout|TimeoutStopSec=|resumable|--max-jobs|"
+    r"manage\.py archive_reports|except BaseException|except|s|ms|min|p50|p95|p99)(?![\w-])"
+)
+"""What is the same in Chinese: names, units, and what is written so in code."""
+
+
+OF_DJANGO = {"Search", "Model name", "Add link", "Change or view list link"}
+"""Texts of the admin itself that Django has not translated in every version."""
+
+
+class Texts(HTMLParser):
+    """The texts of a page that somebody sees or is read out, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden += tag in ("script", "style")
+        self.texts += [value for name, value in attrs if name in SHOWN_ATTRIBUTES and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden and data.strip():
+            self.texts.append(" ".join(data.split()))
+
+
+@pytest.fixture(autouse=True)
+def chinese(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.LANGUAGE_CODE = "zh-hans"
+    monkeypatch.setattr(sources.page_archiver, "run", lambda *args: False)
+    monkeypatch.setattr(deploys, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(RecentlyUnclean, "count", 0)
+    unclean_counter.forget()
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> list[Living]:
+    """In the place of Redis: the living workers that a test says there are."""
+    found = [Living()]
+
+    class Fleet:
+        def read(self, seconds: float) -> Living:
+            return found[0]
+
+    monkeypatch.setattr(deploys, "page_fleet", Fleet())
+    return found
+
+
+def texts_of(client: Client, url: str) -> list[str]:
+    """The title, and the texts between the page's header and its footer."""
+    response = client.get(url, follow=True)
+    assert response.status_code == 200, url
+    page: str = response.content.decode().replace("<wbr>", "")
+    found = re.search(r"<title>(.*?)</title>", page, re.DOTALL)
+    assert found is not None
+    crumbs = re.search(r'<div class="breadcrumbs">.*?</div>', page, re.DOTALL)
+    parser = Texts()
+    parser.feed((crumbs[0] if crumbs else "") + page[page.index('<div id="content"') : page.index("</main>")])
+    return [found[1].split("|")[0], *parser.texts]
+
+
+def english(texts: list[str], *reports: ShutdownReport, names: Iterable[str] = ()) -> list[str]:
+    """The texts in which a word, or a mark, is left that neither is a name nor comes from a report."""
+    foreign = {line.strip() for text in (*names, *chain(*map(from_outside, reports))) for line in text.splitlines()}
+    known = re.compile("|".join(re.escape(text) for text in sorted(foreign - {""}, key=len, reverse=True)) or "(?!)")
+    left = (text for text in texts if text not in OF_DJANGO)
+    return [text for text in left if re.search(r"[A-Za-z]|[\u4e00-\u9fff][.,;:!?]", NAMES.sub("", known.sub("", text)))]
+
+
+def from_outside(report: ShutdownReport) -> Iterator[str]:
+    """What a report's page shows as it is."""
+    yield from (report.worker, report.hostname, report.worker_class, report.release, report.notes, report.id)
+    yield from (report.signal or "", *report.queues)
+    for hook in report.hooks:
+        yield from (hook.name, hook.detail, hook.error, hook.traceback, place_of(hook.traceback))
+    for job in report.jobs.in_flight:
+        yield from (job.id, job.function, job.stack)
+
+
+def of_each_outcome() -> list[ShutdownReport]:
+    """Reports that bring out every explanation, remedy and sentence of the story."""
+    jobs = tuple(
+        InFlightJob(f"job-{number}", "shop.f", "default", outcome, seconds, 1, "File shop.py", MIDNIGHT, *progress)
+        for number, (outcome, seconds, progress) in enumerate(
+            (outcome, seconds, progress)
+            for outcome in JobOutcome
+            for seconds, progress in ((None, (None, None)), (3.0, (39, None)), (4.0, (39, 200)))
+        )
+    )
+    at_trace = replace(HOOKS[2], name="shop.fetch", traceback='File "shop/queue.py", line 42, in get')
+    many = tuple(HookResult(f"hook-{number}", HookOutcome.FAILED, 0.1, error="broken_pipe") for number in range(30))
+    reports = [
+        a_report(outcome=outcome, reason=reason, signal=None, jobs=JobTally(1, 2, jobs[:9]))
+        for outcome in Outcome
+        for reason in (*Reason, None)
+    ]
+    reports += [a_report(phase=phase, outcome=None, exit_code=None) for phase in Phase]
+    reports += [a_report(jobs=JobTally(1, 2, jobs[start : start + 9])) for start in range(0, len(jobs), 9)]
+    killed: dict[str, Any] = {"outcome": Outcome.KILLED, "exit_code": None, "phase": Phase.DRAINING, "seconds": Spans()}
+    reports += [
+        a_report(jobs=JobTally(40, 0, jobs), hooks=(at_trace, *many), seconds=Spans(30.0, 1.0, 31.0)),
+        a_report(seconds=Spans(0.1, 0.1, 0.2)),
+        a_report(seconds=Spans(None, None, None), grace=Grace()),
+        a_report(grace=Grace(0.001, 0.0, 0.0)),
+        a_report(hooks=(), jobs=JobTally(0, 0, ())),
+        a_clean_report(hooks=HOOKS[:1] * 3, jobs=JobTally(0, 0, jobs[3:4])),
+        a_report(**killed, notes=OUT_OF_MEMORY),
+        a_report(**killed, notes=GRACE_OVER),
+        a_report(**killed, requested_at=None, drained_at=None),
+        a_report(**killed, requested_at=None, drained_at=None, ended_at=None, notes=""),
+    ]
+    return [
+        replace(report, id=f"report-{number}", requested_at=report.requested_at and moment, ended_at=report.ended_at)
+        for number, report in enumerate(reports)
+        for moment in (MIDNIGHT + timedelta(hours=1),)
+    ]
+
+
+def test_the_page_of_each_report(admin_client: Client) -> None:
+    """Explanation, story, remedies, timeline, facts and tables of reports of every kind."""
+    reports = of_each_outcome()
+    save(*reports)
+    for report in reports:
+        texts = texts_of(admin_client, reverse("admin:graceful_shutdownreport_change", args=(report.id,)))
+        assert english(texts, report) == [], report.id
+        assert "经过" in texts
+
+
+def test_the_list(admin_client: Client) -> None:
+    """Columns, filters, help and buttons of the list, and the list of a search."""
+    reports = of_each_outcome()
+    save(*reports)
+    for query in ("", "?q=web-1", "?outcome__exact=killed", "?happened_at__year=2026", "?failed_hook=close+pool"):
+        texts = texts_of(admin_client, f"{LIST}{query}")
+        assert english(texts, *reports, names=("web-1", "close pool")) == [], query
+        assert "耗时" in texts
+
+
+def test_without_reports(admin_client: Client, fleet: list[Living]) -> None:
+    """What the pages say where there is nothing to show."""
+    for url in (f"{LIST}last/", LIST, DEPLOY):
+        assert english(texts_of(admin_client, url)) == [], url
+
+
+def test_the_rows_of_the_index(admin_client: Client) -> None:
+    """The rows in the admin's index, with the count of unclean shutdowns."""
+    now = utc_now()
+    save(a_report(requested_at=now, ended_at=now))
+    texts = texts_of(admin_client, "/admin/graceful/")
+    assert english(texts) == []
+    assert "最近一份停机报告（24 小时内异常 1 次）" in texts
+
+
+def stopped(number: int, **changes: Any) -> ShutdownReport:
+    asked = NOON + timedelta(seconds=number * 0.01)
+    seconds = Spans(1.5, 0.4, 2.0)
+    values: dict[str, Any] = {
+        "id": f"report-{number}",
+        "worker": f"web-{number}",
+        "release": "1",
+        "requested_at": asked,
+        "drained_at": asked + timedelta(seconds=1.5),
+        "ended_at": asked + timedelta(seconds=2),
+        "seconds": seconds,
+    }
+    return a_clean_report(**{**values, **changes})
+
+
+def deploy_reports() -> list[ShutdownReport]:
+    jobs = tuple(
+        InFlightJob(f"job-{outcome}", "shop.f", "default", outcome, 17.0, 1, "File shop.py", NOON, *progress)
+        for outcome in JobOutcome
+        for progress in ((None, None), (39, None), (39, 200))[len(outcome) % 3 :][:1]
+    )
+    return [
+        *(stopped(number, outcome=outcome, exit_code=70, hooks=HOOKS) for number, outcome in enumerate(Outcome)),
+        stopped(10, outcome=Outcome.INTERRUPTED, jobs=JobTally(1, 0, jobs), grace=Grace(2.0, 0.4, 0.2)),
+        stopped(11, reason=Reason.BURST, signal=None),
+        stopped(12, reason=Reason.IDLE, signal=None),
+        stopped(13, reason=Reason.MAX_JOBS, signal=None),
+        *(
+            stopped(number, outcome=Outcome.KILLED, exit_code=None, phase=Phase.DRAINING, notes=GRACE_OVER)
+            for number in range(20, 25)
+        ),
+    ]
+
+
+def test_the_page_of_a_deploy(admin_client: Client, fleet: list[Living]) -> None:
+    """Verdict, picture, jobs, headroom, living workers and releases of a deploy; over, under way, without Redis."""
+    reports = deploy_reports()
+    save(*reports)
+    Release.objects.create(label="0", started_at=MIDNIGHT)
+    Release.objects.create(label="1", started_at=MIDNIGHT)
+    Release.objects.create(label="2", started_at=NOON)
+    new = Member("life-1", "new-1", "host", "2", NOON + timedelta(seconds=1), living=True)
+    asked = utc_now() - timedelta(seconds=5)
+    job = Running("job-1", "shop.f", "default", NOON, 39, 200)
+    stopping = replace(new, id="s", release="1", requested_at=asked, phase=Phase.DRAINING, grace=Grace(25.0), job=job)
+    silent, stale = replace(new, id="d", silent=True), replace(new, id="o", release="1", started_at=MIDNIGHT)
+    names = ("new-1", "host")
+    for living in (
+        Living((new,)),
+        Living((new, silent, stale, stopping, *(replace(new, id=f"n-{number}") for number in range(80)))),
+        Living(known=False),
+    ):
+        fleet[0] = living
+        for url in (DEPLOY, f"{DEPLOY}release/1/", f"{DEPLOY}of/report-10/"):
+            assert english(texts_of(admin_client, url), *reports, names=names) == [], url
+
+
+@pytest.mark.parametrize(
+    ("now", "again"),
+    [
+        *((now, None) for now in ("", "queued", "started", "finished", "failed", "gone", "canceled")),
+        *(("", again) for again in ("", "finished", "failed", "interrupted")),
+    ],
+)
+def test_where_interrupted_jobs_went(
+    admin_client: Client, fleet: list[Living], monkeypatch: pytest.MonkeyPatch, now: str, again: str | None
+) -> None:
+    """Each way that an interrupted job can go on is told."""
+    monkeypatch.setattr(deploys, "where_now", lambda jobs, seconds: tuple(replace(job, now=now) for job in jobs))
+    reports = deploy_reports()
+    save(*reports)
+    if again is not None:
+        values = {"again_at": NOON + timedelta(seconds=30), "again_outcome": again}
+        ReportedJob.objects.update(again_worker="new-1", again_release="2", **values)
+        ReportedJob.objects.filter(job_id__contains="killed").update(again_worker="", again_release="", **values)
+    assert english(texts_of(admin_client, DEPLOY), *reports, names=("new-1",)) == []
+
+
+def test_deploys_that_are_drawn_otherwise(admin_client: Client, fleet: list[Living]) -> None:
+    """A deploy of many workers, one that took long, one of workers without a release, and one without a shutdown."""
+    many = [replace(stopped(number), hostname=f"host-{number}") for number in range(130)]
+    save(
+        *many,
+        *(stopped(200 + number, release="0", requested_at=NOON + timedelta(minutes=number)) for number in range(9)),
+    )
+    save(*(stopped(300 + number, release="", requested_at=MIDNIGHT) for number in range(3)))
+    Release.objects.create(label="3", started_at=NOON)
+    for url in (DEPLOY, f"{DEPLOY}release/1/", f"{DEPLOY}release/0/", f"{DEPLOY}of/report-300/", f"{DEPLOY}release/3/"):
+        assert english(texts_of(admin_client, url), *many) == [], url
