@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -45,7 +45,7 @@ def _sentences(deploy: Deploy) -> Iterator[str]:
         yield text % values
     bad = {each: deploy.outcomes[each] for each in SEVERE if deploy.outcomes.get(each)}
     if bad:
-        yield _("Not clean: %(list)s.") % {"list": _counts(bad)}
+        yield _("Not clean: %(list)s.") % {"list": _counts(bad.items())}
     if stopping := sum(each.stopping for each in deploy.members):
         text = ngettext("%(count)d worker is stopping.", "%(count)d workers are stopping.", stopping)
         yield text % {"count": stopping}
@@ -178,9 +178,9 @@ def apart_words(deploy: Deploy) -> str:
     """The shutdowns meanwhile that are no part of it."""
     if not deploy.material.apart:
         return ""
-    values = {"list": _counts(dict(sorted(deploy.material.apart.items())))}
+    values = {"list": _counts(sorted(deploy.material.apart.items()))}
     return _("Not counted, since these workers ended of themselves: %(list)s.") % values
 
 
-def _counts(numbers: Mapping[str, int]) -> str:
-    return listed(_("%(count)d %(outcome)s") % {"count": each, "outcome": word(name)} for name, each in numbers.items())
+def _counts(numbers: Iterable[tuple[str, int]]) -> str:
+    return listed(_("%(count)d %(outcome)s") % {"count": number, "outcome": word(name)} for name, number in numbers)
