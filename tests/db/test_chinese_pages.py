@@ -14,7 +14,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from graceful.admin import deploys
+from graceful.admin import deploy_pages
 from graceful.admin.last_report import unclean_counter
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import GRACE_OVER, OUT_OF_MEMORY
@@ -68,7 +68,7 @@ class Texts(HTMLParser):
 def chinese(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.LANGUAGE_CODE = "zh-hans"
     monkeypatch.setattr(sources.page_archiver, "run", lambda *args: False)
-    monkeypatch.setattr(deploys, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
     monkeypatch.setattr(RecentlyUnclean, "count", 0)
     unclean_counter.forget()
 
@@ -82,7 +82,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> list[Living]:
         def read(self, seconds: float) -> Living:
             return found[0]
 
-    monkeypatch.setattr(deploys, "page_fleet", Fleet())
+    monkeypatch.setattr(deploy_pages, "page_fleet", Fleet())
     return found
 
 
@@ -259,7 +259,7 @@ def test_where_interrupted_jobs_went(
     admin_client: Client, fleet: list[Living], monkeypatch: pytest.MonkeyPatch, now: str, again: str | None
 ) -> None:
     """Each way that an interrupted job can go on is told."""
-    monkeypatch.setattr(deploys, "where_now", lambda jobs, seconds: tuple(replace(job, now=now) for job in jobs))
+    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(replace(job, now=now) for job in jobs))
     reports = deploy_reports()
     save(*reports)
     if again is not None:
