@@ -7,29 +7,38 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
+from io import StringIO
 from itertools import chain
 from typing import Any
 
 import pytest
+from django.core import checks
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
 from graceful.admin import deploy_pages
+from graceful.admin import trends as admin_trends
 from graceful.admin.last_report import unclean_counter
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import GRACE_OVER, OUT_OF_MEMORY
 from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans, utc_now
 from graceful.models import RecentlyUnclean, Release, ReportedJob
 from graceful.reports import sources
+from graceful.reports.advice import advise
 from graceful.reports.deploys.records import Member, Running
 from graceful.reports.deploys.rows import Living
+from graceful.reports.figures import FunctionCost, HookRuns, Need, Platform
+from graceful.reports.rollup import roll_up
 from graceful.reports.story import place_of
 from tests.db.samples import HOOKS, MIDNIGHT, a_clean_report, a_report, save
+from tests.unit.test_advice import some_figures
 
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/graceful/shutdownreport/"
 DEPLOY = "/admin/graceful/lastdeploy/"
+TRENDS = "/admin/graceful/shutdownrollup/"
 NOON = MIDNIGHT + timedelta(hours=12)
 SHOWN_ATTRIBUTES = {"title", "aria-label", "alt", "placeholder", "data-label"}
 NAMES = re.compile(
@@ -131,8 +140,7 @@ def of_each_outcome() -> list[ShutdownReport]:
     many = tuple(HookResult(f"hook-{number}", HookOutcome.FAILED, 0.1, error="broken_pipe") for number in range(30))
     reports = [
         a_report(outcome=outcome, reason=reason, signal=None, jobs=JobTally(1, 2, jobs[:9]))
-        for outcome in Outcome
-        for reason in (*Reason, None)
+        for outcome, reason in zip((*Outcome, *Outcome), (*Reason, None, Reason.EXIT, Reason.EXIT), strict=True)
     ]
     reports += [a_report(phase=phase, outcome=None, exit_code=None) for phase in Phase]
     reports += [a_report(jobs=JobTally(1, 2, jobs[start : start + 9])) for start in range(0, len(jobs), 9)]
@@ -149,11 +157,7 @@ def of_each_outcome() -> list[ShutdownReport]:
         a_report(**killed, requested_at=None, drained_at=None),
         a_report(**killed, requested_at=None, drained_at=None, ended_at=None, notes=""),
     ]
-    return [
-        replace(report, id=f"report-{number}", requested_at=report.requested_at and moment, ended_at=report.ended_at)
-        for number, report in enumerate(reports)
-        for moment in (MIDNIGHT + timedelta(hours=1),)
-    ]
+    return [replace(report, id=f"report-{number}") for number, report in enumerate(reports)]
 
 
 def test_the_page_of_each_report(admin_client: Client) -> None:
@@ -280,3 +284,69 @@ def test_deploys_that_are_drawn_otherwise(admin_client: Client, fleet: list[Livi
     Release.objects.create(label="3", started_at=NOON)
     for url in (DEPLOY, f"{DEPLOY}release/1/", f"{DEPLOY}release/0/", f"{DEPLOY}of/report-300/", f"{DEPLOY}release/3/"):
         assert english(texts_of(admin_client, url), *many) == [], url
+
+
+def test_the_page_of_trends(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days, releases, hooks, one hook day by day, advice, and what is not counted yet."""
+    now = utc_now()
+    reports = [
+        a_report(
+            id=f"report-{number}",
+            outcome=list(Outcome)[number % len(Outcome)],
+            release=f"2026.{number % 30}" if number % 30 else "",
+            requested_at=now - timedelta(days=number % 40),
+            hooks=(*HOOKS, HookResult(f"hook-{number}", HookOutcome.OK, 0.1)),
+            jobs=JobTally(1, 0, (InFlightJob(f"job-{number}", "shop.f", "default", JobOutcome.KILLED, 17.0),)),
+        )
+        for number in range(90)
+    ]
+    assert english(texts_of(admin_client, TRENDS)) == []
+    save(*reports)
+    Release.objects.create(label="2026.5", started_at=now)
+    assert english(texts_of(admin_client, TRENDS), *reports) == []
+    monkeypatch.setattr(admin_trends, "MOST_UNCOUNTED", 2)
+    assert english(texts_of(admin_client, TRENDS), *reports) == []
+    assert roll_up(60)
+    for query in ("", "?days=7", "?days=90", "?days=90&hook=close+pool"):
+        texts = texts_of(admin_client, f"{TRENDS}{query}")
+        assert english(texts, *reports) == [], query
+        assert "建议" in texts
+
+
+@pytest.mark.parametrize("platform", Platform)
+def test_advice(platform: Platform) -> None:
+    """Each piece of advice and what it stands on, for each platform."""
+    hooks = [HookRuns("shop.leave", 30, 20, 1.0, p95) for p95 in (None, 0.2, 0.8)]
+    functions = (FunctionCost("shop.f", 3, 0.0), FunctionCost("shop.g", 9, 40.0))
+    kinds = (
+        some_figures(),
+        some_figures(interrupted=0),
+        some_figures(grace_over=2, functions=functions, hook_runs=tuple(hooks)),
+        some_figures(needs=(*[Need(1.5)] * 197, Need(20.0, at_least=True), Need(30.0), Need(31.0, at_least=True))),
+        some_figures(needs=(*[Need(1.5)] * 197, *[Need(17.0, at_least=True)] * 3)),
+        some_figures(needs=(*[Need(1.5)] * 197, *[Need(1700.0)] * 3)),
+        some_figures(needs=(*[Need(1.5)] * 197, *[Need(18.0)] * 3), grace=Grace(15.0, 3.0, 2.0)),
+    )
+    for figures in kinds:
+        advice = advise(replace(figures, platform=platform))
+        texts = [text for each in advice for text in (each.text, each.basis)]
+        assert texts
+        assert english(texts, names=("shop.leave", "shop.f", "shop.g")) == []
+
+
+def test_commands_and_checks_speak_english(settings: Any, tmp_path: Any) -> None:
+    """What is read by scripts, or looked for in a log, is the same in every language; advice too."""
+    settings.RQ_QUEUES, settings.GRACEFUL_SPOOL_DIR = {}, str(tmp_path)
+    now = utc_now()
+    jobs = JobTally(1, 0, (InFlightJob("job-1", "shop.f", "default", JobOutcome.KILLED, 17.0),))
+    save(*(a_report(requested_at=now, outcome=Outcome.INTERRUPTED, jobs=jobs) for _ in range(30)))
+    out = StringIO()
+    for arguments in (("--advice",), ("--last",), ("--advice", "--format", "json")):
+        call_command("shutdown_report", *arguments, stdout=out)
+    found = [each for each in checks.run_checks(databases=["default"]) if each.id == "graceful.W004"]
+    assert found
+    assert "interrupted" in out.getvalue()
+    assert (
+        re.search(r"[\u4e00-\u9fff]|\\u[4-9]", out.getvalue() + "".join(f"{each.msg}{each.hint}" for each in found))
+        is None
+    )

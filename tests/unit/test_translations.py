@@ -18,7 +18,8 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[a-z%]")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 WITHOUT_WORDS = {
     *("CSV", "JSON", "worker", "Worker", "id"),
-    *("%(done)d", "%(done)d of %(total)d", "%(taken)s of %(allowed)s", "%(count)d %(outcome)s", "%(jobs)s."),
+    *("%(done)d", "%(done)d of %(total)d", "%(taken)s of %(allowed)s", "%(count)d %(outcome)s"),
+    *("%(jobs)s.", "%(day)s: %(facts)s"),
     *("%(first)s %(second)s", "%(first)s, %(second)s"),
 }
 """Names, and forms that only put values together."""
