@@ -24,7 +24,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TIERS = tests/unit tests/db tests/integration tests/model tests/process
 
-.PHONY: test demo demo-admin bench bench-admin chaos compat prove lint clean
+.PHONY: test demo demo-admin bench bench-admin chaos compat prove lint messages clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -58,6 +58,11 @@ lint: .venv/installed-lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+# Needs GNU gettext, as nothing else does.
+messages: .venv/installed
+	cd graceful && ../$(BIN)/django-admin makemessages --locale zh_Hans --add-location file --no-obsolete
+	cd graceful && ../$(BIN)/django-admin compilemessages
 
 clean:
 	rm -rf .venv .compat .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

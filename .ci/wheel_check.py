@@ -80,7 +80,7 @@ def main(wheel: Path, checkout: Path) -> None:
     assert not missing, f"not in the wheel: {missing}"
     strangers = sorted(name for name in packed if not name.startswith(("graceful/", "django_rq_graceful-")))
     assert not strangers, f"in the wheel, but not ours: {strangers}"
-    for kind in ("py.typed", "migrations/0001", "templates/", "static/"):
+    for kind in ("py.typed", "migrations/0001", "templates/", "static/", "locale/zh_Hans/LC_MESSAGES/django.mo"):
         assert any(name.startswith(f"graceful/{kind}") for name in packed), f"nothing of {kind} in the wheel"
 
     with tempfile.TemporaryDirectory() as directory:

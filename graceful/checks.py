@@ -40,6 +40,7 @@ from typing import Any
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, connections, router, transaction
+from django.utils.translation import override
 
 from graceful.conf import read
 from graceful.core.records import HookSpec
@@ -130,7 +131,7 @@ def check_reports(app_configs: object = None, databases: Sequence[str] | None = 
     if alias not in databases:
         return []
     try:
-        with transaction.atomic(using=alias):
+        with transaction.atomic(using=alias), override("en"):
             advice = advice_for(using=alias)
     except DatabaseError:
         return []  # Missing tables and an unreachable database are not for this check to tell.

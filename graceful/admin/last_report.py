@@ -22,6 +22,7 @@ from graceful.core.records import utc_now
 from graceful.labels import label
 from graceful.models import RecentlyUnclean, ShutdownReport
 from graceful.reports.rows import stored_time
+from graceful.reports.sentences import listed
 
 NEAR = timedelta(minutes=10)
 """Shutdowns closer than this belong together, as those of one deploy do."""
@@ -73,7 +74,7 @@ def around(row: ShutdownReport, site_name: str) -> Around | None:
             "%(count)d other shutdown within 10 minutes; with this one: %(outcomes)s.",
             "%(count)d other shutdowns within 10 minutes; with this one: %(outcomes)s.",
             others,
-        ) % {"count": others, "outcomes": ", ".join(parts)}
+        ) % {"count": others, "outcomes": listed(parts)}
     query = urlencode({"happened_at__gte": begin.isoformat(), "happened_at__lt": end.isoformat()})
     return Around(sentence, f"{reverse('admin:graceful_shutdownreport_changelist', current_app=site_name)}?{query}")
 

@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 from graceful.core.text import one_line
 from graceful.reports.figures import Figures, FunctionCost, HookRuns, Need, Platform, figures
 from graceful.reports.rows import local_time
+from graceful.reports.sentences import listed, sentences
 
 PERIOD = timedelta(days=30)
 ENOUGH_SHUTDOWNS = 20
@@ -97,7 +98,7 @@ def _killed(found: Figures) -> Iterable[Advice]:
             found.grace_over,
         ) % {"number": found.grace_over}
         basis = _("From the reports of workers that were killed at least 8 s after a shutdown was requested.")
-        yield Advice("killed", True, f"{text} {_platform(found.platform, grace)}", basis)
+        yield Advice("killed", True, sentences((text, _platform(found.platform, grace))), basis)
 
 
 def _grace(found: Figures) -> Iterable[Advice]:
@@ -129,7 +130,7 @@ def _grace(found: Figures) -> Iterable[Advice]:
             "the jobs in flight were interrupted (%(interrupted)d of %(jobs)d)."
         )
     )
-    yield Advice("grace", True, f"{said % words} {_enough(found)}", basis)
+    yield Advice("grace", True, sentences((said % words, _enough(found))), basis)
 
 
 def _enough(found: Figures) -> str:
@@ -158,7 +159,7 @@ def _enough(found: Figures) -> str:
         )
     else:
         text = _("%(needed)s would have interrupted none.")
-    return f"{text % words} {platform}"
+    return sentences((text % words, platform))
 
 
 def _platform(platform: Platform, grace: float) -> str:
@@ -199,7 +200,7 @@ def _jobs(found: Figures) -> Iterable[Advice]:
             "These jobs were interrupted most and started again from the beginning: %(jobs)s. resumable() keeps what "
             "they have done."
         )
-        yield Advice("jobs", True, text % {"jobs": ", ".join(map(_function, worst))}, _basis(found))
+        yield Advice("jobs", True, text % {"jobs": listed(map(_function, worst))}, _basis(found))
 
 
 def _function(cost: FunctionCost) -> str:
@@ -227,20 +228,15 @@ def _hook(hook: HookRuns) -> Advice:
         "allowed": _seconds(hook.allowed),
         "p95": _seconds(hook.p95 or 0.0),
     }
-    text = _("The hook %(hook)s timed out %(timed_out)d times (%(share)s), after %(allowed)s on average.") % words
+    text = _("The hook %(hook)s timed out %(timed_out)d times (%(share)s), after %(allowed)s on average.")
     if hook.p95 is None:
-        text += " " + _("It never succeeded: see where it hangs in the reports' stacks.")
+        why = _("It never succeeded: see where it hangs in the reports' stacks.")
     elif hook.p95 <= hook.allowed / 2:
-        text += (
-            " " + _("Otherwise p95 is %(p95)s: it hangs rather than being slow, and more time would not help.") % words
-        )
+        why = _("Otherwise p95 is %(p95)s: it hangs rather than being slow, and more time would not help.")
     else:
-        text += " " + (
-            _("Otherwise p95 is %(p95)s: raise its timeout, and GRACEFUL_HOOKS_TIMEOUT with it, or make it faster.")
-            % words
-        )
+        why = _("Otherwise p95 is %(p95)s: raise its timeout, and GRACEFUL_HOOKS_TIMEOUT with it, or make it faster.")
     basis = ngettext("From %(number)d run of it.", "From %(number)d runs of it.", hook.runs)
-    return Advice("hooks", True, text, basis % {"number": hook.runs})
+    return Advice("hooks", True, sentences((text % words, why % words)), basis % {"number": hook.runs})
 
 
 def _basis(found: Figures) -> str:

@@ -17,6 +17,7 @@ from graceful.core.post_mortem import last_seen
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import cut, one_line
 from graceful.reports.rows import WENT_WRONG, local_time
+from graceful.reports.sentences import sentences
 from graceful.reports.text import seconds_text
 
 MOST_TOLD = 20
@@ -63,7 +64,7 @@ def _beginning(report: ShutdownReport) -> Iterator[str]:
     if report.signal:
         yield _("%(signal)s at %(time)s.") % values
         return
-    sentences = {
+    of_reason = {
         Reason.COMMAND: _("The shutdown command arrived at %(time)s."),
         Reason.BURST: _("The queues were empty at %(time)s, and the burst was over."),
         Reason.MAX_JOBS: _("The worker had run its maximum number of jobs at %(time)s."),
@@ -71,7 +72,7 @@ def _beginning(report: ShutdownReport) -> Iterator[str]:
         Reason.REDIS_LOST: _("Redis could not be used any more at %(time)s."),
         Reason.ERROR: _("An error ended the worker at %(time)s."),
     }
-    yield sentences.get(report.reason or Reason.EXIT, _("The shutdown began at %(time)s.")) % values
+    yield of_reason.get(report.reason or Reason.EXIT, _("The shutdown began at %(time)s.")) % values
 
 
 def _jobs(report: ShutdownReport) -> Iterator[str]:
@@ -88,7 +89,7 @@ def _jobs(report: ShutdownReport) -> Iterator[str]:
 def _job(job: InFlightJob) -> str:
     values = {"job": _name(job.function or job.id), "seconds": seconds_text(job.seconds)}
     if job.seconds is None:
-        sentences = {
+        of_outcome = {
             JobOutcome.RUNNING: _("Job %(job)s was in flight."),
             JobOutcome.FINISHED: _("Job %(job)s finished."),
             JobOutcome.FAILED: _("Job %(job)s failed by itself."),
@@ -100,7 +101,7 @@ def _job(job: InFlightJob) -> str:
             JobOutcome.UNKNOWN: _("Job %(job)s was in flight; what became of it is not known."),
         }
     else:
-        sentences = {
+        of_outcome = {
             JobOutcome.RUNNING: _("Job %(job)s was still in flight after %(seconds)s."),
             JobOutcome.FINISHED: _("Job %(job)s finished after %(seconds)s."),
             JobOutcome.FAILED: _("Job %(job)s failed by itself after %(seconds)s."),
@@ -113,9 +114,9 @@ def _job(job: InFlightJob) -> str:
             JobOutcome.CANCELED: _("Job %(job)s had been cancelled, and was ended after %(seconds)s."),
             JobOutcome.UNKNOWN: _("Job %(job)s was in flight after %(seconds)s; what became of it is not known."),
         }
-    sentence = sentences[job.outcome] % values
+    sentence = of_outcome[job.outcome] % values
     if reached := progress_text(job):
-        sentence += " " + _("It had done %(progress)s.") % {"progress": reached}
+        sentence = sentences((sentence, _("It had done %(progress)s.") % {"progress": reached}))
     return sentence
 
 

@@ -22,6 +22,7 @@ from graceful.core.text import one_line
 from graceful.models import HookRollup, Release, ShutdownRollup, outcome_choices
 from graceful.reports.advice import percent
 from graceful.reports.rows import day_of, stored_time
+from graceful.reports.sentences import listed
 from graceful.reports.text import seconds_text
 
 RANGES = (7, 30, 90)
@@ -59,7 +60,8 @@ class Day:
         """What the picture says when it is pointed at."""
         number = ngettext("%(number)d shutdown", "%(number)d shutdowns", self.shutdowns) % {"number": self.shutdowns}
         clean = _("%(share)s clean") % {"share": self.clean}
-        return ", ".join(filter(None, (f"{self.day}: {number}", clean, self.rest, self.releases)))
+        facts = listed((number, clean, self.rest, self.releases))
+        return _("%(day)s: %(facts)s") % {"day": self.day, "facts": facts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +185,12 @@ def _day(day: date, outcomes: Mapping[str, int], started: Iterable[str], first: 
         day=f"{day}",
         shutdowns=number,
         clean=percent(outcomes.get(Outcome.CLEAN, 0), number),
-        rest=", ".join(f"{outcomes[word]} {name}" for word, name in outcome_choices() if word in _unclean(outcomes)),
-        releases=_("release %(labels)s started") % {"labels": ", ".join(labels)} if labels else "",
+        rest=listed(
+            _("%(count)d %(outcome)s") % {"count": outcomes[word], "outcome": name}
+            for word, name in outcome_choices()
+            if word in _unclean(outcomes)
+        ),
+        releases=_("release %(labels)s started") % {"labels": listed(labels)} if labels else "",
     )
 
 

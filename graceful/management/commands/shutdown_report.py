@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
+from django.utils.translation import override
 from redis.exceptions import RedisError
 
 from graceful.core import report_json
@@ -118,7 +119,8 @@ class Command(BaseCommand):
     def _advise(self, form: str) -> None:
         roll_up(ROLL_UP_SECONDS)
         try:
-            advice = advice_for()
+            with override("en"):  # As all that commands print, whatever LANGUAGE_CODE is.
+                advice = advice_for()
         except DatabaseError as error:
             raise CommandError(unreadable(error)) from error
         if form == "json":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext
 
 from graceful.core.phases import JobOutcome, Phase
 from graceful.core.text import cut, one_line
@@ -27,6 +27,7 @@ from graceful.reports.deploys.words import (
 )
 from graceful.reports.releases import ReleaseState
 from graceful.reports.rows import local_time
+from graceful.reports.sentences import listed
 from graceful.reports.text import printable_text, seconds_text
 
 MOST_LIVING = 60
@@ -104,7 +105,12 @@ def verdict_words(verdict: Verdict) -> str:
 
 
 def _releases(states: Sequence[ReleaseState], release_link: ReleaseLink) -> tuple[ReleaseLine, ...]:
-    words = {"active": _("active"), "draining": _("draining"), "drained": _("drained"), "unknown": _("unknown")}
+    words = {
+        "active": pgettext("release", "active"),
+        "draining": _("draining"),
+        "drained": _("drained"),
+        "unknown": _("unknown"),
+    }
     return tuple(
         ReleaseLine(
             label=one_line(each.label),
@@ -211,7 +217,7 @@ def _hook(hook: HookTotal) -> HookLine:
     return HookLine(
         one_line(cut(hook.name, 200)),
         hook.runs - hook.skipped,
-        ", ".join(bad),
+        listed(bad),
         seconds_text(hook.mean),
         seconds_text(hook.slowest),
     )

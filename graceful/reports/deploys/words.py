@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -11,6 +11,7 @@ from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.text import one_line
 from graceful.labels import label, stored_label
 from graceful.reports.deploys.records import Deploy, Headroom, JobEnd
+from graceful.reports.sentences import listed, sentences
 from graceful.reports.text import seconds_text, short_name
 
 SEVERE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
@@ -18,7 +19,7 @@ SEVERE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
 
 def headline(deploy: Deploy) -> str:
     """The verdict in one sentence or two."""
-    return " ".join(_sentences(deploy))
+    return sentences(_sentences(deploy))
 
 
 def _sentences(deploy: Deploy) -> Iterator[str]:
@@ -42,9 +43,9 @@ def _sentences(deploy: Deploy) -> Iterator[str]:
                 workers,
             )
         yield text % values
-    bad = [(deploy.outcomes[each], label(each)) for each in SEVERE if deploy.outcomes.get(each)]
+    bad = [(label(each), deploy.outcomes[each]) for each in SEVERE if deploy.outcomes.get(each)]
     if bad:
-        yield _("Not clean: %(list)s.") % {"list": ", ".join(f"{count} {words}" for count, words in bad)}
+        yield _("Not clean: %(list)s.") % {"list": _counts(bad)}
     if stopping := sum(each.stopping for each in deploy.members):
         text = ngettext("%(count)d worker is stopping.", "%(count)d workers are stopping.", stopping)
         yield text % {"count": stopping}
@@ -82,7 +83,7 @@ def _jobs(deploy: Deploy) -> Iterator[str]:
     elif deploy.again:
         yield _("%(jobs)s; %(again)d ran again so far.") % {"jobs": text, "again": deploy.again}
     else:
-        yield f"{text}."
+        yield _("%(jobs)s.") % {"jobs": text}
 
 
 def where_it_went(job: JobEnd) -> str:
@@ -178,5 +179,9 @@ def apart_words(deploy: Deploy) -> str:
     if not deploy.material.apart:
         return ""
     counts = sorted(deploy.material.apart.items())
-    words = ", ".join(f"{count} {stored_label(Reason, reason)}" for reason, count in counts)
-    return _("Not counted, since these workers ended of themselves: %(list)s.") % {"list": words}
+    values = {"list": _counts((stored_label(Reason, reason), count) for reason, count in counts)}
+    return _("Not counted, since these workers ended of themselves: %(list)s.") % values
+
+
+def _counts(numbers: Iterable[tuple[str, int]]) -> str:
+    return listed(_("%(count)d %(outcome)s") % {"count": number, "outcome": name} for name, number in numbers)
