@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import redis
 
 from tests.model import code_under_test, engine
-from tests.model.engine import Runtime
+from tests.model.engine import Call, Runtime
 from tests.model.explorer import Explorer, Plan
 
 NO_NUMBERS = ("x", "9223372036854775807", "1e999", "")
@@ -36,9 +36,7 @@ class Cut:
     changed: tuple[str, ...]
 
 
-def calls(
-    runtime: Runtime, plans: tuple[Plan, ...], each: int = 3
-) -> list[tuple[str, list[object], list[object], engine.Keys]]:
+def calls(runtime: Runtime, plans: tuple[Plan, ...], each: int = 3) -> list[Call]:
     """Calls of scripts in these worlds, at most so many of each script, all of different states."""
     runtime.calls = []
     try:
@@ -47,11 +45,11 @@ def calls(
         found = runtime.calls
     finally:
         runtime.calls = None
-    kept: dict[str, dict[bytes, tuple[str, list[object], list[object], engine.Keys]]] = {}
+    kept: dict[str, dict[bytes, Call]] = {}
     for call in found:
-        of_script = kept.setdefault(call[0], {})
+        of_script = kept.setdefault(call.text, {})
         if len(of_script) < each:
-            of_script.setdefault(call[3].digest + repr(call[2]).encode(), call)
+            of_script.setdefault(call.digest, call)
     return [call for of_script in kept.values() for call in of_script.values()]
 
 
@@ -64,22 +62,22 @@ def all_or_nothing(runtime: Runtime, plans: tuple[Plan, ...], only: str = "") ->
         only: the short name of the one script to look at.
     """
     client = runtime.server.client
-    for text, keys, args, state in calls(runtime, plans):
-        if only not in ("", engine.script_name(text)):
+    for call in calls(runtime, plans):
+        if only not in ("", engine.script_name(call.text)):
             continue
-        for what, spoil in _hostile(client, [str(key) for key in keys]):
-            runtime.server.put(state, engine.EPOCH)
+        for what, spoil in _hostile(client, [str(key) for key in call.keys]):
+            runtime.server.put(call.state, call.clock)
             if not spoil():
                 continue
             before = runtime.server.take()
             try:
-                runtime.script(text)(keys=keys, args=args)
+                runtime.script(call.text)(keys=call.keys, args=call.args)
             except redis.exceptions.ResponseError as error:
                 after = runtime.server.take()
                 names = {*before.view, *after.view}
                 changed = tuple(sorted(name for name in names if before.view.get(name) != after.view.get(name)))
                 if changed:
-                    yield Cut(engine.script_name(text), what, str(error)[:100], changed)
+                    yield Cut(engine.script_name(call.text), what, str(error)[:100], changed)
 
 
 def _hostile(client: redis.Redis, keys: list[str]) -> Iterator[tuple[str, object]]:

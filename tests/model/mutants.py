@@ -31,6 +31,9 @@ SAMPLE = (
 )
 """Mutants that ``make test`` tries: script, and how the mutation begins."""
 
+WALK_FAULTS = 0.15
+"""How often a fault is chosen in a random walk with a mutant."""
+
 EQUIVALENT: dict[tuple[str, str], str] = {}
 """By script and mutation: why it is none."""
 
@@ -97,7 +100,7 @@ class Verdict:
 
 
 def try_out(
-    runtime: Runtime, mutant: Mutant, plans: Sequence[Plan], *, most: int, cuts: tuple[Plan, ...] = ()
+    runtime: Runtime, mutant: Mutant, plans: Sequence[Plan], *, most: int, walks: int = 0, cuts: tuple[Plan, ...] = ()
 ) -> Verdict:
     """Explore worlds with a mutant in the place of its script until an invariant breaks.
 
@@ -106,20 +109,33 @@ def try_out(
         mutant: which.
         plans: the worlds, in this order.
         most: states of each world that are looked at.
+        walks: random ways through each world that are gone before; they come to an end of it soon.
         cuts: worlds out of which calls of the script are done again with something hostile in their way.
     """
     began = time.monotonic()
+
+    def verdict(killed_by: str, world: str) -> Verdict:
+        return Verdict(mutant, killed_by, world, time.monotonic() - began)
+
     runtime.rewrites = {code_under_test.SCRIPTS[mutant.script]: mutant.text}
     try:
-        for plan in plans:
+        for seed in range(walks):
+            for plan in plans:
+                try:
+                    result = Explorer(runtime, plan).walk(seed, fault=WALK_FAULTS)
+                except Exception as error:  # A script that cannot even be run.
+                    return verdict(type(error).__name__, plan.name)
+                if result.broken:
+                    return verdict(result.broken, plan.name)
+        if cuts and any(all_or_nothing(runtime, cuts, mutant.script)):
+            return verdict("all_or_nothing", "")
+        for plan in plans if most else ():
             try:
                 result = Explorer(runtime, plan).explore(most=most)
-            except Exception as error:  # A script that cannot even be run.
-                return Verdict(mutant, f"{type(error).__name__}", plan.name, time.monotonic() - began)
+            except Exception as error:
+                return verdict(type(error).__name__, plan.name)
             if result.broken:
-                return Verdict(mutant, result.broken, plan.name, time.monotonic() - began)
-        if cuts and any(all_or_nothing(runtime, cuts, mutant.script)):
-            return Verdict(mutant, "all_or_nothing", "", time.monotonic() - began)
+                return verdict(result.broken, plan.name)
     finally:
         runtime.rewrites = {}
-    return Verdict(mutant, "", "", time.monotonic() - began)
+    return verdict("", "")
