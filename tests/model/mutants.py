@@ -123,6 +123,8 @@ def try_out(
             for plan in plans:
                 try:
                     result = Explorer(runtime, plan).walk(seed, fault=WALK_FAULTS)
+                except StopIteration:
+                    continue  # The mutant keeps this world from coming to its beginning: another has to find it.
                 except Exception as error:  # A script that cannot even be run.
                     return verdict(type(error).__name__, plan.name)
                 if result.broken:
@@ -132,6 +134,8 @@ def try_out(
         for plan in plans if most else ():
             try:
                 result = Explorer(runtime, plan).explore(most=most)
+            except StopIteration:
+                continue
             except Exception as error:
                 return verdict(type(error).__name__, plan.name)
             if result.broken:
