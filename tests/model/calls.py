@@ -6,7 +6,9 @@ in that world: the world need not be explored with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import redis
 
@@ -14,37 +16,61 @@ from tests.model import engine
 from tests.model.engine import Call, Runtime
 from tests.model.explorer import Explorer, Plan
 
-Calls = dict[str, list[tuple[str, Call]]]
-"""By short name of the script: worlds and the calls that are made in them."""
+
+@dataclass(slots=True)
+class Recorded:
+    """A call, and what came of it.
+
+    Args:
+        call: the call.
+        came: the script's answer, and what it left.
+        worlds: where it is made.
+    """
+
+    call: Call
+    came: tuple[str, bytes]
+    worlds: set[str] = field(default_factory=set)
 
 
-def collect(runtime: Runtime, plans: Sequence[Plan], *, most: int, walks: int) -> Calls:
-    """The calls of each script in these worlds, each from another state or with other arguments.
+def collect(runtime: Runtime, plans: Sequence[Plan], *, walks: int, seconds: float) -> dict[str, list[Recorded]]:
+    """The calls of each script in these worlds, each with other arguments or from another state of what it reads.
 
     Args:
         runtime: where.
         plans: the worlds.
-        most: states of each that are looked at.
-        walks: random ways through each besides.
+        walks: random ways through each.
+        seconds: how long each is explored besides.
     """
-    found: dict[str, dict[bytes, tuple[str, Call]]] = {}
+    found: dict[bytes, Recorded] = {}
     for plan in plans:
         runtime.calls = []
         try:
             for seed in range(walks):
                 Explorer(runtime, plan).walk(seed)
-            if most:
-                Explorer(runtime, plan).explore(most=most)
+            Explorer(runtime, plan).explore(seconds=seconds)
             for call in runtime.calls:
-                key = call.digest + plan.name.encode()
-                found.setdefault(engine.script_name(call.text), {}).setdefault(key, (plan.name, call))
+                found.setdefault(_digest(call), Recorded(call, ("", b""))).worlds.add(plan.name)
         finally:
             runtime.calls = None
-    return {script: list(calls.values()) for script, calls in found.items()}
+    by_script: dict[str, list[Recorded]] = {}
+    for recorded in found.values():
+        recorded.came = _outcome(runtime, recorded.call.text, recorded.call)
+        by_script.setdefault(engine.script_name(recorded.call.text), []).append(recorded)
+    return by_script
 
 
-def outcome(runtime: Runtime, text: str, call: Call) -> tuple[str, bytes]:
-    """What a script answers to a call, and what it leaves."""
+def _digest(call: Call) -> bytes:
+    """Calls of one digest are one to the script: the keys that it is given, the jobs and queues that it finds by them."""
+    named = {str(key) for key in call.keys}
+    read = sorted(
+        (name, key.kind, repr(key.content), key.ttl)
+        for name, key in call.state.view.items()
+        if name in named or name.startswith(("rq:job:", "rq:queue:"))
+    )
+    return hashlib.blake2b(repr((call.text, call.keys, call.args, call.clock, read)).encode()).digest()
+
+
+def _outcome(runtime: Runtime, text: str, call: Call) -> tuple[str, bytes]:
     runtime.server.put(call.state, call.clock)
     try:
         reply = repr(runtime.script(text)(keys=call.keys, args=call.args))
@@ -53,16 +79,11 @@ def outcome(runtime: Runtime, text: str, call: Call) -> tuple[str, bytes]:
     return reply, runtime.server.take().digest
 
 
-def differing(runtime: Runtime, text: str, calls: Sequence[tuple[str, Call, tuple[str, bytes]]]) -> dict[str, int]:
-    """In which worlds a mutant does something else than its script, and in how many calls.
-
-    Args:
-        runtime: where.
-        text: the mutant.
-        calls: worlds, calls of the script, and what came of each.
-    """
+def worlds_that_differ(runtime: Runtime, text: str, recorded: Iterable[Recorded]) -> dict[str, int]:
+    """In which worlds a mutant does something else than its script, and in how many calls."""
     found: dict[str, int] = {}
-    for world, call, came in calls:
-        if outcome(runtime, text, call) != came:
-            found[world] = found.get(world, 0) + 1
+    for each in recorded:
+        if _outcome(runtime, text, each.call) != each.came:
+            for world in each.worlds:
+                found[world] = found.get(world, 0) + 1
     return found

@@ -6,7 +6,7 @@ something hostile in the place of each thing that it may read: a key of another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import redis
@@ -53,18 +53,15 @@ def calls(runtime: Runtime, plans: tuple[Plan, ...], each: int = 3) -> list[Call
     return [call for of_script in kept.values() for call in of_script.values()]
 
 
-def all_or_nothing(runtime: Runtime, plans: tuple[Plan, ...], only: str = "") -> Iterator[Cut]:
+def all_or_nothing(runtime: Runtime, made: Iterable[Call]) -> Iterator[Cut]:
     """A script that fails has changed nothing; yields those that have.
 
     Args:
         runtime: where.
-        plans: the worlds that the calls are taken from.
-        only: the short name of the one script to look at.
+        made: calls that are made again, see :func:`calls`.
     """
     client = runtime.server.client
-    for call in calls(runtime, plans):
-        if only not in ("", engine.script_name(call.text)):
-            continue
+    for call in made:
         for what, spoil in _hostile(client, [str(key) for key in call.keys]):
             runtime.server.put(call.state, call.clock)
             if not spoil():
@@ -80,16 +77,18 @@ def all_or_nothing(runtime: Runtime, plans: tuple[Plan, ...], only: str = "") ->
                     yield Cut(engine.script_name(call.text), what, str(error)[:100], changed)
 
 
-def _hostile(client: redis.Redis, keys: list[str]) -> Iterator[tuple[str, object]]:
+def _hostile(client: redis.Redis, keys: list[str]) -> Iterator[tuple[str, Callable[[], bool]]]:
     for key in keys:
+        for kind in (b"string", b"list"):
 
-        def another_type(key: str = key) -> bool:
-            kind = client.type(key)
-            client.delete(key)
-            client.rpush(key, "x") if kind != b"list" else client.set(key, "x")
-            return True
+            def another_type(key: str = key, kind: bytes = kind) -> bool:
+                if client.type(key) == kind:
+                    return False
+                client.delete(key)
+                client.rpush(key, "x") if kind == b"list" else client.set(key, "x")
+                return True
 
-        yield f"{key} is of another type", another_type
+            yield f"{key} is a {kind.decode()}", another_type
         for field in NUMBERS:
             for value in NO_NUMBERS:
 

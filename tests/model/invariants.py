@@ -186,7 +186,12 @@ def the_living_are_listed(world: World, keys: Keys, plan: Plan) -> Broken:
     for life, pid in world.find("life").items():
         key = f"rq:worker:{life.partition('.')[0]}"
         registered = "birth" in _content(keys, key, {}) and "death" not in _content(keys, key, {})
-        if registered and world.alive(pid) and not _overdue(world, life) and key not in _content(keys, "rq:workers", ()):
+        if (
+            registered
+            and world.alive(pid)
+            and not _overdue(world, life)
+            and key not in _content(keys, "rq:workers", ())
+        ):
             yield f"{key} is registered and alive, and in no list"
 
 

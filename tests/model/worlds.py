@@ -231,8 +231,6 @@ SMALL = (
 )
 LARGE: tuple[Plan, ...] = ()
 
-SIEVE = tuple(plan for plan in SMALL if plan.name not in ("outage", "outage, then maintenance", "two kills"))
-"""The worlds that find mutants, the quick ones first."""
 QUICK_NAMES = ("alone", "idle", "late horse", "once too often", "stopped too often", "seen before", "no database")
 QUICK = tuple(plan for plan in SMALL if plan.name in QUICK_NAMES)
 """Those of a second or two each: they are part of ``make test``."""
