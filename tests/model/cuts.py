@@ -6,13 +6,13 @@ something hostile in the place of each thing that it may read: a key of another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import redis
 
 from tests.model import code_under_test, engine
-from tests.model.engine import Runtime
+from tests.model.engine import Call, Runtime
 from tests.model.explorer import Explorer, Plan
 
 NO_NUMBERS = ("x", "9223372036854775807", "1e999", "")
@@ -36,9 +36,7 @@ class Cut:
     changed: tuple[str, ...]
 
 
-def calls(
-    runtime: Runtime, plans: tuple[Plan, ...], each: int = 3
-) -> list[tuple[str, list[object], list[object], engine.Keys]]:
+def calls(runtime: Runtime, plans: tuple[Plan, ...], each: int = 3) -> list[Call]:
     """Calls of scripts in these worlds, at most so many of each script, all of different states."""
     runtime.calls = []
     try:
@@ -47,51 +45,50 @@ def calls(
         found = runtime.calls
     finally:
         runtime.calls = None
-    kept: dict[str, dict[bytes, tuple[str, list[object], list[object], engine.Keys]]] = {}
+    kept: dict[str, dict[bytes, Call]] = {}
     for call in found:
-        of_script = kept.setdefault(call[0], {})
+        of_script = kept.setdefault(call.text, {})
         if len(of_script) < each:
-            of_script.setdefault(call[3].digest + repr(call[2]).encode(), call)
+            of_script.setdefault(call.digest, call)
     return [call for of_script in kept.values() for call in of_script.values()]
 
 
-def all_or_nothing(runtime: Runtime, plans: tuple[Plan, ...], only: str = "") -> Iterator[Cut]:
+def all_or_nothing(runtime: Runtime, made: Iterable[Call]) -> Iterator[Cut]:
     """A script that fails has changed nothing; yields those that have.
 
     Args:
         runtime: where.
-        plans: the worlds that the calls are taken from.
-        only: the short name of the one script to look at.
+        made: calls that are made again, see :func:`calls`.
     """
     client = runtime.server.client
-    for text, keys, args, state in calls(runtime, plans):
-        if only not in ("", engine.script_name(text)):
-            continue
-        for what, spoil in _hostile(client, [str(key) for key in keys]):
-            runtime.server.put(state, engine.EPOCH)
+    for call in made:
+        for what, spoil in _hostile(client, [str(key) for key in call.keys]):
+            runtime.server.put(call.state, call.clock)
             if not spoil():
                 continue
             before = runtime.server.take()
             try:
-                runtime.script(text)(keys=keys, args=args)
+                runtime.script(call.text)(keys=call.keys, args=call.args)
             except redis.exceptions.ResponseError as error:
                 after = runtime.server.take()
                 names = {*before.view, *after.view}
                 changed = tuple(sorted(name for name in names if before.view.get(name) != after.view.get(name)))
                 if changed:
-                    yield Cut(engine.script_name(text), what, str(error)[:100], changed)
+                    yield Cut(engine.script_name(call.text), what, str(error)[:100], changed)
 
 
-def _hostile(client: redis.Redis, keys: list[str]) -> Iterator[tuple[str, object]]:
+def _hostile(client: redis.Redis, keys: list[str]) -> Iterator[tuple[str, Callable[[], bool]]]:
     for key in keys:
+        for kind in (b"string", b"list"):
 
-        def another_type(key: str = key) -> bool:
-            kind = client.type(key)
-            client.delete(key)
-            client.rpush(key, "x") if kind != b"list" else client.set(key, "x")
-            return True
+            def another_type(key: str = key, kind: bytes = kind) -> bool:
+                if client.type(key) == kind:
+                    return False
+                client.delete(key)
+                client.rpush(key, "x") if kind == b"list" else client.set(key, "x")
+                return True
 
-        yield f"{key} is of another type", another_type
+            yield f"{key} is a {kind.decode()}", another_type
         for field in NUMBERS:
             for value in NO_NUMBERS:
 

@@ -77,6 +77,29 @@ class Keys:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a script.
+
+    Args:
+        text: the script.
+        keys: as it was called.
+        args: as it was called.
+        state: what was in Redis before it.
+        clock: when that was.
+    """
+
+    text: str
+    keys: list[Any]
+    args: list[Any]
+    state: Keys
+    clock: int
+
+    @property
+    def digest(self) -> bytes:
+        return self.state.digest + repr((self.keys, self.args, self.clock)).encode()
+
+
 class Server:
     """The keys of one real server, taken and put back as a whole."""
 
@@ -225,8 +248,8 @@ class Runtime:
         self.rewrites: dict[str, str] = {}
         """Lua scripts, and the mutants in their place."""
         self._scripts: dict[str, Any] = {}
-        self.calls: list[tuple[str, list[Any], list[Any], Keys]] | None = None
-        """Where wanted: each call of a script, with its keys and arguments, and what was in Redis before it."""
+        self.calls: list[Call] | None = None
+        """Where wanted: each call of a script."""
         self.world = World()
         self._actor: Actor | None = None
         self._log: list[tuple[str, bool, Any, int]] = []
@@ -450,7 +473,7 @@ class ModelScript:
 
         def run() -> Any:
             if current.calls is not None:
-                current.calls.append((self.text, keys, args, current.server.take()))
+                current.calls.append(Call(self.text, keys, args, current.server.take(), current.world.clock))
             return real(keys=keys, args=args)
 
         return current.send(what, run, False)

@@ -74,6 +74,8 @@ class Plan:
     """Keys that something has left behind before."""
     counted: int = 0
     """How many interruptions the jobs have behind them."""
+    progressed: int = 0
+    """How many of these there were when the jobs last got on."""
     may: frozenset[str] = frozenset()
     """Ends that a job may come to in this world besides being finished."""
 
@@ -158,6 +160,9 @@ class Explorer:
             queue.enqueue(actors.JOB_FUNCTION, job_id, job_id=job_id, **plan.options)
             if plan.counted:
                 runtime.server.client.hset(f"rq:job:{job_id}", code_under_test.INTERRUPTIONS_FIELD, plan.counted)
+            if plan.progressed:
+                field = f"{code_under_test.INTERRUPTIONS_FIELD}_before_progress"
+                runtime.server.client.hset(f"rq:job:{job_id}", field, plan.progressed)
         for key, value in plan.left.items():
             runtime.server.client.set(key, value, ex=86400)
         for part in plan.parts:

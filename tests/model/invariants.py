@@ -135,7 +135,7 @@ def failed_by_own_doing(world: World, keys: Keys, plan: Plan) -> Broken:
         hash_of = _job(keys, job_id)
         if hash_of.get("status") != "failed" or _may_fail(world, plan, job_id):
             continue
-        if int(hash_of.get(code_under_test.INTERRUPTIONS_FIELD, 0)) <= MAX_INTERRUPTIONS:
+        if not _too_often(keys, job_id):
             yield f"{job_id} has failed"
 
 
@@ -183,6 +183,51 @@ def the_dead_do_not_beat(world: World, keys: Keys, plan: Plan) -> Broken:
     }
     if not workers == beats == machines:
         yield f"registered {sorted(workers)}, heard of {sorted(beats)}, on a machine {sorted(machines)}"
+    yield from (f"{name} never expires" for name, key in keys.view.items() if _is_machine(name) and key.ttl is None)
+
+
+def _is_machine(name: str) -> bool:
+    return name.startswith("graceful:on:")
+
+
+def the_living_are_listed(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A worker that lives and has registered is in RQ's list of workers, whoever else was removed from it."""
+    for life, pid in world.find("life").items():
+        key = f"rq:worker:{life.partition('.')[0]}"
+        registered = "birth" in _content(keys, key, {}) and "death" not in _content(keys, key, {})
+        if (
+            registered
+            and world.alive(pid)
+            and not _overdue(world, life)
+            and key not in _content(keys, "rq:workers", ())
+        ):
+            yield f"{key} is registered and alive, and in no list"
+
+
+def given_up_in_time(world: World, keys: Keys, plan: Plan) -> Broken:
+    """A job that was interrupted too often without getting on is not queued once more."""
+    for job_id in _jobs(world, keys, plan):
+        if _too_often(keys, job_id) and any(each.startswith("queue ") for each in places(keys, plan, job_id)):
+            yield f"{job_id} is queued again, after {_job(keys, job_id)[code_under_test.INTERRUPTIONS_FIELD]}"
+
+
+def _too_often(keys: Keys, job_id: str) -> bool:
+    """Whether a job has more interruptions behind it than it may have since it last got on."""
+    count = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0))
+    before = int(_job(keys, job_id).get(f"{code_under_test.INTERRUPTIONS_FIELD}_before_progress", 0))
+    return count - (before if before <= count else 0) > MAX_INTERRUPTIONS
+
+
+def only_known_fields(world: World, keys: Keys, plan: Plan) -> Broken:
+    """No job has a field without a name, and what is held of a job tells of no horse but its own."""
+    for job_id in _jobs(world, keys, plan):
+        if "" in _job(keys, job_id):
+            yield f"{job_id} has a field without a name"
+    for name, key in keys.view.items():
+        worker = name.removeprefix("graceful:held:").partition(".")[0]
+        other = world.facts.get(("at", worker)) != (key.content.get("job") if key.kind == "hash" else None)
+        if name.startswith("graceful:held:") and other and set(key.content) - {"fetch", "queue", "job"}:
+            yield f"{name} tells of another job's horse: {key.content}"
 
 
 def held_both_ways(world: World, keys: Keys, plan: Plan) -> Broken:
@@ -230,6 +275,9 @@ ALWAYS = (
     queued_jobs_stay,
     back_at_the_front,
     the_dead_do_not_beat,
+    the_living_are_listed,
+    given_up_in_time,
+    only_known_fields,
     held_both_ways,
     executions_agree,
     rq_gives_no_job_up,
@@ -242,8 +290,7 @@ def no_job_lost(world: World, keys: Keys, plan: Plan) -> Broken:
         if ("asked", job_id) in world.facts or _may_fail(world, plan, job_id):
             continue
         status = _job(keys, job_id).get("status")
-        too_many = int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0)) > MAX_INTERRUPTIONS
-        if status != "finished" and not (status == "failed" and too_many):
+        if status != "finished" and not (status == "failed" and _too_often(keys, job_id)):
             yield f"{job_id} is {status or 'gone'}, in {places(keys, plan, job_id)}"
 
 
@@ -296,7 +343,7 @@ def reports_are_true(world: World, keys: Keys, plan: Plan) -> Broken:
             yield f"{worker_id} ended well, and its report says that it was killed"
         named = {job.id: job.outcome for job in report.jobs.in_flight}
         for job_id, ends in world.find("ends").items():
-            if int(_job(keys, job_id).get(code_under_test.INTERRUPTIONS_FIELD, 0)) > MAX_INTERRUPTIONS:
+            if _too_often(keys, job_id):
                 continue  # It has failed for it, before the report was written.
             hows = [how for owner, how in ends if owner == worker_id]
             stopped = "killed" in hows or ("interrupted" in hows and worker_id not in killed)
@@ -315,8 +362,8 @@ def nothing_left(world: World, keys: Keys, plan: Plan) -> Broken:
     for name, key in keys.view.items():
         if name.startswith("rq:worker:") and key.ttl is not None:
             continue  # RQ's own, which expire.
-        if ":first_seen:" in name and key.ttl is not None:
-            continue
+        if ":first_seen:" in name and key.ttl is not None and float(key.content) <= world.clock + 60:
+            continue  # RQ's own, which expires; ours is of the far future, and goes with what was held.
         if name.startswith("rq:execution:") and key.ttl is not None and set(key.content) == {"last_heartbeat"} and cut:
             continue  # RQ's last heartbeat came after the job's end, and its worker could not remove it; it expires.
         if not name.startswith(MAY_STAY) and not (name.startswith("rq:queue:") and name.count(":") == 2):

@@ -2,7 +2,7 @@
 
 The mutants are made from the text of the scripts, so that a new line has its mutants by itself: a statement is
 deleted, a value that is asked for is not there, a condition is always or never true. A mutant that no world finds is
-printed: an invariant is missing, or the line is not needed, or the mutant is none (``EQUIVALENT`` says why).
+printed: an invariant is missing, or the line is not needed, or the mutant is none (``CLASSIFIED`` says why).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.model import code_under_test
+from tests.model import code_under_test, worlds
+from tests.model.calls import Recorded, worlds_that_differ
 from tests.model.cuts import all_or_nothing
-from tests.model.engine import Runtime
+from tests.model.engine import Call, Runtime
 from tests.model.explorer import Explorer, Plan
 
 PROTOCOL = ("fetch", "claim", "requeue", "heartbeat", "deregister", "deregister_from_rq")
@@ -31,8 +32,13 @@ SAMPLE = (
 )
 """Mutants that ``make test`` tries: script, and how the mutation begins."""
 
-EQUIVALENT: dict[tuple[str, str], str] = {}
-"""By script and mutation: why it is none."""
+CUT_CALLS = 8
+"""How many calls of a script are done again with something hostile in their way."""
+WALK_FAULTS = 0.15
+"""How often a fault is chosen in a random walk with a mutant."""
+
+CLASSIFIED: dict[tuple[str, str], str] = {}
+"""By script and mutation: why no invariant breaks by it, or which test outside the model finds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class Verdict:
 
 
 def try_out(
-    runtime: Runtime, mutant: Mutant, plans: Sequence[Plan], *, most: int, cuts: tuple[Plan, ...] = ()
+    runtime: Runtime, mutant: Mutant, plans: Sequence[Plan], *, most: int, walks: int = 0, cuts: Sequence[Call] = ()
 ) -> Verdict:
     """Explore worlds with a mutant in the place of its script until an invariant breaks.
 
@@ -106,20 +112,44 @@ def try_out(
         mutant: which.
         plans: the worlds, in this order.
         most: states of each world that are looked at.
-        cuts: worlds out of which calls of the script are done again with something hostile in their way.
+        walks: random ways through each world that are gone before; they come to an end of it soon.
+        cuts: calls of the script that are done again with something hostile in their way.
     """
     began = time.monotonic()
+
+    def verdict(killed_by: str, world: str) -> Verdict:
+        return Verdict(mutant, killed_by, world, time.monotonic() - began)
+
     runtime.rewrites = {code_under_test.SCRIPTS[mutant.script]: mutant.text}
     try:
-        for plan in plans:
+        for seed in range(walks):
+            for plan in plans:
+                try:
+                    result = Explorer(runtime, plan).walk(seed, fault=WALK_FAULTS)
+                except StopIteration:
+                    continue  # The mutant keeps this world from coming to its beginning: another has to find it.
+                except Exception as error:  # A script that cannot even be run.
+                    return verdict(type(error).__name__, plan.name)
+                if result.broken:
+                    return verdict(result.broken, plan.name)
+        if cuts and any(all_or_nothing(runtime, cuts)):
+            return verdict("all_or_nothing", "")
+        for plan in plans if most else ():
             try:
                 result = Explorer(runtime, plan).explore(most=most)
-            except Exception as error:  # A script that cannot even be run.
-                return Verdict(mutant, f"{type(error).__name__}", plan.name, time.monotonic() - began)
+            except StopIteration:
+                continue
+            except Exception as error:
+                return verdict(type(error).__name__, plan.name)
             if result.broken:
-                return Verdict(mutant, result.broken, plan.name, time.monotonic() - began)
-        if cuts and any(all_or_nothing(runtime, cuts, mutant.script)):
-            return Verdict(mutant, "all_or_nothing", "", time.monotonic() - began)
+                return verdict(result.broken, plan.name)
     finally:
         runtime.rewrites = {}
-    return Verdict(mutant, "", "", time.monotonic() - began)
+    return verdict("", "")
+
+
+def sieve(runtime: Runtime, mutant: Mutant, recorded: Sequence[Recorded]) -> Verdict:
+    """Try a mutant in the worlds in which it does something else than its script, those where it does so often first."""
+    differ = worlds_that_differ(runtime, mutant.text, recorded)
+    plans = sorted((plan for plan in worlds.SMALL if plan.name in differ), key=lambda plan: -differ[plan.name])
+    return try_out(runtime, mutant, plans, most=600, walks=6, cuts=[each.call for each in recorded[:CUT_CALLS]])

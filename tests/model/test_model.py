@@ -42,7 +42,7 @@ def test_a_script_without_one_of_its_lines_is_found_out(sample: tuple[str, str],
 
 def test_a_script_that_fails_has_changed_nothing(runtime: Runtime) -> None:
     """Whatever type a key has, and whatever stands in a job's hash, a script does all of its work or none."""
-    assert list(cuts.all_or_nothing(runtime, worlds.CUT)) == []
+    assert list(cuts.all_or_nothing(runtime, cuts.calls(runtime, worlds.CUT))) == []
 
 
 def test_a_walk_is_the_same_for_the_same_seed(runtime: Runtime) -> None:

@@ -115,6 +115,19 @@ SMALL = (
     ),
     *(
         Plan(
+            name,
+            f"a job that has been interrupted {counted} times, {progressed} of them before it last got on, is killed",
+            (worker("w1", 1),),
+            until="job a",
+            signalled=("w1",),
+            counted=counted,
+            progressed=progressed,
+            budget={"die": 1},
+        )
+        for name, counted, progressed in (("got on in between", 5, 4), ("progress of nobody", 3, 9))
+    ),
+    *(
+        Plan(
             f"{what} by a user",
             f"somebody asks to {what} the job in flight, while its worker is stopped or killed",
             (worker("w1", 1), Part("user", user, (6, "a", what), mortal=False)),
@@ -218,8 +231,6 @@ SMALL = (
 )
 LARGE: tuple[Plan, ...] = ()
 
-SIEVE = tuple(plan for plan in SMALL if plan.name not in ("outage", "outage, then maintenance", "two kills"))
-"""The worlds that find mutants, the quick ones first."""
 QUICK_NAMES = ("alone", "idle", "late horse", "once too often", "stopped too often", "seen before", "no database")
 QUICK = tuple(plan for plan in SMALL if plan.name in QUICK_NAMES)
 """Those of a second or two each: they are part of ``make test``."""
