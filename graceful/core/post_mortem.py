@@ -16,7 +16,6 @@ LAST_HEARTBEAT = "last heartbeat"
 OUT_OF_MEMORY = "probably out of memory"
 GRACE_OVER = "probably killed because the platform's grace period was over"
 """Notes by which pages recognise what is known of a death."""
-GRACE_OVER = "probably killed because the platform's grace period was over"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from graceful.core.records import utc_now
 from graceful.core.text import cut
 from graceful.models import NAME_LENGTH, HookRollup, ReportedHook, ReportedJob, ShutdownReport, ShutdownRollup
 from graceful.reports import log
+from graceful.reports.archive import needs_migrate
 from graceful.reports.rows import day_of, stored_time
 
 BATCH = 200
@@ -101,7 +102,7 @@ def roll_up(seconds: float, most: int | None = None) -> int:
                 break
             counted += found
     except DatabaseError as error:
-        logger.warning(log.NOT_ROLLED_UP, error)
+        _log(error)
     return counted
 
 
@@ -130,8 +131,14 @@ def fold_old(keep: timedelta) -> int:
             while found := _fold_batch(table, before, alias):
                 folded += found
     except (DatabaseError, OverflowError) as error:
-        logger.warning(log.NOT_ROLLED_UP, error)
+        _log(error)
     return folded
+
+
+def _log(error: Exception) -> None:
+    # Missing tables are told by the archive, at the same occasions.
+    if not needs_migrate(error):
+        logger.warning(log.NOT_ROLLED_UP, error)
 
 
 def _roll_up_batch(alias: str, size: int) -> int:

@@ -58,6 +58,9 @@ PAGES: list[tuple[str, str]] = [
     ("CSV of a queue, first rows", f"{LIST}export.csv?queue=queue-7"),
     ("JSON of all, first rows", f"{LIST}export.json"),
     ("JSON of a host, first rows", f"{LIST}export.json?q=web-7"),
+    ("trends, 30 days", f"{ADMIN}shutdownrollup/"),
+    ("trends, 90 days", f"{ADMIN}shutdownrollup/?days=90"),
+    ("trends, a hook in 90 days", f"{ADMIN}shutdownrollup/?days=90&hook=shop.hooks.number_3"),
 ]
 
 
@@ -128,10 +131,14 @@ def main() -> None:
     django.setup()
     from django.core.management import call_command
 
+    from graceful.models import HookRollup
     from graceful.reports import sources
     from tests.benchmarks.admin_rows import fill, reports_there
+    from tests.benchmarks.fill_trends import fill_trends
 
     call_command("migrate", verbosity=0)
+    if not HookRollup.objects.exists():
+        fill_trends()
     sources.page_archiver.paused_until = float("inf")
     there = reports_there()
     small: dict[str, Measured] = {}

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from demo_project.history import make_history
-from graceful.admin import trends as admin_trends
+from graceful.admin import trends_page
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally
 from graceful.models import HookRollup, Release, ShutdownRollup
@@ -183,7 +183,7 @@ def test_reports_that_are_not_counted_yet(as_reader: Client, monkeypatch: pytest
     save(a_clean_report(**happened(0)), a_clean_report(**happened(0)), a_report(outcome=None))
     assert "2 reports are not counted yet." in html(as_reader)
     monkeypatch.setattr(rollup, "MOST_UNCOUNTED", 2)
-    monkeypatch.setattr(admin_trends, "MOST_UNCOUNTED", 2)
+    monkeypatch.setattr(trends_page, "MOST_UNCOUNTED", 2)
     assert "Many reports are not counted here yet." in html(as_reader)
     roll_up_reports()
     assert "counted" not in html(as_reader)

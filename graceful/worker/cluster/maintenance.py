@@ -21,7 +21,7 @@ logger = logging.getLogger("graceful.worker")
 
 ARCHIVE_SECONDS = 2.0
 ROLL_UP_SECONDS = 0.3
-"""Some thousand reports. The worker takes no job meanwhile: a backlog, as after an upgrade, takes several runs."""
+"""Some thousand reports: the worker takes no job meanwhile. A backlog is worked off run by run."""
 TABLES_SECONDS = 5.0
 """For adding up, included in it, and removing old reports."""
 
