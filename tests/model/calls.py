@@ -60,7 +60,7 @@ def collect(runtime: Runtime, plans: Sequence[Plan], *, walks: int, seconds: flo
 
 
 def _digest(call: Call) -> bytes:
-    """Calls of one digest are one to the script: the keys that it is given, the jobs and queues that it finds by them."""
+    """Calls of one digest are one to the script: its keys, and the jobs and queues that it finds by them."""
     named = {str(key) for key in call.keys}
     read = sorted(
         (name, key.kind, repr(key.content), key.ttl)

@@ -149,7 +149,7 @@ def try_out(
 
 
 def sieve(runtime: Runtime, mutant: Mutant, recorded: Sequence[Recorded]) -> Verdict:
-    """Try a mutant in the worlds in which it does something else than its script, those where it does so often first."""
+    """Try a mutant in the worlds in which it differs from its script, those where it often does first."""
     differ = worlds_that_differ(runtime, mutant.text, recorded)
     plans = sorted((plan for plan in worlds.SMALL if plan.name in differ), key=lambda plan: -differ[plan.name])
     return try_out(runtime, mutant, plans, most=600, walks=6, cuts=[each.call for each in recorded[:CUT_CALLS]])
