@@ -18,7 +18,7 @@ from graceful.admin import trends_page
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally
 from graceful.models import HookRollup, Release, ShutdownRollup
-from graceful.reports import rollup, sources
+from graceful.reports import hook_trends, rollup, sources
 from graceful.reports import trends as trends_module
 from graceful.reports.advice import advice_for
 from graceful.reports.rollup import roll_up
@@ -138,7 +138,7 @@ def test_hooks_over_time() -> None:
 def test_more_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases and hooks beyond a number are left out, and the page says so."""
     monkeypatch.setattr(trends_module, "MOST_RELEASES", 2)
-    monkeypatch.setattr(trends_module, "MOST_HOOKS", 2)
+    monkeypatch.setattr(hook_trends, "MOST_HOOKS", 2)
     for number in range(3):
         ShutdownRollup.objects.create(day=TODAY, release=f"r{number}", outcome=Outcome.CLEAN, count=1)
         HookRollup.objects.create(day=TODAY, name=f"h{number}", outcome=HookOutcome.OK, count=1)
@@ -146,7 +146,7 @@ def test_more_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(page.releases), page.more_releases) == (2, True)
     assert (len(page.hooks), page.more_hooks) == (2, True)
     monkeypatch.setattr(trends_module, "MOST_RELEASES", 3)
-    monkeypatch.setattr(trends_module, "MOST_HOOKS", 3)
+    monkeypatch.setattr(hook_trends, "MOST_HOOKS", 3)
     page = trends(7)
     assert (len(page.releases), page.more_releases) == (3, False)
     assert (len(page.hooks), page.more_hooks) == (3, False)
