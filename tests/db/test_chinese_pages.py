@@ -171,7 +171,7 @@ def test_the_page_of_a_deploy(admin_client: Client, fleet: list[Living]) -> None
     Release.objects.create(label="0", started_at=MIDNIGHT)
     Release.objects.create(label="1", started_at=MIDNIGHT)
     Release.objects.create(label="2", started_at=NOON)
-    new = Member("life-1", "new-1", "host", "2", NOON + timedelta(seconds=1), living=True)
+    new = Member("id-1", "new-1", "host", "2", NOON + timedelta(seconds=1), living=True)
     asked = utc_now() - timedelta(seconds=5)
     job = Running("job-1", "shop.f", "default", NOON, 39, 200)
     stopping = replace(new, id="s", release="1", requested_at=asked, phase=Phase.DRAINING, grace=Grace(25.0), job=job)

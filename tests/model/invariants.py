@@ -192,13 +192,13 @@ def _is_machine(name: str) -> bool:
 
 def the_living_are_listed(world: World, keys: Keys, plan: Plan) -> Broken:
     """A worker that lives and has registered is in RQ's list of workers, whoever else was removed from it."""
-    for life, pid in world.find("life").items():
-        key = f"rq:worker:{life.partition('.')[0]}"
+    for worker_id, pid in world.find("worker id").items():
+        key = f"rq:worker:{worker_id.partition('.')[0]}"
         registered = "birth" in _content(keys, key, {}) and "death" not in _content(keys, key, {})
         if (
             registered
             and world.alive(pid)
-            and not _overdue(world, life)
+            and not _overdue(world, worker_id)
             and key not in _content(keys, "rq:workers", ())
         ):
             yield f"{key} is registered and alive, and in no list"
