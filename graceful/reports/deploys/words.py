@@ -109,7 +109,9 @@ def where_it_went(job: JobEnd) -> str:
         "gone": _("is not in Redis any more"),
         "": _("requeued; it is not known when it ran again"),
     }
-    return waiting.get(job.now) or _("its status is now: %(status)s") % {"status": stored_label(JobOutcome, job.now)}
+    return waiting.get(job.now) or _("its status is now: %(status)s") % {
+        "status": stored_label(JobOutcome, JobOutcome.RUNNING if job.now == "started" else job.now)
+    }
 
 
 def repeated(job: JobEnd) -> str:
