@@ -13,9 +13,9 @@ from django.core import checks
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
+from rq.job import JobStatus
 
-from graceful.admin import deploy_pages
-from graceful.admin import trends as admin_trends
+from graceful.admin import deploy_pages, trends_page
 from graceful.admin.last_report import unclean_counter
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import GRACE_OVER, OUT_OF_MEMORY
@@ -190,7 +190,7 @@ def test_the_page_of_a_deploy(admin_client: Client, fleet: list[Living]) -> None
 @pytest.mark.parametrize(
     ("now", "again"),
     [
-        *((now, None) for now in ("", "queued", "started", "finished", "failed", "gone", "canceled")),
+        *((now, None) for now in ("", "gone", *(each.value for each in JobStatus))),
         *(("", again) for again in ("", "finished", "failed", "interrupted")),
     ],
 )
@@ -239,7 +239,7 @@ def test_the_page_of_trends(admin_client: Client, monkeypatch: pytest.MonkeyPatc
     save(*reports)
     Release.objects.create(label="2026.5", started_at=now)
     assert english(texts_of(admin_client, TRENDS), *reports) == []
-    monkeypatch.setattr(admin_trends, "MOST_UNCOUNTED", 2)
+    monkeypatch.setattr(trends_page, "MOST_UNCOUNTED", 2)
     assert english(texts_of(admin_client, TRENDS), *reports) == []
     assert roll_up(60)
     for query in ("", "?days=7", "?days=90", "?days=90&hook=close+pool"):

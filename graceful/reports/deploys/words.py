@@ -106,6 +106,11 @@ def where_it_went(job: JobEnd) -> str:
         return _("had been cancelled or deleted, and was not requeued")
     waiting = {
         "queued": _("is in its queue, and has not run again yet"),
+        "started": _("is running again"),
+        "deferred": _("waits for another job"),
+        "scheduled": _("is scheduled to run later"),
+        "stopped": _("was stopped by a user"),
+        "created": _("was created, and is in no queue"),
         "gone": _("is not in Redis any more"),
         "": _("requeued; it is not known when it ran again"),
     }
