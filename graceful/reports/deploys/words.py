@@ -110,6 +110,8 @@ def where_it_went(job: JobEnd) -> str:
         "deferred": _("waits for another job"),
         "scheduled": _("is scheduled to run later"),
         "stopped": _("was stopped by a user"),
+        "rate_limited": _("waits for its rate limit"),
+        "ready_to_enqueue": _("is about to be put into its queue"),
         "created": _("was created, and is in no queue"),
         "gone": _("is not in Redis any more"),
         "": _("requeued; it is not known when it ran again"),
