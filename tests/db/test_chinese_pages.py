@@ -13,6 +13,7 @@ from django.core import checks
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
+from rq.job import JobStatus
 
 from graceful.admin import deploy_pages, trends_page
 from graceful.admin.last_report import unclean_counter
@@ -189,7 +190,7 @@ def test_the_page_of_a_deploy(admin_client: Client, fleet: list[Living]) -> None
 @pytest.mark.parametrize(
     ("now", "again"),
     [
-        *((now, None) for now in ("", "queued", "started", "finished", "failed", "gone", "canceled")),
+        *((now, None) for now in ("", "gone", *(each.value for each in JobStatus))),
         *(("", again) for again in ("", "finished", "failed", "interrupted")),
     ],
 )

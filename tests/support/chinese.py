@@ -21,7 +21,7 @@ NAMES = re.compile(
 """What is the same in Chinese: names, units, and what is written so in code."""
 
 
-OF_DJANGO = {"Search", "Model name", "Add link", "Change or view list link"}
+OF_DJANGO = re.compile(r"Search|Model name|Add link|Change or view list link|Filter by .*")
 """Texts of the admin itself that Django has not translated in every version."""
 
 
@@ -62,7 +62,7 @@ def english(texts: list[str], *reports: ShutdownReport, names: Iterable[str] = (
     """The texts in which a word, or a mark, is left that neither is a name nor comes from a report."""
     foreign = {line.strip() for text in (*names, *chain(*map(from_outside, reports))) for line in text.splitlines()}
     known = re.compile("|".join(re.escape(text) for text in sorted(foreign - {""}, key=len, reverse=True)) or "(?!)")
-    left = (text for text in texts if text not in OF_DJANGO)
+    left = (text for text in texts if not OF_DJANGO.fullmatch(text))
     return [text for text in left if re.search(r"[A-Za-z]|[\u4e00-\u9fff][.,;:!?]", NAMES.sub("", known.sub("", text)))]
 
 

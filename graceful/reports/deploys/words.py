@@ -106,6 +106,13 @@ def where_it_went(job: JobEnd) -> str:
         return _("had been cancelled or deleted, and was not requeued")
     waiting = {
         "queued": _("is in its queue, and has not run again yet"),
+        "started": _("is running again"),
+        "deferred": _("waits for another job"),
+        "scheduled": _("is scheduled to run later"),
+        "stopped": _("was stopped by a user"),
+        "rate_limited": _("waits for its rate limit"),
+        "ready_to_enqueue": _("is about to be put into its queue"),
+        "created": _("was created, and is in no queue"),
         "gone": _("is not in Redis any more"),
         "": _("requeued; it is not known when it ran again"),
     }
