@@ -30,9 +30,8 @@ HEARTBEAT_SCRIPT = """
 -- seconds since its own last heartbeat after which it does not judge others.
 local now = tonumber(redis.call('TIME')[1])
 local before = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
-redis.call('HLEN', KEYS[1])
 redis.call('SCARD', KEYS[3])
--- Nothing below can fail.
+-- The first write: on a key of another type it fails, and nothing is changed. Nothing after it can fail.
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
