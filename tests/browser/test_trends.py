@@ -19,11 +19,22 @@ from tests.browser.conftest import NewBrowser
 from tests.browser.test_admin_pages import PAYLOAD, click, complaints, log_in, picture, reader, site, text
 from tests.db.samples import a_clean_report, a_report
 from tests.db.stored import save
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 __all__ = ["reader", "site"]
 PAGE = "/admin/graceful/shutdownrollup/"
+
+
+def until_counted(browser: Chrome) -> None:
+    """The page is shown before all reports are added up, and says so."""
+
+    def counted() -> bool:
+        browser.refresh()
+        return "not counted yet" not in text(browser)
+
+    wait_until(counted, 30)
 
 
 @pytest.fixture
@@ -58,8 +69,7 @@ def test_from_the_index_to_the_trends(browser: Chrome, live_server: LiveServer, 
     log_in(browser, live_server)
     click(browser, browser.find_element(By.LINK_TEXT, "Trends"))
     click(browser, browser.find_element(By.LINK_TEXT, "90 days"))
-    while "not counted yet" in text(browser):
-        browser.refresh()
+    until_counted(browser)
     assert "of 360 shutdowns were clean." in text(browser)
     for words in ("Drain p99 is at least 20 s", "shop.jobs.rebuild (", "The hook shop.hooks.leave timed out"):
         assert words in text(browser)
@@ -85,6 +95,7 @@ def test_on_a_narrow_screen(new_browser: NewBrowser, live_server: LiveServer, mo
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     )
     browser.get(f"{live_server.url}{PAGE}?hook=shop.hooks.leave")
+    until_counted(browser)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     background = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
     assert (background == "rgba(18, 18, 18, 1)") is dark
@@ -113,6 +124,7 @@ def test_nothing_from_outside_runs(browser: Chrome, live_server: LiveServer, rea
     Release.objects.create(label=PAYLOAD, started_at=now)
     log_in(browser, live_server)
     browser.get(f"{live_server.url}{PAGE}")
+    until_counted(browser)
     assert PAYLOAD in text(browser)
     click(browser, browser.find_element(By.CSS_SELECTOR, "#graceful-by-hook tbody a"))
     assert "day by day" in text(browser)
