@@ -2,6 +2,7 @@
 #   make test        all tests that need nothing else installed
 #   make demo        stop a busy worker and show its report; then replace four workers by those of another release
 #   make demo-admin  the same report in the admin
+#   make screenshots the pictures of the documents, of what `make demo` has left; needs chromium and chromedriver
 #   make chaos       inject faults into real workers and account for every job (SEED=, ROUNDS=, STORM=); docs/chaos.md
 #   make compat      RQ's own test suite against our worker classes, RQ 2.6.1 and 3.0.0 (ARGS=--full, ARGS='--rq 3.0.0')
 #   make prove       every order of events in small worlds of workers, on the real scripts (SEED=, MINUTES=)
@@ -24,7 +25,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TIERS = tests/unit tests/db tests/integration tests/model tests/process
 
-.PHONY: test demo demo-admin bench bench-admin chaos compat prove lint messages clean
+.PHONY: test demo demo-admin screenshots bench bench-admin chaos compat prove lint messages clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -34,6 +35,10 @@ demo: .venv/installed
 
 demo-admin: .venv/installed
 	$(BIN)/python -m demo_project demo_admin
+
+screenshots: .venv/installed
+	$(PIP) --editable '.[browser]'
+	$(BIN)/python -m tests.browser.screenshots
 
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks $(ARGS)

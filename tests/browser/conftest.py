@@ -47,22 +47,27 @@ def program(variable: str, *names: str) -> str:
     return found
 
 
+def start_browser(profile: Path, *flags: str) -> Chrome:
+    """A browser with a profile of its own, whose console and requests are written down."""
+    options = ChromeOptions()
+    options.binary_location = program("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for flag in (*FLAGS, *flags, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    service = ChromeService(program("CHROMEDRIVER", "chromedriver", "chromium.chromedriver"))
+    browser = Chrome(options=options, service=service)
+    browser.set_page_load_timeout(30)
+    return browser
+
+
 @pytest.fixture
 def new_browser(tmp_path: Path) -> Iterator[NewBrowser]:
     """Start browsers, each with a profile of its own; they end with the test."""
     open_ones: list[Chrome] = []
 
     def start(*flags: str) -> Chrome:
-        options = ChromeOptions()
-        options.binary_location = program("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        for flag in (*FLAGS, *flags, f"--user-data-dir={tmp_path / f'profile-{len(open_ones)}'}"):
-            options.add_argument(flag)
-        service = ChromeService(program("CHROMEDRIVER", "chromedriver", "chromium.chromedriver"))
-        browser = Chrome(options=options, service=service)
-        browser.set_page_load_timeout(30)
-        open_ones.append(browser)
-        return browser
+        open_ones.append(start_browser(tmp_path / f"profile-{len(open_ones)}", *flags))
+        return open_ones[-1]
 
     yield start
     for browser in open_ones:

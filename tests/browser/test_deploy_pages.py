@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 
 from graceful.admin import deploy_pages
 from graceful.core.records import Grace, utc_now
@@ -75,4 +76,10 @@ def test_it_fits_the_window(
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     bars = browser.execute_script("return document.querySelectorAll('.graceful-picture .graceful-part-drain').length")
     assert bars >= min(workers, 50)
+    tracks = browser.find_elements(By.CSS_SELECTOR, ".graceful-picture tbody td.graceful-track")[:8]
+    assert len({track.rect["x"] for track in tracks}) == 1, "bars of one axis begin at one place"
+    parts = {kind: browser.find_element(By.CSS_SELECTOR, f".graceful-part-{kind}") for kind in ("drain", "hook", "new")}
+    assert len({part.value_of_css_property("fill") for part in parts.values()}) == 3
+    bar = browser.find_element(By.CSS_SELECTOR, ".graceful-track .graceful-part-drain")
+    assert bar.value_of_css_property("fill") == parts["drain"].value_of_css_property("fill") == "rgb(65, 118, 144)"
     assert errors(browser) == []

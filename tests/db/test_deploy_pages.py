@@ -205,7 +205,7 @@ def test_a_deploy_under_way_refreshes_itself(as_reader: Client, fleet: Fleet) ->
     page = response.content.decode()
     assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in page
     assert 'data-live="5"' in page
-    for text in ("1 worker is stopping.", "shop.rebuild", "39 of 200", "draining"):
+    for text in ("1 worker is stopping.", "shop.<wbr>rebuild", "39 of 200", "draining"):
         assert text in page
     assert "no-store" in response["Cache-Control"]
     fleet.living = Living((living(2),))
