@@ -15,6 +15,7 @@ from selenium.webdriver.common.by import By
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally, Spans
 from graceful.models import Release
+from tests.browser.accessibility import too_wide
 from tests.browser.conftest import NewBrowser
 from tests.browser.test_admin_pages import PAYLOAD, click, complaints, log_in, picture, reader, site, text
 from tests.db.samples import a_clean_report, a_report
@@ -130,4 +131,4 @@ def test_nothing_from_outside_runs(browser: Chrome, live_server: LiveServer, rea
     assert "day by day" in text(browser)
     assert "owned" not in browser.title
     assert browser.find_elements(By.CSS_SELECTOR, "img[src=x]") == []
-    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth + 1")
+    assert too_wide(browser) == []
