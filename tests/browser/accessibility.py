@@ -9,16 +9,11 @@ from typing import Any
 from selenium.webdriver import ActionChains, Chrome, Keys
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
-NOT_OURS = [
-    "#header",
-    ".breadcrumbs",
-    "#nav-sidebar",
-    "#toggle-nav-sidebar",
-    "#changelist-filter",
-    "#toolbar",
-    ".paginator",
-]
-"""Parts that Django's own templates write: its header's and sidebar's contrast, its filters' landmarks."""
+NOT_OURS = {
+    ".breadcrumbs": "Django's links there differ from the text by colour only, at 1.4:1 (link-in-text-block)",
+    "#toolbar": "Django's search box has only its help text as a label, and 'Show all' differs by colour only",
+}
+"""What is Django's own and not looked at, and why."""
 RUN = """
 const done = arguments[arguments.length - 1];
 axe.run({exclude: arguments[0].map(each => [each])}, {resultTypes: ['violations']})
@@ -65,7 +60,7 @@ BEFORE_OURS = 60
 def violations(browser: Chrome) -> list[str]:
     """What axe finds, a line a rule."""
     browser.execute_script(AXE)
-    found: list[str] = browser.execute_async_script(RUN, NOT_OURS)
+    found: list[str] = browser.execute_async_script(RUN, list(NOT_OURS))
     return found
 
 
