@@ -66,7 +66,9 @@ def _of_jobs(report: ShutdownReport) -> Iterator[str]:
             "A job did not end when it was interrupted, and was killed: avoid except BaseException and bare except in "
             "it, or raise GRACEFUL_INTERRUPT_TIMEOUT if its cleanup takes longer."
         )
-    if JobOutcome.INTERRUPTED in outcomes and report.outcome is not Outcome.KILLED:
+    # One with progress stopped early, between two items of resumable, and goes on there.
+    interrupted = [job for job in report.jobs.in_flight if job.outcome is JobOutcome.INTERRUPTED]
+    if any(job.progress_done is None for job in interrupted) and report.outcome is not Outcome.KILLED:
         yield _(
             "A job took longer than the soft limit: raise GRACEFUL_TIMEOUT together with the platform's timeout, or "
             "let the job continue where it was stopped with resumable."

@@ -27,6 +27,11 @@ ONE_O_CLOCK = MIDNIGHT + timedelta(hours=1)
 GRACE = Grace(25.0, 5.0, 3.0)
 
 
+def interrupted(progress: int | None) -> ShutdownReport:
+    job = InFlightJob("job-1", "shop.f", "default", JobOutcome.INTERRUPTED, 12.5, 1, progress_done=progress)
+    return a_clean_report(outcome=Outcome.INTERRUPTED, jobs=JobTally(in_flight=(job,)))
+
+
 def a_killed_report(seconds: float = 25.0, **changes: Any) -> ShutdownReport:
     """A report that a reaper has closed, of a worker that was draining; killed ``seconds`` after the request."""
     open_report = a_report(
@@ -213,7 +218,7 @@ def test_what_is_known_of_a_killed_worker_is_drawn() -> None:
         (a_killed_report(), "The platform waits for less time than GRACEFUL_TIMEOUT"),
         (a_killed_report(2.0), "SIGKILL came soon after"),
         (a_killed_report(requested_at=None), "SIGKILL came without SIGTERM"),
-        (a_report(), "A job took longer than the soft limit"),
+        (interrupted(progress=None), "A job took longer than the soft limit"),
         (a_report(outcome=Outcome.FORCED), "what did not end"),
         (a_report(outcome=Outcome.CRASHED, reason=Reason.ERROR), "Read the error in the notes"),
         (a_report(outcome=Outcome.CRASHED, reason=Reason.REDIS_LOST), "Check Redis"),
@@ -229,6 +234,11 @@ def test_what_to_do(report: ShutdownReport, words: str) -> None:
 def test_nothing_to_do_after_a_clean_shutdown() -> None:
     """A clean shutdown asks for nothing."""
     assert remedies(a_clean_report()) == ()
+
+
+def test_a_resumable_job_needs_no_remedy() -> None:
+    """A job that stopped between two items of ``resumable`` goes on there: it did not take too long."""
+    assert remedies(interrupted(progress=39)) == ()
 
 
 @pytest.mark.parametrize(
