@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Mapping, Sequence
-from signal import SIG_IGN, SIGHUP, SIGKILL, signal
+from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGKILL, signal
 from typing import Any
 
 from tests.support.processes import ROOT, pids_in_session
@@ -49,8 +49,9 @@ class TerminalProcess:
 
         def prepare() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            if nohup:
-                signal(SIGHUP, SIG_IGN)
+            # As an interactive shell starts its jobs; a shell's background job ignores SIGINT, and so would its children.
+            signal(SIGINT, SIG_DFL)
+            signal(SIGHUP, SIG_IGN if nohup else SIG_DFL)
 
         self.process = subprocess.Popen(
             [sys.executable, "-m", "django", *arguments],
