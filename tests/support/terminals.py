@@ -49,7 +49,7 @@ class TerminalProcess:
 
         def prepare() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            # As an interactive shell starts its jobs; a shell's background job ignores SIGINT, and so would its children.
+            # As an interactive shell starts its jobs; a background job ignores SIGINT, and so would its children.
             signal(SIGINT, SIG_DFL)
             signal(SIGHUP, SIG_IGN if nohup else SIG_DFL)
 
