@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -115,11 +116,22 @@ def test_a_job_that_came_to_its_end_in_the_last_instant(held: Held, status: str)
     """A job that has ended is not requeued."""
     held.start()
     held.job.set_status(JobStatus(status))
+    if status == "scheduled":
+        held.queue.schedule_job(held.job, datetime.now(UTC) + timedelta(hours=1))
     found = held.requeue(3)
     assert (found.found, found.back) == (status, False)
     assert held.job.get_status(refresh=True) == status
     assert held.queue.count == 1
     assert held.interruptions == 0
+
+
+def test_a_retry_that_was_cut_short(held: Held) -> None:
+    """A job whose status is already that of its retry, and which RQ has not scheduled yet, is requeued."""
+    held.start()
+    held.job.set_status(JobStatus.SCHEDULED)
+    assert held.requeue(3) == Requeued("given back", 1)
+    assert held.places == ("queue:default",)
+    assert held.job.get_status(refresh=True) == JobStatus.QUEUED
 
 
 def test_a_job_that_was_requeued_by_its_own_retry(held: Held) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD
 from tests.integration.test_scripts import (
     CASES,
     FETCH,
@@ -123,3 +124,35 @@ def test_a_name_that_another_worker_has_by_now(connection: redis.Redis) -> None:
     case = CASES["forget"]
     workers = {"another": '{"worker": "w", "life": "another"}'}
     assert _unchanged(replace(case, state={**case.state, "graceful:workers": workers}), connection) == 0
+
+
+@pytest.mark.parametrize("case", [FETCH, LEAVE], ids=["fetch", "leave"])
+def test_an_intermediate_queue_of_another_type_does_not_hold_a_job(case: Case, connection: redis.Redis) -> None:
+    """A queued job counts as unfinished only where RQ's intermediate queue is one and lists it."""
+    held = {**RUNNING[HELD], "queue": OTHER}
+    case = replace(case, state={**case.state, JOB: {"status": "queued"}, HELD: held, f"{OTHER}:intermediate": "text"})
+    case.put(connection)
+    reply, after = case.run(connection)
+    assert reply in (1, [QUEUE.encode(), b"behind", b"taken"])
+    assert b"j" not in after.get(HOLDERS, {})
+
+
+def test_a_claimed_job_is_under_rqs_maintenance_again(connection: redis.Redis) -> None:
+    """The note that kept RQ's maintenance from a job just fetched goes when the job begins."""
+    case = CASES["claim"]
+    case.put(connection)
+    reply, after = case.run(connection)
+    assert reply
+    assert f"{QUEUE}:intermediate:first_seen:j" not in after
+
+
+@pytest.mark.parametrize(("count", "reply"), [("2", 3), ("", 1), ("many", 1), ("-1", 1)])
+def test_a_claim_tells_of_interruptions(connection: redis.Redis, count: str, reply: int) -> None:
+    """A claim returns one more than the interruptions; a counter that is no number is 0."""
+    case = CASES["claim"]
+    keys = (HELD, HOLDERS, "graceful:autopsy:none", JOB)
+    case = replace(case, keys=keys, state={**RUNNING, JOB: {INTERRUPTIONS_FIELD: count}})
+    case.put(connection)
+    assert case.run(connection)[0] == reply
+    put(connection, JOB, "text")
+    assert case.run(connection)[0] == 1

@@ -101,7 +101,7 @@ KNOWN = {
 }
 GIVE_BACK_KEYS = (
     *(QUEUE, f"{QUEUE}:intermediate", f"{QUEUE}:intermediate:first_seen:j", JOB, STARTED, EXECUTIONS, EXECUTION),
-    *(OF_WORKER, HOLDERS),
+    *(OF_WORKER, HOLDERS, "rq:scheduled:q"),
 )
 GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "worker-id"), RUNNING)
 FETCH = Case(

@@ -16,6 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
 from tests.model import calls, cuts, mutants, replay, worlds  # noqa: E402
+from tests.model.classified import CLASSIFIED  # noqa: E402
 from tests.model.engine import Runtime  # noqa: E402
 from tests.model.explorer import Explorer, Plan, Result, laboratory  # noqa: E402
 from tests.support.server import Server  # noqa: E402
@@ -96,7 +97,7 @@ def _mutants(runtime: Runtime, deadline: float) -> bool:
             if time.monotonic() > deadline:
                 break
             tried += 1
-            if mutant.key in mutants.CLASSIFIED:
+            if mutant.key in CLASSIFIED:
                 classified += 1
                 continue
             verdict = mutants.sieve(runtime, mutant, recorded[script])

@@ -2,7 +2,7 @@
 
 The mutants are made from the text of the scripts, so that a new line has its mutants by itself: a statement is
 deleted, a value that is asked for is not there, a condition is always or never true. A mutant that no world finds is
-printed: an invariant is missing, or the line is not needed, or the mutant is none (``CLASSIFIED`` says why).
+printed: an invariant is missing, or the line is not needed, or the mutant is none (``classified.py`` says why).
 """
 
 from __future__ import annotations
@@ -36,9 +36,6 @@ CUT_CALLS = 8
 """How many calls of a script are done again with something hostile in their way."""
 WALK_FAULTS = 0.15
 """How often a fault is chosen in a random walk with a mutant."""
-
-CLASSIFIED: dict[tuple[str, str], str] = {}
-"""By script and mutation: why no invariant breaks by it, or which test outside the model finds it."""
 
 
 @dataclass(frozen=True, slots=True)

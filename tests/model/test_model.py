@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from rq import Queue
 
 from tests.model import cuts, mutants, replay, worlds
+from tests.model.classified import CLASSIFIED
 from tests.model.engine import Runtime
 from tests.model.explorer import Explorer, Plan, laboratory
 from tests.support import jobs
@@ -38,6 +40,16 @@ def test_a_script_without_one_of_its_lines_is_found_out(sample: tuple[str, str],
     """The model sees it when a line of a script is taken away."""
     mutant = next(each for each in mutants.mutants(sample[0]) if each.what.startswith(sample[1]))
     assert mutants.try_out(runtime, mutant, worlds.QUICK, most=400).killed_by
+
+
+def test_each_classified_mutant_is_one_and_its_test_exists() -> None:
+    """No entry outlives its line of a script, or the test that is named as the one that finds it."""
+    made = {mutant.key for script in mutants.PROTOCOL for mutant in mutants.mutants(script)}
+    assert set(CLASSIFIED) <= made
+    texts = "".join(path.read_text() for path in (Path(__file__).parents[1] / "integration").glob("test_*.py"))
+    named = [name for reason in CLASSIFIED.values() for name in re.findall(r"test_\w+", reason)]
+    assert [name for name in named if f"def {name}(" not in texts] == []
+    assert len(named) == len(CLASSIFIED) - 1, "one is no mutant at all"
 
 
 def test_a_script_that_fails_has_changed_nothing(runtime: Runtime) -> None:

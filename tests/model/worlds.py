@@ -181,6 +181,14 @@ SMALL = (
         switches=1,
     ),
     Plan(
+        "retry, cut short",
+        "a job raises an error and has a retry; its horse and its worker are killed at any two instants of that",
+        (worker("w1", 1),),
+        until="job a",
+        options={"retry": Retry(max=1, interval=10)},
+        budget={"raises": 1, "die": 2},
+    ),
+    Plan(
         "enqueued meanwhile",
         "a second job is enqueued while a worker does the first, and may be killed",
         (worker("w1", 1, jobs=2), Part("enqueuer", enqueuer, (3, "default", "b"), mortal=False)),

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.queue import Queue
-from rq.registry import StartedJobRegistry
+from rq.registry import ScheduledJobRegistry, StartedJobRegistry
 from rq.scheduler import SCHEDULER_LOCKING_KEY_TEMPLATE
 from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
@@ -112,6 +112,10 @@ def worker_executions_key(execution: Execution) -> str:
 
 def started_registry_key(origin: str, connection: redis.Redis) -> str:
     return str(StartedJobRegistry(origin, connection).key)
+
+
+def scheduled_registry_key(origin: str, connection: redis.Redis) -> str:
+    return str(ScheduledJobRegistry(origin, connection).key)
 
 
 def latest_execution(connection: redis.Redis, job_id: str, origin: str, worker_name: str = "") -> Execution | None:

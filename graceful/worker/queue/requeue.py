@@ -77,13 +77,18 @@ REQUEUE_SCRIPT = (
     ASK
     + WHOLE
     + """
--- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker
--- and holders. ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that
+-- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker,
+-- holders and scheduled registry. ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that
 -- is allowed, id of the worker that holds it.
 local holder = redis.call('HGET', KEYS[9], ARGV[1])
 redis.call('LLEN', KEYS[1])
 -- A job that is no hash can be run by nobody: it is gone.
 local status = ask('HGET', KEYS[4], 'status')
+if status == 'scheduled' and not ask('ZSCORE', KEYS[10], ARGV[1]) then
+  -- RQ sets the status of a job that is to be retried later before it schedules it, in two steps (Job.retry): its
+  -- process ended in between.
+  status = 'started'
+end
 local count = whole(ask('HGET', KEYS[4], 'graceful_interruptions'))
 local before_progress = whole(ask('HGET', KEYS[4], 'graceful_interruptions_before_progress'))
 if before_progress > count then
@@ -209,6 +214,7 @@ def requeue(
             rq_private.execution_key(execution) if execution else "graceful:none",
             rq_private.worker_executions_key(execution) if execution else "graceful:none",
             HOLDERS_KEY,
+            rq_private.scheduled_registry_key(held.origin, connection),
         ],
         args=[
             held.id,
