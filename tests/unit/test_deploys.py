@@ -170,6 +170,15 @@ def test_the_verdict_in_a_sentence() -> None:
     )
 
 
+def test_capacity_counts_a_restarted_worker_from_its_start() -> None:
+    """A worker of the same release that was started while others ended did not take jobs before."""
+    again = ended(2, 20, started_at=after(10))
+    capacity = deploy_of(material(ended(1, 0), again, starts=(Start("new", "2", after(21)),))).capacity
+    assert capacity is not None
+    assert (capacity.before, capacity.lowest) == (1, 0)
+    assert [number for _at, number in capacity.steps] == [1, 0, 1, 0, 1]
+
+
 def test_capacity_counts_who_takes_jobs() -> None:
     """Old workers count until they are asked to stop, new ones from their start."""
     starts = (Start("n1", "2", after(3)), Start("n2", "2", after(6)))

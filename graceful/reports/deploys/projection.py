@@ -183,12 +183,15 @@ def _capacity(members: Sequence[Member], waiting: Sequence[Member], material: Ma
     end = max([material.now] if any(each.living for each in members) else [], default=None) or max(
         *(each.ended_at or each.happened_at for each in members), *(start.at for start in material.starts)
     )
-    before = len(members) + len(waiting) + sum(start.at <= began for start in material.starts)
     changes = Counter(asked)
     changes = Counter({at: -count for at, count in changes.items()})
-    for start in material.starts:
-        if began < start.at <= end:
-            changes[start.at] += 1
+    before = 0
+    # A worker of the same release may have been started, or started again, while others ended already.
+    for at in (*(each.started_at for each in (*members, *waiting)), *(start.at for start in material.starts)):
+        if at <= began:
+            before += 1
+        elif at <= end:
+            changes[at] += 1
     number, lowest, below, since = before, before, 0.0, began
     steps = [(began, before)]
     for at in sorted(changes):

@@ -54,6 +54,11 @@ def last_material(living: Living, now: datetime) -> Material | None:
     # Of a killed worker the reason is "killed", whether or not it had been asked to end.
     found = [_newest(reason=reason) for reason in (Reason.SIGNAL, Reason.COMMAND)]
     found.append(_newest(reason=Reason.KILLED, requested_at__isnull=False))
+    # Killed without having been asked: a deploy all the same where a later release has come in its place.
+    killed = _newest(reason=Reason.KILLED)
+    known = known_releases()
+    if killed is not None and any(at > killed.started_at for label, at in known.items() if label != killed.release):
+        found.append(killed)
     stored = max((row for row in found if row is not None), key=lambda each: each.happened_at, default=None)
     if newest is None or (stored is not None and stored.happened_at > newest.happened_at):
         newest = stored
@@ -114,12 +119,12 @@ def material_of_report(report_id: str, living: Living, now: datetime) -> Materia
 
 
 def last_release_but(label: str) -> str | None:
-    """The release of the newest shutdown that somebody asked for, of another release; None if there is none.
+    """The release of the newest shutdown of another release, killed workers included; None if there is none.
 
     Raises:
         django.db.DatabaseError: the database is unreachable.
     """
-    newest = ShutdownReport.objects.filter(reason=Reason.SIGNAL).order_by("-happened_at", "-id")
+    newest = ShutdownReport.objects.filter(reason__in=PART).order_by("-happened_at", "-id")
     releases = newest.values_list("release", flat=True)[:MOST_WORKERS]
     return next((release for release in releases if release != label), None)
 
