@@ -23,9 +23,15 @@ from django.conf import settings as django_settings
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
+
+try:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+    from prometheus_client.exposition import choose_encoder
+except ImportError as error:
+    raise ImportError(
+        "graceful.metrics needs prometheus-client: pip install 'django-rq-graceful[prometheus]'"
+    ) from error
 from redis import RedisError
 
 from graceful.core.histogram import BOUNDS
