@@ -78,8 +78,8 @@ REQUEUE_SCRIPT = (
     + WHOLE
     + """
 -- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker,
--- holders and scheduled registry. ARGV: job id, composite id of the execution (or ''), execution id, field to count in (or ''), most that
--- is allowed, id of the worker that holds it.
+-- holders and scheduled registry. ARGV: job id, composite id of the execution (or ''), execution id, field to count in
+-- (or ''), most that is allowed, id of the worker that holds it.
 local holder = redis.call('HGET', KEYS[9], ARGV[1])
 redis.call('LLEN', KEYS[1])
 -- A job that is no hash can be run by nobody: it is gone.
