@@ -117,8 +117,8 @@ def user(pid: int, job_id: str, what: str) -> None:
         else:
             runtime.effect(lambda world: world.facts.__setitem__(("asked", job_id), what))
             getattr(job, what)()
-    except (NoSuchJobError, InvalidJobOperation, ValueError):
-        pass  # ValueError: RQ's own race with the end of an execution (``Execution.refresh``).
+    except (NoSuchJobError, InvalidJobOperation, ValueError, KeyError):
+        pass  # ValueError, KeyError: RQ's own race with the end of an execution (``Execution.refresh``).
     except RedisError:
         pass  # A page that says so; nobody tries again.
     runtime.effect(lambda world: end_process(world, pid, 0))
