@@ -116,16 +116,17 @@ def outage(*, database: bool = False, redis: bool = False) -> Iterator[None]:
         database: for every entry of ``DATABASES``.
         redis: for every client of redis-py.
     """
-    usual = BaseDatabaseWrapper.connect, AbstractConnection.connect
+    usual = BaseDatabaseWrapper.ensure_connection, AbstractConnection.connect
     try:
         if database:
             connections.close_all()
-            BaseDatabaseWrapper.connect = _no_database  # type: ignore[method-assign]
+            # Not connect(): an SQLite database in memory, as of a test, stays open over close().
+            BaseDatabaseWrapper.ensure_connection = _no_database  # type: ignore[method-assign]
         if redis:
             AbstractConnection.connect = _no_redis  # type: ignore[method-assign]
         yield
     finally:
-        BaseDatabaseWrapper.connect, AbstractConnection.connect = usual  # type: ignore[method-assign]
+        BaseDatabaseWrapper.ensure_connection, AbstractConnection.connect = usual  # type: ignore[method-assign]
 
 
 def _no_database(self: Any) -> None:
