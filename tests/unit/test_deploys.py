@@ -20,7 +20,7 @@ from graceful.reports.deploys.page import deploy_page
 from graceful.reports.deploys.picture import picture
 from graceful.reports.deploys.projection import close_in_time, deploy_of, stale_workers
 from graceful.reports.deploys.records import HookRun, HookTotal, JobEnd, Material, Member, Start, Verdict
-from graceful.reports.deploys.words import headline
+from graceful.reports.deploys.words import headline, where_it_went
 from tests.db.samples import reports
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,6 +168,35 @@ def test_the_verdict_in_a_sentence() -> None:
         "Release 2026.11.24-3: 38 of 40 workers ended cleanly. 2 jobs were interrupted, and all ran again within "
         "14.00 s. The slowest took 21.30 s of 25.00 s."
     )
+
+
+def test_jobs_that_were_not_requeued_are_told_of() -> None:
+    """A job that failed for its interruption or had been cancelled is named, and nobody waits for it to run again."""
+    lost = JobEnd("r0", "w0", "a", "f", "q", JobOutcome.INTERRUPTION_FAILED, stopped_at=after(20), started_at=NOON)
+    cut_off = replace(lost, id="b", outcome=JobOutcome.INTERRUPTED)
+    failed = replace(cut_off, id="c", now="failed")
+    canceled = replace(lost, id="d", outcome=JobOutcome.CANCELED)
+    again = replace(cut_off, id="e", again_at=after(34))
+
+    def told(*jobs: JobEnd) -> str:
+        some = material(ended(0), jobs=Counter(job.outcome for job in jobs), interrupted=jobs)
+        return headline(deploy_of(some)).partition("ended cleanly. ")[2].partition(" The slowest")[0]
+
+    failed_words = "1 job failed for its interruption, and was not requeued."
+    assert told(lost) == f"1 job was interrupted. {failed_words}"
+    assert told(failed, again) == f"2 jobs were interrupted; 1 ran again. {failed_words}"
+    assert told(cut_off, again) == "2 jobs were interrupted; 1 ran again so far."
+    canceled_words = "1 job had been cancelled or deleted, and was not requeued."
+    assert told(lost, failed, canceled, again) == (
+        "4 jobs were interrupted; 1 ran again. 2 jobs failed for their interruption, and were not requeued. "
+        + canceled_words
+    )
+    # Requeued by hand since.
+    assert told(replace(lost, again_at=after(90))) == "1 job was interrupted, and ran again within 70.00 s."
+    assert where_it_went(failed) == where_it_went(lost) == "failed, and was not requeued"
+    deploy = plain.deploy(deploy_of(material(ended(0), interrupted=(lost, failed, canceled, again))))
+    assert [job["repeated_seconds"] for job in deploy["interrupted_jobs"]] == [None, None, None, 20.0]
+    assert deploy["jobs"]["not_requeued"] == 3
 
 
 def test_capacity_counts_a_restarted_worker_from_its_start() -> None:

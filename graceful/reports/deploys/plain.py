@@ -73,7 +73,12 @@ def deploy(each: Deploy) -> dict[str, Any]:
             "not_part_of_it": dict(material.apart),
         },
         "slowest": None if slowest is None else {**_worker(slowest), "seconds": slowest.seconds.total},
-        "jobs": {"outcomes": dict(material.jobs), "interrupted": each.interrupted, "ran_again": each.again},
+        "jobs": {
+            "outcomes": dict(material.jobs),
+            "interrupted": each.interrupted,
+            "ran_again": each.again,
+            "not_requeued": each.failed + each.canceled,
+        },
         "interrupted_jobs": [_job(job) for job in material.interrupted],
         "hooks": [_hook(hook) for hook in material.hooks],
         "headroom": _headroom(each),

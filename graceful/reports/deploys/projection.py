@@ -65,6 +65,8 @@ def deploy_of(material: Material) -> Deploy:
         interrupted=interrupted,
         again=sum(job.again_at is not None for job in material.interrupted),
         again_seconds=max(waits, default=None),
+        failed=sum(job.failed for job in material.interrupted),
+        canceled=sum(job.canceled for job in material.interrupted),
         stacks=tuple(Counter(job.stack for job in material.interrupted if job.stack).most_common(MOST_STACKS)),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 
+from graceful.core.phases import JobOutcome
 from graceful.core.records import Grace, Spans
 
 
@@ -114,6 +115,16 @@ class JobEnd:
     now: str = ""
 
     @property
+    def failed(self) -> bool:
+        """Whether it failed for its interruption, and nobody has requeued it since."""
+        return self.again_at is None and (self.outcome == JobOutcome.INTERRUPTION_FAILED or self.now == "failed")
+
+    @property
+    def canceled(self) -> bool:
+        """Whether somebody had cancelled or deleted it, so that it was not requeued."""
+        return self.again_at is None and self.outcome == JobOutcome.CANCELED
+
+    @property
     def waited(self) -> float | None:
         """Seconds from its interruption to its next start."""
         if self.again_at is None or self.stopped_at is None:
@@ -122,7 +133,9 @@ class JobEnd:
 
     @property
     def repeated(self) -> float | None:
-        """Seconds of work that its next run repeats; 0 where a loop goes on at its cursor, None if unknown."""
+        """Seconds of work that its next run repeats; 0 where a loop goes on at its cursor, None if unknown or there is none."""
+        if self.failed or self.canceled:
+            return None
         if self.progress_done is not None:
             return 0.0
         if self.started_at is None or self.stopped_at is None:
@@ -261,6 +274,10 @@ class Deploy:
         stale: living workers of an earlier release than the newest that runs.
         newest: the newest release that runs; None if no worker does.
         running: living workers by release.
+        interrupted: how many jobs the shutdowns did not let finish.
+        again: how many of them ran again, the last of these after ``again_seconds``.
+        failed: how many of them failed for it and were not requeued.
+        canceled: how many of them had been cancelled or deleted.
     """
 
     material: Material
@@ -280,6 +297,8 @@ class Deploy:
     interrupted: int
     again: int
     again_seconds: float | None
+    failed: int
+    canceled: int
     stacks: tuple[tuple[str, int], ...]
 
     @property

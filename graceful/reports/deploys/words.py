@@ -81,9 +81,23 @@ def _jobs(deploy: Deploy) -> Iterator[str]:
         )
         yield within % {"jobs": text, "seconds": seconds_text(deploy.again_seconds)}
     elif deploy.again:
-        yield _("%(jobs)s; %(again)d ran again so far.") % {"jobs": text, "again": deploy.again}
+        all_known = deploy.again + deploy.failed + deploy.canceled >= count
+        again = _("%(jobs)s; %(again)d ran again.") if all_known else _("%(jobs)s; %(again)d ran again so far.")
+        yield again % {"jobs": text, "again": deploy.again}
     else:
         yield _("%(jobs)s.") % {"jobs": text}
+    if deploy.failed:
+        yield ngettext(
+            "%(count)d job failed for its interruption, and was not requeued.",
+            "%(count)d jobs failed for their interruption, and were not requeued.",
+            deploy.failed,
+        ) % {"count": deploy.failed}
+    if deploy.canceled:
+        yield ngettext(
+            "%(count)d job had been cancelled or deleted, and was not requeued.",
+            "%(count)d jobs had been cancelled or deleted, and were not requeued.",
+            deploy.canceled,
+        ) % {"count": deploy.canceled}
 
 
 def where_it_went(job: JobEnd) -> str:
@@ -100,9 +114,9 @@ def where_it_went(job: JobEnd) -> str:
         else:
             text = _("ran again after %(seconds)s on worker %(worker)s: %(outcome)s")
         return text % values
-    if job.outcome == JobOutcome.INTERRUPTION_FAILED:
+    if job.failed:
         return _("failed, and was not requeued")
-    if job.outcome == JobOutcome.CANCELED:
+    if job.canceled:
         return _("had been cancelled or deleted, and was not requeued")
     waiting = {
         "queued": _("is in its queue, and has not run again yet"),
@@ -123,7 +137,7 @@ def where_it_went(job: JobEnd) -> str:
 
 def repeated(job: JobEnd) -> str:
     """What the next run repeats."""
-    if job.outcome in (JobOutcome.INTERRUPTION_FAILED, JobOutcome.CANCELED):
+    if job.failed or job.canceled:
         return "-"
     if job.progress_done is not None:
         if job.progress_total is None:
