@@ -29,7 +29,7 @@ from django.utils.translation import gettext_lazy as _
 
 from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
 from graceful.admin.deploys import LastDeployAdmin as LastDeployAdmin
-from graceful.admin.filters import ByFailedHook, ByHost, ByQueue, ByRelease
+from graceful.admin.filters import WITH_CHOICES, ByFailedHook, ByHost, ByQueue, ByRelease, in_full
 from graceful.admin.last_report import around, unclean_counter
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
 from graceful.admin.trends import TrendsAdmin as TrendsAdmin
@@ -63,7 +63,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     list_display_links = ("time", "worker_name")
     # Fields with choices, and filters of our own: for any other field Django would read all values from the table.
     # The rarer keyword first: of two, a database begins with the first.
-    list_filter = ("outcome", "reason", "signal", ByRelease, ByFailedHook, ByQueue, ByHost)
+    list_filter = (*WITH_CHOICES, ByRelease, ByFailedHook, ByQueue, ByHost)
     search_fields = ("worker", "hostname", "release", "id")
     search_help_text = _("The beginning of a worker, host or release; or the whole id of a job or report")
     date_hierarchy = TIME
@@ -77,7 +77,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
     lookups = frozenset(
         {
             *(f"{TIME}__{unit}" for unit in ("year", "month", "day", "gte", "lt")),
-            *(f"{field}__{how}" for field in ("outcome", "reason", "signal") for how in ("exact", "isnull")),
+            *(f"{field}__{how}" for field in WITH_CHOICES for how in ("exact", "isnull")),
             *(
                 "worker",
                 "worker__exact",
@@ -109,6 +109,10 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ReportChangeList]:
         return ReportChangeList
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        request.GET = in_full(request.GET)  # type: ignore[assignment]
+        return super().get_changelist_instance(request)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in self.lookups

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import FilteredRelation, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from graceful.core.phases import Outcome
@@ -23,8 +23,19 @@ NEWEST = 500
 """How many of the newest reports the filters look at for values."""
 NEWEST_FAILED = 100
 MOST_VALUES = 20
+WITH_CHOICES = ("outcome", "reason", "signal")
+"""Fields that Django's own filter is good for: it offers their choices."""
 SHOWN = 40
 """Characters of a value in the sidebar."""
+
+
+def in_full(query: QueryDict) -> QueryDict:
+    """The query string with ``outcome=killed``, as one writes it by hand, as Django's filter links it."""
+    found = query.copy()
+    for field in WITH_CHOICES:
+        if field in found:
+            found.setlistdefault(f"{field}__exact", found.pop(field))
+    return found
 
 
 class RecentValues(admin.SimpleListFilter):

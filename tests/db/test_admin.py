@@ -330,6 +330,9 @@ def many() -> None:
     [
         ("", ["four", "three", "two", "one"]),
         ("?outcome__exact=clean", ["two", "one"]),
+        ("?outcome=clean", ["two", "one"]),
+        ("?reason=burst", ["four"]),
+        ("?signal=SIGTERM&outcome=clean", ["two", "one"]),
         ("?reason__exact=burst", ["four"]),
         ("?signal__exact=SIGTERM", ["three", "two", "one"]),
         ("?release=r2", ["three", "two"]),

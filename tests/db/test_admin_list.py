@@ -97,6 +97,18 @@ def test_filters(admin_client: Client, some: None, query: str, expected: list[st
     assert ids(admin_client, query) == expected
 
 
+def test_a_filter_by_hand_is_that_of_the_sidebar(admin_client: Client, some: None) -> None:
+    """``?outcome=forced`` is short for ``?outcome__exact=forced``: the sidebar shows it as chosen, and leads away."""
+    short, long = (
+        admin_client.get(LIST + query).context["cl"] for query in ("?outcome=forced", "?outcome__exact=forced")
+    )
+    assert short.get_query_string() == long.get_query_string() == "?outcome__exact=forced"
+    assert [list(spec.choices(short)) for spec in short.filter_specs] == [
+        list(spec.choices(long)) for spec in long.filter_specs
+    ]
+    assert body(admin_client, "export.csv?outcome=forced") == body(admin_client, "export.csv?outcome__exact=forced")
+
+
 def test_filters_offer_what_the_newest_reports_hold(admin_client: Client, some: None) -> None:
     """The sidebar offers the values of the newest reports, the most frequent first, and the chosen one."""
     specs = {

@@ -133,7 +133,7 @@ class JobEnd:
 
     @property
     def repeated(self) -> float | None:
-        """Seconds of work that its next run repeats; 0 where a loop goes on at its cursor, None if unknown or there is none."""
+        """Seconds of work that its next run repeats; 0 where a loop goes on at its cursor, None if unknown or none."""
         if self.failed or self.canceled:
             return None
         if self.progress_done is not None:
