@@ -9,14 +9,14 @@ from datetime import date
 from typing import Any
 
 from django.db.models import Q, Sum
-from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from graceful.core.histogram import quantile
 from graceful.core.phases import HookOutcome
 from graceful.core.text import one_line
 from graceful.models import HookRollup
 from graceful.reports.day_bars import LEAST, Shape, bar, x_of
-from graceful.reports.text import seconds_text
+from graceful.reports.text import quantile_text
 
 MOST_HOOKS = 25
 BAD = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
@@ -103,18 +103,22 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
     totals: Counter[str] = Counter()
     for runs in by_day.values():
         totals.update({outcome: number for outcome, (number, _histogram) in runs.items()})
-    words = _("p95 by day: at most %(most)s, on %(day)s; at last %(last)s. Failed or timed out on %(bad)d days.") % {
-        "most": seconds_text(p95[slowest]),
+    words = ngettext(
+        "p95 by day: at most %(most)s, on %(day)s; at last %(last)s. Failed or timed out on %(bad)d day.",
+        "p95 by day: at most %(most)s, on %(day)s; at last %(last)s. Failed or timed out on %(bad)d days.",
+        len(bad),
+    ) % {
+        "most": quantile_text(p95[slowest]),
         "day": slowest,
-        "last": seconds_text(p95[max(p95)]),
+        "last": quantile_text(p95[max(p95)]),
         "bad": len(bad),
     }
     return HookTrend(
         name=name,
         shown=one_line(name),
         runs=totals.total(),
-        p50=seconds_text(quantile(whole, 0.5)),
-        p95=seconds_text(quantile(whole, 0.95)),
+        p50=quantile_text(quantile(whole, 0.5)),
+        p95=quantile_text(quantile(whole, 0.95)),
         failed=totals[HookOutcome.FAILED],
         timed_out=totals[HookOutcome.TIMED_OUT],
         shapes=shapes,
@@ -126,7 +130,7 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
 def _hook_day(day: date, runs: Runs, p50: float, p95: float) -> HookDay:
     times = {outcome: number for outcome, (number, _histogram) in runs.items()}
     failed, timed_out = (times.get(word, 0) for word in BAD)
-    return HookDay(f"{day}", sum(times.values()), seconds_text(p50), seconds_text(p95), failed, timed_out)
+    return HookDay(f"{day}", sum(times.values()), quantile_text(p50), quantile_text(p95), failed, timed_out)
 
 
 def _merged(histograms: Iterable[list[int]]) -> list[int]:

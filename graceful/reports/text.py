@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from graceful.core.phases import Phase
+from graceful.core.histogram import BOUNDS
+from graceful.core.phases import Outcome, Phase
+from graceful.core.post_mortem import last_seen
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import escaped, one_line
 
@@ -49,6 +51,11 @@ def seconds_text(seconds: float | None) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def quantile_text(seconds: float | None) -> str:
+    """A quantile of a histogram for people to read; of one in the first bucket only its bound is known."""
+    return f"< {BOUNDS[0]:g} s" if seconds and seconds <= BOUNDS[0] else seconds_text(seconds)
 
 
 def local_time(at: datetime) -> str:
@@ -100,13 +107,19 @@ def _timeline(report: ShutdownReport) -> list[str]:
         ("started", report.started_at, ""),
         ("requested", report.requested_at, ""),
         ("drained", report.drained_at, f"drain {seconds_text(report.seconds.drain)}"),
-        ("ended", report.ended_at, f"hooks {seconds_text(report.seconds.hooks)}"),
+        _end(report),
     ]
     lines = [f"  {label:<{LABEL}}{local_time(at)}  {note}" for label, at, note in moments if at is not None]
     lines.append(f"  {'total':<{LABEL}}{seconds_text(report.seconds.total)}")
     if report.phase is not Phase.SEALED:
         lines.append(f"  {'reached':<{LABEL}}{report.phase}")
     return ["Phases", *lines]
+
+
+def _end(report: ShutdownReport) -> tuple[str, datetime | None, str]:
+    if report.outcome is not Outcome.KILLED:
+        return "ended", report.ended_at, f"hooks {seconds_text(report.seconds.hooks)}"
+    return ("found", report.ended_at, "dead") if last_seen(report) is None else ("last seen", report.ended_at, "alive")
 
 
 def _jobs(report: ShutdownReport) -> list[str]:

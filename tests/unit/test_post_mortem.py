@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from graceful.core.phases import JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import Findings, amended, closed
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport
+from graceful.reports.text import report_text
 
 START = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
 
@@ -45,6 +47,15 @@ def test_the_dead_are_reported_in_their_last_phase() -> None:
     assert report.exit_code is None
     assert "running the exit hook flush" in report.notes
     assert "last heartbeat 2026-03-01T12:00:30+00:00" in report.notes
+
+
+def test_text_gives_no_end_that_nobody_saw() -> None:
+    """What the text says of a killed worker is when it was last seen alive, or when it was found dead."""
+    seen = report_text(closed(a_report(), findings()))
+    found = report_text(closed(a_report(), findings(last_heartbeat=None)))
+    assert re.search(r"^  last seen 2026-03-01 \S+  alive$", seen, re.MULTILINE)
+    assert re.search(r"^  found     2026-03-01 \S+  dead$", found, re.MULTILINE)
+    assert "\n  ended " not in seen + found
 
 
 @pytest.mark.parametrize("seconds", [0.2, 29.9])

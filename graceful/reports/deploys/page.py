@@ -183,7 +183,7 @@ def _measures(deploy: Deploy) -> tuple[Measure, ...]:
         return Measure(label, seconds_text(taken), seconds_text(allowed), width, share > 100)
 
     found = (
-        measure(_("Drain, 95 of 100 workers"), room.drain_p95, room.drain_allowed),
+        measure(_("Drain, 95th percentile"), room.drain_p95, room.drain_allowed),
         measure(_("Drain, the longest"), room.drain_most, room.drain_allowed),
         measure(_("Exit hooks, the longest"), room.hooks_most, room.hooks_allowed),
         measure(_("The whole shutdown, the longest"), room.total_most, room.period),
