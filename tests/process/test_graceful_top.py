@@ -116,10 +116,11 @@ def test_it_refreshes_until_a_key_is_pressed(key: bytes, connection: redis.Redis
 
 
 def test_without_a_terminal_it_prints_one_table(connection: redis.Redis) -> None:
-    """In a pipe it ends by itself, also without ``--once``."""
-    out = StringIO()
-    call_command("graceful_top", stdout=out)
-    assert out.getvalue().startswith("state")
+    """In a pipe it ends by itself, also without ``--once``; that there is no worker is said beside the table."""
+    out, err = StringIO(), StringIO()
+    call_command("graceful_top", stdout=out, stderr=err)
+    assert tuple(out.getvalue().split()) == HEADS
+    assert err.getvalue() == "No graceful worker is registered on the servers that RQ_QUEUES names.\n"
 
 
 def test_jobs_are_only_read(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:

@@ -62,6 +62,8 @@ class Command(BaseCommand):
         self.stdout.write(fleet_table(workers, utc_now(), columns, colour=terminal and wants_colour()))
         if failures:
             raise CommandError("\n".join(failures))
+        if not workers:
+            self.stderr.write("No graceful worker is registered on the servers that RQ_QUEUES names.")
 
     def _watch(self, servers: list[Journal]) -> None:
         rich, colour = load_rich(), wants_colour()
