@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import OuterRef, Subquery
 
 from graceful.models import Release, ShutdownReport
-from graceful.reports.deploys.projection import stale_workers
+from graceful.reports.deploys.projection import first_starts, stale_workers
 from graceful.reports.deploys.records import Deploy, Member
 from graceful.reports.noted_releases import note_release
 from graceful.reports.rows import read_time, read_time_or_none
@@ -43,12 +43,8 @@ def note_living(living: Iterable[Member], known: Mapping[str, datetime]) -> None
     Raises:
         django.db.DatabaseError: the database is unreachable.
     """
-    first: dict[str, datetime] = {}
-    for each in living:
-        if each.release and (each.release not in first or each.started_at < first[each.release]):
-            first[each.release] = each.started_at
-    for label, at in first.items():
-        if label not in known or at < known[label]:
+    for label, at in first_starts(living).items():
+        if label and (label not in known or at < known[label]):
             note_release(label, at)
 
 
@@ -67,24 +63,27 @@ def release_states(living: Sequence[Member], living_known: bool) -> list[Release
     found = {label: (read_time(at), read_time_or_none(last)) for label, at, last in rows}
     newest, _stale = stale_workers(living, {label: at for label, (at, _last) in found.items()})
     labels = [*found, *sorted({each.release for each in living} - found.keys())]
-    states = []
-    for label in labels:
-        there = [each for each in living if each.release == label]
-        state = "drained" if living_known else "unknown"
-        if there:
-            state = "active" if label == newest else "draining"
-        at, last = found.get(label, (min((each.started_at for each in there), default=None), None))
-        states.append(ReleaseState(label, state, at, len(there), sum(each.stopping for each in there), last))
-    return states
+    return [_state(label, living, living_known, newest, *found.get(label, (None, None))) for label in labels]
 
 
 def release_state(label: str, deploy: Deploy) -> ReleaseState:
     """The state of one release, from what was read for its deploy."""
     material = deploy.material
-    there = [each for each in material.living if each.release == label]
-    state = "drained" if material.living_known else "unknown"
-    if there:
-        state = "active" if label == deploy.newest else "draining"
-    at = material.known.get(label) or min((each.started_at for each in there), default=None)
     last = material.ended[-1].happened_at if material.ended else None
-    return ReleaseState(label, state, at, len(there), sum(each.stopping for each in there), last)
+    return _state(label, material.living, material.living_known, deploy.newest, material.known.get(label), last)
+
+
+def _state(
+    label: str,
+    living: Sequence[Member],
+    living_known: bool,
+    newest: str | None,
+    started_at: datetime | None,
+    last_at: datetime | None,
+) -> ReleaseState:
+    there = [each for each in living if each.release == label]
+    state = "drained" if living_known else "unknown"
+    if there:
+        state = "active" if label == newest else "draining"
+    at = started_at or first_starts(there).get(label)
+    return ReleaseState(label, state, at, len(there), sum(each.stopping for each in there), last_at)

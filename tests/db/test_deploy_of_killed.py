@@ -8,10 +8,10 @@ import pytest
 
 from graceful.core.phases import Outcome, Phase, Reason
 from graceful.models import Release
+from graceful.reports.deploys.gate import Gate, verdict
 from graceful.reports.deploys.projection import deploy_of
 from graceful.reports.deploys.records import Verdict
 from graceful.reports.deploys.rows import Living, last_material
-from graceful.worker.cluster.gate import Gate, verdict
 from tests.db.samples import a_clean_report, save
 from tests.db.test_deploy_pages import NOON, living, stopped
 

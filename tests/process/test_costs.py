@@ -87,6 +87,4 @@ def test_a_worker_does_not_load_what_only_pages_need() -> None:
     loaded = done.stdout.split()
     assert "graceful.admin" in loaded
     pages = ("graceful.reports.page", "graceful.reports.story", "graceful.reports.deploys", "graceful.reports.advice")
-    assert [
-        name for name in loaded if name.startswith((*pages, "graceful.worker.cluster.gate", "graceful.metrics"))
-    ] == []
+    assert [name for name in loaded if name.startswith((*pages, "graceful.metrics"))] == []

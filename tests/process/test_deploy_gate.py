@@ -16,10 +16,10 @@ from rq import Queue
 
 from graceful.management.commands import wait_for_deploy
 from graceful.models import Release, ReportedJob
+from graceful.reports.deploys import gate as gate_module
 from graceful.reports.deploys.rows import known_releases
 from graceful.reports.resumed import RESUMED_KEY
 from graceful.reports.sources import archive_everything
-from graceful.worker.cluster import gate as gate_module
 from tests.conftest import StartWorker
 from tests.support import jobs
 from tests.support.processes import WorkerProcess

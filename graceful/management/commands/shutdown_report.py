@@ -20,12 +20,12 @@ from graceful.core.text import one_line
 from graceful.management.arguments import positive_number
 from graceful.models import ID_LENGTH, ShutdownReport
 from graceful.reports.advice import advice_for, advice_text
+from graceful.reports.deploys.gate import verdict_of_release
 from graceful.reports.deploys.projection import verdict_of
 from graceful.reports.rollup import roll_up
 from graceful.reports.rows import record_of
 from graceful.reports.sources import archive_everything, journals
 from graceful.reports.text import report_text
-from graceful.worker.cluster.gate import verdict_of_release
 from graceful.worker.cluster.heartbeat import dead_workers
 
 ROLL_UP_SECONDS = 1.0

@@ -20,11 +20,11 @@ from graceful.core.records import utc_now
 from graceful.core.text import one_line
 from graceful.management.arguments import positive_number
 from graceful.models import NAME_LENGTH
+from graceful.reports.deploys.gate import Gate, Look, line, verdict, who_is_stale
 from graceful.reports.deploys.records import Verdict
 from graceful.reports.deploys.rows import Living
 from graceful.reports.deploys.words import headline
 from graceful.reports.sources import archive_everything
-from graceful.worker.cluster.gate import Gate, Look, line, verdict, who_is_stale
 from graceful.worker.cluster.whole_fleet import living_workers
 from graceful.worker.shutdown.threads import bounded
 
