@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from urllib.parse import urlencode
 
 from django.db import DatabaseError, router, transaction
@@ -17,17 +17,18 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from graceful.core.outcome import GRAVE
 from graceful.core.phases import Outcome
 from graceful.core.records import utc_now
 from graceful.labels import label
 from graceful.models import RecentlyUnclean, ShutdownReport
-from graceful.reports.rows import stored_time
+from graceful.reports.rows import shifted, stored_time
 from graceful.reports.sentences import listed
 
-NEAR = timedelta(minutes=10)
+NEAR_SECONDS = 600.0
 """Shutdowns closer than this belong together, as those of one deploy do."""
 MOST_NEAR = 2500
-UNCLEAN = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED, Outcome.INTERRUPTED)
+UNCLEAN = (*GRAVE, Outcome.INTERRUPTED)
 """The worst first."""
 RANK = {str(outcome): rank for rank, outcome in enumerate(UNCLEAN)}
 COUNT_SECONDS = 30.0
@@ -44,18 +45,18 @@ class Around:
 
 
 def last_report() -> str | None:
-    """The id of the newest report, or of the worst that is at most ``NEAR`` older; of equals, of the newest."""
+    """The id of the newest report, or of the worst that is at most ``NEAR_SECONDS`` older; of equals, of the newest."""
     newest = ShutdownReport.objects.order_by("-happened_at", "-id").values_list("pk", "happened_at").first()
     if newest is None:
         return None
-    near = ShutdownReport.objects.filter(outcome__in=UNCLEAN, happened_at__gte=_shifted(newest[1], -NEAR))
+    near = ShutdownReport.objects.filter(outcome__in=UNCLEAN, happened_at__gte=shifted(newest[1], -NEAR_SECONDS))
     found = near.order_by("-happened_at", "-id").values_list("pk", "outcome")[:MOST_NEAR]
     return min(found, key=lambda row: RANK.get(str(row[1]), 0), default=newest)[0]
 
 
 def around(row: ShutdownReport, site_name: str) -> Around | None:
-    """The other shutdowns within ``NEAR`` of this one; None if there are none."""
-    begin, end = _shifted(row.happened_at, -NEAR), _shifted(row.happened_at, NEAR)
+    """The other shutdowns within ``NEAR_SECONDS`` of this one; None if there are none."""
+    begin, end = shifted(row.happened_at, -NEAR_SECONDS), shifted(row.happened_at, NEAR_SECONDS)
     near = ShutdownReport.objects.filter(happened_at__gte=begin, happened_at__lt=end).order_by()
     outcomes = list(near.values_list("outcome", flat=True)[: MOST_NEAR + 1])
     others = len(outcomes) - 1
@@ -104,11 +105,3 @@ class UncleanCounter:
 
 
 unclean_counter = UncleanCounter()
-
-
-def _shifted(moment: datetime, by: timedelta) -> datetime:
-    """At an end of the calendar, where that overflows, the time as it is."""
-    try:
-        return moment + by
-    except OverflowError:
-        return moment

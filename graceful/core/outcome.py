@@ -12,6 +12,10 @@ INTERRUPTED = frozenset(
     {JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.CANCELED, JobOutcome.UNKNOWN}
 )
 """What the shutdown did to a job that it did not let finish."""
+WENT_WRONG = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
+"""Outcomes of hooks that make a shutdown unclean."""
+GRAVE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
+"""Outcomes that are worse than interrupted jobs, the worst first."""
 
 
 def outcome_of(
@@ -46,4 +50,4 @@ def exit_code_of(reason: Reason, outcome: Outcome, hooks: Iterable[HookResult] =
 
 
 def _any_failed(hooks: Iterable[HookResult]) -> bool:
-    return any(hook.outcome in (HookOutcome.FAILED, HookOutcome.TIMED_OUT) for hook in hooks)
+    return any(hook.outcome in WENT_WRONG for hook in hooks)

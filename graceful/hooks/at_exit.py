@@ -16,7 +16,8 @@ from types import FrameType
 
 from graceful.conf import settings
 from graceful.core.deadline import Deadline
-from graceful.core.phases import HookOutcome, Reason
+from graceful.core.outcome import WENT_WRONG
+from graceful.core.phases import Reason
 from graceful.core.records import HookResult, HookSpec, JobTally, Shutdown
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import log, runner, watchdog
@@ -84,7 +85,7 @@ def _ended(result: HookResult) -> None:
 
 
 def _log(results: tuple[HookResult, ...]) -> None:
-    bad = [result.name for result in results if result.outcome in (HookOutcome.FAILED, HookOutcome.TIMED_OUT)]
+    bad = [result.name for result in results if result.outcome in WENT_WRONG]
     facts = {"reason": Reason.EXIT.value, "hooks": {result.name: result.outcome.value for result in results}}
     if bad:
         logger.error(log.AT_EXIT_NOT_OK, len(results), ", ".join(bad), extra=facts)

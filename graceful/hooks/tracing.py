@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from graceful.core.outcome import INTERRUPTED, outcome_of
-from graceful.core.phases import HookOutcome, Outcome, Reason
+from graceful.core.outcome import INTERRUPTED, WENT_WRONG, outcome_of
+from graceful.core.phases import Outcome, Reason
 from graceful.core.records import HookResult, ShutdownReport
 
 NAMESPACE = "graceful"
-BAD_HOOKS = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
 
 
 @dataclass
@@ -96,7 +95,7 @@ def _make(shown: Trace, tracer_provider: Any) -> None:
             attributes={f"{NAMESPACE}.hook.outcome": result.outcome.value},
             start_time=max(began, over - int(result.seconds * 1e9)),
         )
-        if result.outcome in BAD_HOOKS:
+        if result.outcome in WENT_WRONG:
             span.set_status(trace.StatusCode.ERROR, result.error)
         span.end(end_time=over)
     if _outcome(report) not in (Outcome.CLEAN, Outcome.INTERRUPTED):

@@ -12,6 +12,7 @@ from django.db.models import Q, Sum
 from django.utils.translation import ngettext
 
 from graceful.core.histogram import quantile
+from graceful.core.outcome import WENT_WRONG
 from graceful.core.phases import HookOutcome
 from graceful.core.text import one_line
 from graceful.models import HookRollup
@@ -19,7 +20,6 @@ from graceful.reports.day_bars import LEAST, Shape, bar, x_of
 from graceful.reports.text import quantile_text
 
 MOST_HOOKS = 25
-BAD = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
 Runs = dict[str, tuple[int, list[int]]]
 """By outcome: how often, and the histogram."""
 
@@ -57,7 +57,7 @@ def hook_trends(first: date, last: date) -> tuple[tuple[HookTrend, ...], bool]:
     rollups = HookRollup.objects.filter(day__gte=first, day__lte=last).order_by()
     worst = list(
         rollups.values("name")
-        .annotate(runs=Sum("count"), bad=Sum("count", filter=Q(outcome__in=BAD), default=0))
+        .annotate(runs=Sum("count"), bad=Sum("count", filter=Q(outcome__in=WENT_WRONG), default=0))
         .order_by("-bad", "-runs", "name")
         .values_list("name", flat=True)[: MOST_HOOKS + 1]
     )
@@ -94,7 +94,7 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
     def bars(heights: Mapping[date, float]) -> str:
         return "".join(bar(x_of(day, first), 100 - 100 * heights[day] / highest, 100) for day in sorted(heights))
 
-    bad = [day for day, runs in sorted(by_day.items()) if any(runs.get(word, (0,))[0] for word in BAD)]
+    bad = [day for day, runs in sorted(by_day.items()) if any(runs.get(word, (0,))[0] for word in WENT_WRONG)]
     shapes = (
         Shape("p95", bars(p95)),
         Shape("p50", bars(p50)),
@@ -129,7 +129,7 @@ def _hook(name: str, by_day: Mapping[date, Runs], first: date, *, with_days: boo
 
 def _hook_day(day: date, runs: Runs, p50: float, p95: float) -> HookDay:
     times = {outcome: number for outcome, (number, _histogram) in runs.items()}
-    failed, timed_out = (times.get(word, 0) for word in BAD)
+    failed, timed_out = (times.get(word, 0) for word in WENT_WRONG)
     return HookDay(f"{day}", sum(times.values()), quantile_text(p50), quantile_text(p95), failed, timed_out)
 
 

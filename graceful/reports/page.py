@@ -12,14 +12,14 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
-from graceful.core.outcome import INTERRUPTED
+from graceful.core.outcome import INTERRUPTED, WENT_WRONG
 from graceful.core.phases import Outcome
 from graceful.core.post_mortem import last_seen
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import one_line
 from graceful.labels import label
 from graceful.reports.remedies import explanation, remedies
-from graceful.reports.rows import WENT_WRONG, local_time
+from graceful.reports.rows import local_time
 from graceful.reports.story import progress_text, story
 from graceful.reports.text import printable_text, seconds_text, short_name
 from graceful.reports.timeline import Timeline, timeline

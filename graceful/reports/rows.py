@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
 from django.conf import settings
 from django.utils import timezone
 
 from graceful.core import records, report_json
+from graceful.core.outcome import WENT_WRONG
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.text import cut
 from graceful.models import NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob, ReportKeyword, ShutdownReport
-
-WENT_WRONG = (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
-"""Outcomes of hooks that make a shutdown unclean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,14 @@ def record_of(row: ShutdownReport) -> records.ShutdownReport:
 def stored_time(moment: datetime) -> datetime:
     """As the database takes it: with USE_TZ off Django stores naive times, in the project's own time zone."""
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def shifted(moment: datetime, seconds: float) -> datetime:
+    """``moment`` later by so many seconds; itself where the calendar ends."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        return moment
 
 
 def day_of(moment: datetime) -> date:

@@ -12,11 +12,12 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from graceful.core.outcome import WENT_WRONG
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import last_seen
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport
 from graceful.core.text import cut, one_line
-from graceful.reports.rows import WENT_WRONG, local_time
+from graceful.reports.rows import local_time
 from graceful.reports.sentences import sentences
 from graceful.reports.text import seconds_text
 

@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from demo_project.history import make_history
 from graceful.admin import trends_page
+from graceful.admin.last_report import unclean_counter
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome
 from graceful.core.records import HookResult, InFlightJob, JobTally
 from graceful.models import HookRollup, Release, ShutdownRollup
@@ -247,7 +248,8 @@ def test_a_fixed_number_of_queries(as_reader: Client) -> None:
             hooks = tuple(HookResult(f"h{number}-{each}", HookOutcome.TIMED_OUT, 1.0) for each in range(2))
             save(a_report(**happened(number, release=f"r{count}-{number}", hooks=hooks)))
         roll_up_reports()
+        unclean_counter.forget()  # Else the page asks for the count in its sidebar now and then.
         with CaptureQueriesContext(connection) as queries:
             html(as_reader, "?days=90&hook=h0-0")
         numbers.append(len(queries))
-    assert numbers[0] == numbers[1] <= 20
+    assert numbers[0] == numbers[1] <= 23

@@ -11,13 +11,14 @@ from statistics import median
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from graceful.core.outcome import GRAVE, WENT_WRONG
 from graceful.core.phases import HookOutcome, Outcome, Phase
 from graceful.core.text import one_line
 from graceful.labels import stored_label
 from graceful.reports.deploys.details import SINGLE_BARS
-from graceful.reports.deploys.projection import GRAVE, shifted
 from graceful.reports.deploys.records import Deploy, HookRun, Member, Start
 from graceful.reports.deploys.shapes import Axis, Block, Part, Picture, Row, Tick
+from graceful.reports.rows import shifted
 from graceful.reports.text import seconds_text, short_name
 
 GROUPS = 40
@@ -144,7 +145,7 @@ def _shutdown(member: Member, hooks: Sequence[HookRun], asked: datetime, end: da
         hooks = [HookRun(member.id, _("exit hooks"), HookOutcome.OK, member.seconds.hooks)]
     for number, run in enumerate(hooks):
         stop = shifted(start, max(0.0, run.seconds))
-        bad = run.outcome in (HookOutcome.FAILED, HookOutcome.TIMED_OUT)
+        bad = run.outcome in WENT_WRONG
         kind = "hook-bad" if bad else "hook" if number % 2 == 0 else "hook-2"
         title = _("hook %(name)s, %(seconds)s") % {
             "name": short_name(run.name, NAME_LENGTH),

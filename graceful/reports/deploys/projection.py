@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from graceful.core.outcome import INTERRUPTED
+from graceful.core.outcome import GRAVE, INTERRUPTED
 from graceful.core.phases import Outcome, Reason
 from graceful.reports.deploys.records import Capacity, Deploy, Headroom, Kill, Material, Member, Verdict
 
@@ -17,7 +17,6 @@ CLOSE_OF_RELEASE_SECONDS = 7200.0
 """The same for shutdowns of one release: a canary may be watched for a while before the others follow."""
 PART = frozenset({Reason.SIGNAL, Reason.COMMAND, Reason.KILLED, Reason.ERROR, Reason.REDIS_LOST})
 """Reasons of shutdowns that can be part of a deploy; a worker that ends of itself (burst, idle, ...) is not."""
-GRAVE = frozenset({Outcome.HOOKS_FAILED, Outcome.FORCED, Outcome.CRASHED, Outcome.KILLED})
 MOST_STACKS = 20
 LATE_SECONDS = 5.0
 """A worker that seems to have been killed so long after its own deadline was found dead late: it teaches nothing."""
@@ -205,11 +204,3 @@ def _capacity(members: Sequence[Member], waiting: Sequence[Member], material: Ma
     if number < before and end > since:
         below += (end - since).total_seconds()
     return Capacity(before, lowest, below, tuple(steps))
-
-
-def shifted(moment: datetime, seconds: float) -> datetime:
-    """``moment`` later by so many seconds; itself where the calendar ends."""
-    try:
-        return moment + timedelta(seconds=seconds)
-    except (OverflowError, ValueError):
-        return moment

@@ -20,10 +20,9 @@ from graceful.reports.deploys.projection import (
     PART,
     close_in_time,
     first_starts,
-    shifted,
 )
 from graceful.reports.deploys.records import Material, Member, Start
-from graceful.reports.rows import read_time, read_time_or_none, stored_time
+from graceful.reports.rows import read_time, read_time_or_none, shifted, stored_time
 
 MOST_WORKERS = 2500
 """Shutdowns that are read for one deploy; beyond that, the newest ones are shown."""

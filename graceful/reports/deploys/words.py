@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from graceful.core.outcome import GRAVE
 from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.text import one_line
 from graceful.labels import label, stored_label
 from graceful.reports.deploys.records import Deploy, Headroom, JobEnd
 from graceful.reports.sentences import listed, sentences
 from graceful.reports.text import seconds_text, short_name
-
-SEVERE = (Outcome.KILLED, Outcome.CRASHED, Outcome.FORCED, Outcome.HOOKS_FAILED)
 
 
 def headline(deploy: Deploy) -> str:
@@ -43,7 +42,7 @@ def _sentences(deploy: Deploy) -> Iterator[str]:
                 workers,
             )
         yield text % values
-    bad = [(label(each), deploy.outcomes[each]) for each in SEVERE if deploy.outcomes.get(each)]
+    bad = [(label(each), deploy.outcomes[each]) for each in GRAVE if deploy.outcomes.get(each)]
     if bad:
         yield _("Not clean: %(list)s.") % {"list": _counts(bad)}
     if stopping := sum(each.stopping for each in deploy.members):
