@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from threading import Thread
 from typing import Any, Protocol
@@ -184,14 +184,11 @@ class _StoreThread(Thread):
     def run(self) -> None:
         try:
             alias = router.db_for_write(ArchivedReport)
-            connections[alias] = connection = fresh_connection(alias, self.deadline)
-            try:
+            with fresh_connection(alias, self.deadline):
                 for report in self.reports:
                     if self.deadline.expired:
                         break
                     self._store(report, alias)
-            finally:
-                connection.close()
         except Exception as error:
             # Any error, a driver's own included, becomes a log line and not a background thread's traceback.
             logger.warning(log.TABLES_MISSING if needs_migrate(error) else log.NOT_STORED, _shown(error))
@@ -248,10 +245,15 @@ def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
         ReportKeyword.objects.using(alias).bulk_create(rows.keywords)
 
 
-def fresh_connection(alias: str, deadline: Deadline) -> Any:
-    """A connection of this thread alone, without the pool that hooks may have closed."""
+@contextmanager
+def fresh_connection(alias: str, deadline: Deadline) -> Iterator[None]:
+    """This thread alone gets a new connection, without the pool that hooks may have closed; closed at the end."""
     settings: dict[str, Any] = {**connections.settings[alias], "AUTOCOMMIT": True, "CONN_MAX_AGE": 0}
     settings["OPTIONS"] = {key: value for key, value in settings["OPTIONS"].items() if key != "pool"}
     if settings["ENGINE"] == "django.db.backends.sqlite3":
         settings["OPTIONS"]["timeout"] = deadline.left()
-    return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, alias)
+    connections[alias] = connection = load_backend(settings["ENGINE"]).DatabaseWrapper(settings, alias)
+    try:
+        yield
+    finally:
+        connection.close()

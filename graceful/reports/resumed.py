@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from threading import Thread
 from typing import Any
 
-from django.db import connections, router
+from django.db import router
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -29,6 +28,7 @@ from graceful.reports import log, set_aside
 from graceful.reports.archive import fresh_connection
 from graceful.reports.rows import stored_time
 from graceful.reports.set_aside import Script
+from graceful.threads import Bounded
 
 RESUMED_KEY = "graceful:resumed"
 MOST_ENTRIES = 10_000
@@ -112,12 +112,7 @@ def move(connection: Redis, seconds: float) -> int:
         return 0
     entries = {field: value for field, value in zip(found, client.hmget(RESUMED_KEY, found), strict=True) if value}
     over: list[Any] = []
-    thread = Thread(target=_store, args=(entries, over, seconds), name="graceful-resumed", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # No thread can be started.
-        return 0
-    thread.join(seconds)
+    Bounded(lambda: _store(entries, over, seconds)).wait(seconds)
     done = list(over)
     if done:
         client.hdel(RESUMED_KEY, *done)
@@ -170,16 +165,13 @@ def _store(entries: Mapping[Any, Any], over: list[Any], seconds: float) -> None:
     deadline = Deadline.after(seconds)
     try:
         alias = router.db_for_write(ReportedJob)
-        connections[alias] = connection = fresh_connection(alias, deadline)
-        try:
+        with fresh_connection(alias, deadline):
             for field, value in entries.items():
                 if deadline.expired:
                     break
                 run = read(field, value)
                 if run is None or _stored(run, alias):
                     over.append(field)
-        finally:
-            connection.close()
     except Exception as error:  # A driver's own included.
         logger.info(log.RESUMED_NOT_MOVED, f"{type(error).__name__}: {error}")
 

@@ -24,6 +24,7 @@ from graceful.core.records import InFlightJob, ShutdownReport
 from graceful.core.shutdown import State
 from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.reports.builder import WorkerIdentity
+from graceful.threads import bounded
 from graceful.worker.cluster import rq_scheduler
 from graceful.worker.cluster.deregister import deregister_from_rq
 from graceful.worker.cluster.heartbeat import Heartbeat
@@ -47,7 +48,6 @@ from graceful.worker.shutdown.journal_writer import JournalWriter
 from graceful.worker.shutdown.os_signals import Inbox
 from graceful.worker.shutdown.report import WorkerReport
 from graceful.worker.shutdown.stall_guard import StallGuard
-from graceful.worker.shutdown.threads import bounded
 
 if TYPE_CHECKING:
     from graceful.worker.worker import GracefulMixin

@@ -8,8 +8,8 @@ import threading
 import pytest
 import redis
 
+from graceful.threads import bounded
 from graceful.worker.compat.redis_connection import OwnConnection
-from graceful.worker.shutdown.threads import bounded
 from tests.support.waiting import wait_until
 
 

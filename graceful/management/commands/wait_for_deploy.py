@@ -25,8 +25,8 @@ from graceful.reports.deploys.records import Verdict
 from graceful.reports.deploys.rows import Living
 from graceful.reports.deploys.words import headline
 from graceful.reports.sources import archive_everything
+from graceful.threads import bounded
 from graceful.worker.cluster.whole_fleet import living_workers
-from graceful.worker.shutdown.threads import bounded
 
 T = TypeVar("T")
 

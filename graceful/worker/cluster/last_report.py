@@ -15,8 +15,8 @@ from graceful.exceptions import UnreadableReport
 from graceful.reports import archive
 from graceful.reports.journal import JOURNAL_KEY, Journal
 from graceful.reports.spool import Spool
+from graceful.threads import bounded
 from graceful.worker.cluster.registration import Registration
-from graceful.worker.shutdown.threads import bounded
 
 ARCHIVE_SECONDS = 2.0
 

@@ -13,9 +13,9 @@ from graceful.reports import archive, resumed
 from graceful.reports.journal import Journal
 from graceful.reports.rollup import fold_old, roll_up
 from graceful.reports.spool import Spool
+from graceful.threads import Bounded
 from graceful.worker.cluster import log
 from graceful.worker.cluster.heartbeat import remove_stale_holders
-from graceful.worker.shutdown.threads import Bounded
 
 logger = logging.getLogger("graceful.worker")
 

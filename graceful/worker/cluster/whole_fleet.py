@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from threading import Lock, Thread
+from threading import Lock
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from graceful.core.text import one_line
 from graceful.reports.deploys.records import JobEnd, Member, Running
 from graceful.reports.deploys.rows import Living
 from graceful.reports.sources import PAUSE_SECONDS, journals
+from graceful.threads import Bounded
 from graceful.worker.cluster.fleet import LiveWorker, fleet, moment_of, text_of
 
 MOST_JOBS = 200
@@ -34,14 +35,9 @@ def living_workers(seconds: float) -> Living:
     Args:
         seconds: for all servers.
     """
-    found: list[Living] = []
-    thread = Thread(target=lambda: found.append(_read(seconds)), name="graceful-fleet", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # No thread can be started.
-        return Living(known=False)
-    thread.join(seconds)
-    return found[0] if found else Living(known=False)
+    reading = Bounded(lambda: _read(seconds))
+    reading.wait(seconds)
+    return reading.value or Living(known=False)
 
 
 class PageFleet:
@@ -133,12 +129,7 @@ def where_now(jobs: Sequence[JobEnd], seconds: float) -> tuple[JobEnd, ...]:
     if not asked:
         return tuple(jobs)
     found: Found = {}
-    thread = Thread(target=lambda: _ask(asked, found, seconds), name="graceful-jobs", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        return tuple(jobs)
-    thread.join(seconds)
+    Bounded(lambda: _ask(asked, found, seconds)).wait(seconds)
     there = dict(found)
     return tuple(there.get((job.report, job.id), job) if job.again_at is None else job for job in jobs)
 

@@ -19,6 +19,7 @@ from rq.queue import Queue
 from graceful.core.events import JobEnded
 from graceful.jobs import interruption
 from graceful.jobs.shared_memory import Verdict
+from graceful.threads import Standby
 from graceful.worker.at_work import at_work
 from graceful.worker.horse import run
 from graceful.worker.horse.current_job import ENDED
@@ -28,7 +29,6 @@ from graceful.worker.horse.supervisor import Supervisor
 from graceful.worker.session import Session
 from graceful.worker.shutdown.exit import leave
 from graceful.worker.shutdown.os_signals import INTERRUPT_SIGNAL
-from graceful.worker.shutdown.threads import Standby
 from graceful.worker.worker import GracefulMixin
 
 log = logging.getLogger("graceful.worker")

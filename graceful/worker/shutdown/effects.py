@@ -22,6 +22,7 @@ from graceful.core.shutdown import State
 from graceful.hooks import registry, runner, tracing, watchdog
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.reports.builder import shutdown_of
+from graceful.threads import bounded
 from graceful.worker.cluster import rq_scheduler
 from graceful.worker.compat import redis_connection
 from graceful.worker.horse.process import JobProcess
@@ -29,7 +30,6 @@ from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.exit import leave, leave_by
 from graceful.worker.shutdown.guardian import Guardian
 from graceful.worker.shutdown.report import WorkerReport
-from graceful.worker.shutdown.threads import bounded
 
 log = logging.getLogger("graceful.worker")
 REQUESTED = "Worker %s [PID %d]: shutdown requested (%s), %.1f s left%s"

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from graceful.core.deadline import Deadline
 from graceful.hooks import watchdog
-from graceful.worker.shutdown.threads import started
+from graceful.threads import started
 
 SHORTEST_SECONDS = 0.05
 WATCHDOG_MARGIN = 0.1

@@ -12,8 +12,8 @@ import traceback
 
 from graceful.core.deadline import Deadline
 from graceful.core.events import Stalled
+from graceful.threads import started
 from graceful.worker.shutdown.coordinator import Coordinator
-from graceful.worker.shutdown.threads import started
 
 STALLED = "the main thread did not reach its end; it stood at:\n{}"
 

@@ -25,8 +25,8 @@ from graceful.jobs.progress import JobInRedis, Progress, last_progress
 from graceful.reports.terminal import CLEAR_LINE, Row, Terminal, load_rich, shortened, styled, table, wants_colour
 from graceful.reports.text import hook_words, plain, progress_words, seconds_text, short_seconds
 from graceful.resume.clock import shutdown_requested
+from graceful.threads import started
 from graceful.worker.compat.redis_connection import client_of_its_own
-from graceful.worker.shutdown.threads import started
 from graceful.worker.worker import GracefulMixin
 
 FRAME_SECONDS = 0.2

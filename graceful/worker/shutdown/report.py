@@ -17,9 +17,9 @@ from graceful.reports import archive
 from graceful.reports.builder import Clock, WorkerIdentity, report_of
 from graceful.reports.line import log_shutdown
 from graceful.reports.spool import Spool
+from graceful.threads import bounded
 from graceful.worker.cluster.heartbeat import Heartbeat
 from graceful.worker.shutdown.journal_writer import JournalWriter
-from graceful.worker.shutdown.threads import bounded
 
 log = logging.getLogger("graceful.worker")
 NOT_WRITTEN = "Worker %s: its journal entry could not be written: %s"

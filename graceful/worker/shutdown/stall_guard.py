@@ -11,10 +11,10 @@ import socket
 import threading
 from typing import Protocol
 
+from graceful.threads import started
 from graceful.worker.compat.redis_connection import socket_of_main_thread
 from graceful.worker.horse.process import JobProcess
 from graceful.worker.shutdown.os_signals import Inbox
-from graceful.worker.shutdown.threads import started
 
 log = logging.getLogger("graceful.worker")
 STALLED = "The main thread did not act upon a signal in time, another one did"
