@@ -8,7 +8,7 @@ from typing import Any
 
 from graceful.core.phases import Phase
 from graceful.core.records import ShutdownReport
-from graceful.reports.builder import QUIET
+from graceful.reports.builder import RUNNING_HOOK
 from graceful.reports.terminal import Row, table
 from graceful.reports.text import progress_words, short_seconds
 from graceful.worker.cluster.fleet import LiveWorker
@@ -36,8 +36,7 @@ def state_of(worker: LiveWorker) -> str:
     if worker.silent:
         return "silent"
     if report.phase is Phase.RUNNING:
-        quiet = QUIET in report.notes.splitlines()
-        return "quiet" if quiet else "idle" if worker.job is None else "busy"
+        return "quiet" if report.quiet else "idle" if worker.job is None else "busy"
     return str(report.phase)
 
 
@@ -54,7 +53,7 @@ def _row(worker: LiveWorker, now: datetime) -> Row:
     of_job = ("", "", "", "")
     if job is not None:
         elapsed = "" if job.started_at is None else short_seconds((now - job.started_at).total_seconds())
-        progress = "" if job.progress is None else progress_words(job.progress.done, job.progress.total)
+        progress = "" if job.progress_done is None else progress_words(job.progress_done, job.progress_total)
         of_job = (job.id, elapsed, progress, job.function or "?")
     elif report.phase is Phase.HOOKS:
         of_job = ("", "", f"hook {len(report.hooks) + 1}", _hook(report))
@@ -63,4 +62,4 @@ def _row(worker: LiveWorker, now: datetime) -> Row:
 
 
 def _hook(report: ShutdownReport) -> str:
-    return report.notes.rpartition("running the exit hook ")[2]
+    return report.notes.rpartition(RUNNING_HOOK)[2]

@@ -15,6 +15,7 @@ from graceful.core.records import Grace, Shutdown, ShutdownReport, Spans, utc_no
 from graceful.core.shutdown import State
 
 QUIET = "quiet: takes no new job"
+RUNNING_HOOK = "running the exit hook "
 STOPPED_BY_POOL = (
     "stopped by its worker pool, which sends SIGINT whichever signal it was sent itself; or by Ctrl+C in its terminal"
 )
@@ -82,7 +83,7 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
 
     pool = STOPPED_BY_POOL if worker.stopped_by_pool(state.signal) else ""
     quiet = QUIET if state.quiet and not state.stopping else ""
-    running = f"running the exit hook {state.hook}" if state.hook else ""
+    running = f"{RUNNING_HOOK}{state.hook}" if state.hook else ""
     return ShutdownReport(
         id=worker.worker_id,
         worker=worker.name,

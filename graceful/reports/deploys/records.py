@@ -26,7 +26,13 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job that a living worker has in flight."""
+    """The job that a living worker has in flight.
+
+    Args:
+        function: dotted name of its function; empty until its process has unpickled the job.
+        queue: the queue that it was taken from.
+        progress_done: how far its ``resumable`` loop is, None if it has none.
+    """
 
     id: str
     function: str = ""

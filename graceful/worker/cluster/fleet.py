@@ -5,7 +5,7 @@ Reads only, never unpickles a job, and judges nobody: what is shown as silent he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from rq.job import Job
 from graceful.core.records import ShutdownReport
 from graceful.exceptions import CursorMismatch
 from graceful.jobs.progress import Progress, progress_in
+from graceful.reports.deploys.records import Running
 from graceful.reports.journal import Journal
 from graceful.resume.cursors import FIELD, read
 from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS
@@ -23,25 +24,6 @@ from graceful.worker.queue.fetch import HELD_KEY, held_fields
 
 MOST_CURSOR_BYTES = 256 * 1024
 BATCH = 200
-
-
-@dataclass(frozen=True, slots=True)
-class LiveJob:
-    """The job that a living worker has in flight.
-
-    Args:
-        id: the job's id.
-        function: dotted name of its function; empty until its process has unpickled the job.
-        queue: the queue that it was taken from.
-        started_at: when it was started, None if unknown.
-        progress: its ``resumable`` loop, None if it has none.
-    """
-
-    id: str
-    function: str
-    queue: str
-    started_at: datetime | None = None
-    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +40,7 @@ class LiveWorker:
     report: ShutdownReport
     beat_at: datetime | None = None
     silent: bool = False
-    job: LiveJob | None = field(default=None)
+    job: Running | None = None
 
     @property
     def deadline(self) -> datetime | None:
@@ -103,7 +85,7 @@ def _with_jobs(connection: redis.Redis, reports: tuple[ShutdownReport, ...]) -> 
     return workers
 
 
-def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[LiveJob | None]:
+def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[Running | None]:
     """The jobs in these fields of ``graceful:held:*``; a job that is over by now is none."""
     pipeline = connection.pipeline(transaction=False)
     for fields in held:
@@ -112,7 +94,7 @@ def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[LiveJob |
             pipeline.hmget(key, "status", "started_at")
             pipeline.hstrlen(key, FIELD)
     answers = iter(pipeline.execute(raise_on_error=False))
-    found: list[LiveJob | None] = []
+    found: list[Running | None] = []
     for fields in held:
         answer, length = (next(answers), next(answers)) if "job" in fields else (None, None)
         status, started = answer if isinstance(answer, list) else (None, None)
@@ -122,7 +104,8 @@ def _jobs(connection: redis.Redis, held: list[dict[str, str]]) -> list[LiveJob |
         saved = length if isinstance(length, int) else 0
         progress = _progress(connection, fields["job"]) if 0 < saved <= MOST_CURSOR_BYTES else None
         queue = fields.get("queue", "").removeprefix("rq:queue:")
-        found.append(LiveJob(fields["job"], fields.get("function", ""), queue, moment_of(started), progress))
+        done, total = (None, None) if progress is None else (progress.done, progress.total)
+        found.append(Running(fields["job"], fields.get("function", ""), queue, moment_of(started), done, total))
     return found
 
 

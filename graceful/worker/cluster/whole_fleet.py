@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
 
@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from rq.job import Job
 
 from graceful.core.text import one_line
-from graceful.reports.deploys.records import JobEnd, Member, Running
+from graceful.reports.deploys.records import JobEnd, Member
 from graceful.reports.deploys.rows import Living
 from graceful.reports.sources import PAUSE_SECONDS, journals
 from graceful.threads import Bounded
@@ -70,37 +70,37 @@ page_fleet = PageFleet()
 
 
 def _read(seconds: float) -> Living:
-    members: list[Member] = []
-    known = True
+    members: dict[str, Member] = {}  # Two queues' settings may name one server in two ways.
+
+    def add(connection: Redis) -> None:
+        members.update((each.report.id, member_of(each)) for each in fleet(connection))
+
+    known = _on_each_server(seconds, add)
+    return Living(tuple(members.values()), known)
+
+
+def _on_each_server(seconds: float, do: Callable[[Redis], object]) -> bool:
+    """Whether every server was reached."""
     try:
         everywhere = journals(seconds)
     except Exception as error:  # Wrong queue settings can raise anything.
         log.info(NOT_READ, error)
-        return Living(known=False)
+        return False
+    reached = True
     for journal in everywhere:
         try:
-            members += [member_of(each) for each in fleet(journal.connection)]
+            do(journal.connection)
         except RedisError as error:
             log.info(NOT_READ, one_line(str(error)))
-            known = False
+            reached = False
         finally:
             journal.connection.close()
-    # Two queues' settings may name one server in two ways.
-    return Living(tuple({each.id: each for each in members}.values()), known)
+    return reached
 
 
 def member_of(worker: LiveWorker) -> Member:
     """A living worker as a member of a deploy."""
-    report, job = worker.report, worker.job
-    progress = job.progress if job else None
-    running = job and Running(
-        job.id,
-        job.function,
-        job.queue,
-        job.started_at,
-        progress.done if progress else None,
-        progress.total if progress else None,
-    )
+    report = worker.report
     return Member(
         id=report.id,
         worker=report.worker,
@@ -116,7 +116,7 @@ def member_of(worker: LiveWorker) -> Member:
         grace=report.grace,
         living=True,
         silent=worker.silent,
-        job=running or None,
+        job=worker.job,
     )
 
 
@@ -129,26 +129,12 @@ def where_now(jobs: Sequence[JobEnd], seconds: float) -> tuple[JobEnd, ...]:
     if not asked:
         return tuple(jobs)
     found: Found = {}
-    Bounded(lambda: _ask(asked, found, seconds)).wait(seconds)
+    Bounded(lambda: _on_each_server(seconds, lambda connection: _ask(connection, asked, found))).wait(seconds)
     there = dict(found)
     return tuple(there.get((job.report, job.id), job) if job.again_at is None else job for job in jobs)
 
 
-def _ask(jobs: Sequence[JobEnd], found: Found, seconds: float) -> None:
-    try:
-        everywhere = journals(seconds)
-    except Exception:
-        return
-    for journal in everywhere:
-        try:
-            _ask_one(journal.connection, jobs, found)
-        except RedisError:
-            continue
-        finally:
-            journal.connection.close()
-
-
-def _ask_one(connection: Redis, jobs: Sequence[JobEnd], found: Found) -> None:
+def _ask(connection: Redis, jobs: Sequence[JobEnd], found: Found) -> None:
     pipeline = connection.pipeline(transaction=False)
     for job in jobs:
         pipeline.hmget(Job.key_for(job.id), "status", "started_at", "ended_at", "worker_name")
