@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
@@ -13,28 +13,22 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.cache import add_never_cache_headers
 
 from graceful.conf import settings
-from graceful.core.records import utc_now
 from graceful.models import NAME_LENGTH, ShutdownReport
 from graceful.reports.deploys import plain
-from graceful.reports.deploys.projection import deploy_of
-from graceful.reports.deploys.records import Deploy, Material
-from graceful.reports.deploys.rows import Living, last_material, material_of_release
-from graceful.reports.releases import note_living, release_state
+from graceful.reports.deploys.rows import last_material, material_of_release
+from graceful.reports.releases import release_state
 from graceful.reports.rows import record_of
 from graceful.reports.sources import page_archiver
-from graceful.worker.cluster.whole_fleet import page_fleet, where_now
+from graceful.worker.cluster.deploy_now import ARCHIVE_SECONDS, deploy_now
 
 PERMISSION = "graceful.view_shutdownreport"
-ARCHIVE_SECONDS = 0.5
-FLEET_SECONDS = 1.0
-JOBS_SECONDS = 0.3
 View = Callable[..., HttpResponse]
 
 
 def _guarded(view: View) -> View:
     """Only GET and HEAD, only for those who may read it, never from a cache."""
 
-    @wraps(view)
+    @functools.wraps(view)
     def guarded(request: HttpRequest, **arguments: str) -> HttpResponse:
         if request.method not in ("GET", "HEAD"):
             response: HttpResponse = _error("only GET and HEAD are allowed", 405)
@@ -67,12 +61,10 @@ def last_report(request: HttpRequest) -> HttpResponse:
 @_guarded
 def last_deploy(request: HttpRequest) -> HttpResponse:
     """The deploy that is under way or was last."""
-    page_archiver.run(ARCHIVE_SECONDS)
-    living = page_fleet.read(FLEET_SECONDS)
-    material = last_material(living, utc_now())
-    if material is None:
+    deploy = deploy_now(last_material)
+    if deploy is None:
         return _error("no worker has been asked to stop yet", 404)
-    return JsonResponse(plain.deploy(_deploy(material, living)))
+    return JsonResponse(plain.deploy(deploy))
 
 
 @_guarded
@@ -80,20 +72,10 @@ def release(request: HttpRequest, label: str) -> HttpResponse:
     """One release: its state, and the deploy in which it ended."""
     if "\x00" in label or len(label) > NAME_LENGTH:
         return _error("there is no such release", 404)
-    page_archiver.run(ARCHIVE_SECONDS)
-    living = page_fleet.read(FLEET_SECONDS)
-    material = material_of_release(label, living, utc_now())
-    if material is None:
+    deploy = deploy_now(functools.partial(material_of_release, label))
+    if deploy is None:
         return _error("there is no such release", 404)
-    deploy = _deploy(material, living)
     return JsonResponse(plain.release(release_state(label, deploy), deploy if deploy.members else None))
-
-
-def _deploy(material: Material, living: Living) -> Deploy:
-    note_living(living.workers, material.known)
-    if living.known:
-        material = material.with_jobs(where_now(material.interrupted, JOBS_SECONDS))
-    return deploy_of(material)
 
 
 def _refused(request: HttpRequest) -> HttpResponse | None:

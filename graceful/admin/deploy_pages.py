@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+import functools
 
 from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
@@ -15,28 +14,19 @@ from django.utils.translation import gettext as _
 
 from graceful.admin.job_links import job_link
 from graceful.admin.read_only import ReadOnlyAdmin
-from graceful.core.records import InFlightJob, utc_now
+from graceful.core.records import InFlightJob
 from graceful.reports.deploys.lines import DeployPage
 from graceful.reports.deploys.page import deploy_page
-from graceful.reports.deploys.projection import deploy_of
-from graceful.reports.deploys.records import Material
 from graceful.reports.deploys.rows import (
-    Living,
     last_material,
     material_of_release,
     material_of_report,
 )
-from graceful.reports.releases import note_living, release_states
-from graceful.reports.sources import page_archiver
-from graceful.worker.cluster.whole_fleet import page_fleet, where_now
+from graceful.reports.releases import release_states
+from graceful.worker.cluster.deploy_now import Reader, deploy_now
 
-ARCHIVE_SECONDS = 0.5
-FLEET_SECONDS = 1.0
-JOBS_SECONDS = 0.3
 REFRESH_SECONDS = 5
 """How often a page without JavaScript is loaded again while the deploy is under way."""
-
-Reader = Callable[[Living, datetime], Material | None]
 
 
 def last(model_admin: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
@@ -46,12 +36,12 @@ def last(model_admin: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
 
 def of_release(model_admin: ReadOnlyAdmin, request: HttpRequest, release: str) -> HttpResponse:
     """The deploy in which a release ended or ends."""
-    return _page(model_admin, request, lambda living, now: material_of_release(release, living, now), found=True)
+    return _page(model_admin, request, functools.partial(material_of_release, release), found=True)
 
 
 def of_report(model_admin: ReadOnlyAdmin, request: HttpRequest, report_id: str) -> HttpResponse:
     """The deploy that a shutdown was part of."""
-    return _page(model_admin, request, lambda living, now: material_of_report(report_id, living, now), found=True)
+    return _page(model_admin, request, functools.partial(material_of_report, report_id), found=True)
 
 
 def _page(model_admin: ReadOnlyAdmin, request: HttpRequest, read: Reader, *, found: bool = False) -> HttpResponse:
@@ -79,19 +69,13 @@ def _page(model_admin: ReadOnlyAdmin, request: HttpRequest, read: Reader, *, fou
 
 
 def _read(model_admin: ReadOnlyAdmin, read: Reader) -> DeployPage | None:
-    # Reports wait to be archived, but nobody is reaped here: a page that refreshes itself is not to do so.
-    page_archiver.run(ARCHIVE_SECONDS)
-    living = page_fleet.read(FLEET_SECONDS)
-    material = read(living, utc_now())
-    if material is None:
+    deploy = deploy_now(read)
+    if deploy is None:
         return None
-    note_living(living.workers, material.known)
-    if living.known:
-        material = material.with_jobs(where_now(material.interrupted, JOBS_SECONDS))
-    states = release_states(living.workers, living.known)
+    states = release_states(deploy.material.living, deploy.material.living_known)
     link = job_link(model_admin.admin_site.name)
     return deploy_page(
-        deploy_of(material),
+        deploy,
         states,
         lambda job, queue: link(InFlightJob(job, "", queue)),
         lambda label: _release_link(model_admin, label),

@@ -12,9 +12,9 @@ from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from graceful.admin import deploy_pages
 from graceful.core.records import Grace, utc_now
 from graceful.reports.deploys.rows import Living
+from graceful.worker.cluster import deploy_now
 from tests.browser.test_admin_pages import log_in, reader, site
 from tests.db.test_deploy_pages import LAST, Fleet, living, save, stopped
 from tests.support.waiting import wait_until
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     fleet = Fleet()
-    monkeypatch.setattr(deploy_pages, "page_fleet", fleet)
-    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_now, "page_fleet", fleet)
+    monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
 
 

@@ -14,12 +14,12 @@ from django.test import Client
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
-from graceful.admin import deploy_pages
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, utc_now
 from graceful.models import Release
 from graceful.reports import archive
 from graceful.reports.deploys.rows import Living
+from graceful.worker.cluster import deploy_now
 from tests.browser.accessibility import console, keyboard, requests_outside, too_wide, violations
 from tests.browser.conftest import start_browser
 from tests.browser.test_admin_pages import PAYLOAD, reader, site
@@ -65,8 +65,8 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 @pytest.fixture(autouse=True)
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     fleet = Fleet()
-    monkeypatch.setattr(deploy_pages, "page_fleet", fleet)
-    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_now, "page_fleet", fleet)
+    monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
 
 

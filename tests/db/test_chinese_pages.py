@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 from rq.job import JobStatus
 
-from graceful.admin import deploy_pages, trends_page
+from graceful.admin import trends_page
 from graceful.admin.last_report import unclean_counter
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.post_mortem import GRACE_OVER, OUT_OF_MEMORY
@@ -27,6 +27,7 @@ from graceful.reports.deploys.records import Member, Running
 from graceful.reports.deploys.rows import Living
 from graceful.reports.figures import FunctionCost, HookRuns, Need, Platform
 from graceful.reports.rollup import roll_up
+from graceful.worker.cluster import deploy_now
 from tests.db.samples import HOOKS, MIDNIGHT, a_clean_report, a_report, save
 from tests.support.chinese import english, texts_of
 from tests.unit.test_advice import some_figures
@@ -43,7 +44,7 @@ NOON = MIDNIGHT + timedelta(hours=12)
 def chinese(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.LANGUAGE_CODE = "zh-hans"
     monkeypatch.setattr(sources.page_archiver, "run", lambda *args: False)
-    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(jobs))
     monkeypatch.setattr(RecentlyUnclean, "count", 0)
     unclean_counter.forget()
 
@@ -57,7 +58,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> list[Living]:
         def read(self, seconds: float) -> Living:
             return found[0]
 
-    monkeypatch.setattr(deploy_pages, "page_fleet", Fleet())
+    monkeypatch.setattr(deploy_now, "page_fleet", Fleet())
     return found
 
 
@@ -198,7 +199,7 @@ def test_where_interrupted_jobs_went(
     admin_client: Client, fleet: list[Living], monkeypatch: pytest.MonkeyPatch, now: str, again: str | None
 ) -> None:
     """Each way that an interrupted job can go on is told."""
-    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(replace(job, now=now) for job in jobs))
+    monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(replace(job, now=now) for job in jobs))
     reports = deploy_reports()
     save(*reports)
     if again is not None:

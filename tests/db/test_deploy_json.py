@@ -13,11 +13,10 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.test.utils import override_settings
 
-from graceful import views
 from graceful.core.phases import JobOutcome, Outcome
 from graceful.core.records import InFlightJob, JobTally
 from graceful.reports.deploys.rows import Living
-from graceful.worker.cluster import whole_fleet
+from graceful.worker.cluster import deploy_now, whole_fleet
 from tests.db.test_deploy_pages import HOSTILE, NOON, Fleet, living, save, stopped
 
 pytestmark = pytest.mark.django_db
@@ -31,9 +30,9 @@ DEPLOY, REPORT, RELEASE = "/graceful/deploy/", "/graceful/report/", "/graceful/r
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """No Redis: reading it has tests of its own."""
     fleet = Fleet()
-    monkeypatch.setattr(views, "page_fleet", fleet)
-    monkeypatch.setattr(views.page_archiver, "run", lambda seconds: False)
-    monkeypatch.setattr(views, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_now, "page_fleet", fleet)
+    monkeypatch.setattr(deploy_now.page_archiver, "run", lambda seconds: False)
+    monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
 
 
@@ -100,7 +99,7 @@ def test_nothing_to_show(client: Client) -> None:
 def test_redis_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The archive is shown all the same, and that the living workers are not known."""
     save([stopped(0)])
-    monkeypatch.setattr(views, "page_fleet", whole_fleet.PageFleet())
+    monkeypatch.setattr(deploy_now, "page_fleet", whole_fleet.PageFleet())
     with override_settings(GRACEFUL_JSON_TOKEN=TOKEN, RQ_QUEUES={"default": {"URL": "redis://127.0.0.1:1/0"}}):
         body = json.loads(with_token(client, DEPLOY).content)
     assert body["living"]["known"] is False

@@ -16,7 +16,6 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from graceful.admin import deploy_pages
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans, utc_now
 from graceful.models import Release, ReportedHook, ReportedJob
@@ -24,6 +23,7 @@ from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports.deploys.records import Member, Running
 from graceful.reports.deploys.rows import Living
 from graceful.reports.rows import rows_of
+from graceful.worker.cluster import deploy_now
 from tests.db.samples import MIDNIGHT, a_clean_report
 
 pytestmark = pytest.mark.django_db
@@ -48,9 +48,9 @@ class Fleet:
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """No Redis: reading it has tests of its own."""
     fleet = Fleet()
-    monkeypatch.setattr(deploy_pages, "page_fleet", fleet)
-    monkeypatch.setattr(deploy_pages.page_archiver, "run", lambda seconds: False)
-    monkeypatch.setattr(deploy_pages, "where_now", lambda jobs, seconds: tuple(jobs))
+    monkeypatch.setattr(deploy_now, "page_fleet", fleet)
+    monkeypatch.setattr(deploy_now.page_archiver, "run", lambda seconds: False)
+    monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
 
 
