@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from graceful.core.text import one_line
-from graceful.reports.figures import Figures, FunctionCost, HookRuns, Need, Platform, figures
+from graceful.reports.figures import Figures, FunctionCost, HookRuns, Need, figures
+from graceful.reports.platforms import Platform
 from graceful.reports.rows import local_time
 from graceful.reports.sentences import listed, sentences
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from django.db.models import Count, Q, Sum
@@ -18,6 +17,7 @@ from graceful.core.phases import HookOutcome, JobOutcome, Reason
 from graceful.core.post_mortem import GRACE_OVER
 from graceful.core.records import Grace, utc_now
 from graceful.models import HookRollup, ReportedJob, ShutdownReport
+from graceful.reports.platforms import Platform, platform_of
 from graceful.reports.rows import stored_time
 
 NEWEST = 2_000
@@ -32,16 +32,6 @@ MOST_HOOKS = 3
 CUT_OFF = (JobOutcome.INTERRUPTED, JobOutcome.INTERRUPTION_FAILED, JobOutcome.KILLED, JobOutcome.UNKNOWN)
 """What the shutdown did to jobs that needed more time."""
 ENDED = (JobOutcome.FINISHED, JobOutcome.FAILED)
-
-
-class Platform(StrEnum):
-    """What sends SIGKILL when its own grace period is over."""
-
-    KUBERNETES = "kubernetes"
-    HEROKU = "heroku"
-    ECS = "ecs"
-    SYSTEMD = "systemd"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +112,6 @@ class Figures:
     functions: tuple[FunctionCost, ...] = ()
     hook_runs: tuple[HookRuns, ...] = ()
     platform: Platform = Platform.UNKNOWN
-
-
-def platform_of(environment: Mapping[str, str]) -> Platform:
-    """What this process was started by, as the platforms' own variables tell."""
-    for variable, platform in (
-        ("KUBERNETES_SERVICE_HOST", Platform.KUBERNETES),
-        ("DYNO", Platform.HEROKU),
-        ("ECS_CONTAINER_METADATA_URI_V4", Platform.ECS),
-        ("INVOCATION_ID", Platform.SYSTEMD),
-    ):
-        if environment.get(variable):
-            return platform
-    return Platform.UNKNOWN
 
 
 def figures(period: timedelta, using: str | None = None) -> Figures:

@@ -25,7 +25,8 @@ from graceful.reports import sources
 from graceful.reports.advice import advise
 from graceful.reports.deploys.records import Member, Running
 from graceful.reports.deploys.rows import Living
-from graceful.reports.figures import FunctionCost, HookRuns, Need, Platform
+from graceful.reports.figures import FunctionCost, HookRuns, Need
+from graceful.reports.platforms import Platform
 from graceful.reports.rollup import roll_up
 from graceful.worker.cluster import deploy_now
 from tests.db.samples import HOOKS, MIDNIGHT, a_clean_report, a_report, save

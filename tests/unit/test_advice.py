@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from graceful.core.records import Grace
 from graceful.reports.advice import Advice, advise
-from graceful.reports.figures import Figures, FunctionCost, HookRuns, Need, Platform, platform_of
+from graceful.reports.figures import Figures, FunctionCost, HookRuns, Need
+from graceful.reports.platforms import Platform, platform_of
 
 SINCE, UNTIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 30, tzinfo=UTC)
 BASIS = "From 200 shutdowns with this grace period, between 2026-03-01 and 2026-03-30."

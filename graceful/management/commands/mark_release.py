@@ -9,8 +9,8 @@ from django.db import DatabaseError
 
 from graceful.core.records import utc_now
 from graceful.core.text import one_line
+from graceful.management.arguments import release_label
 from graceful.management.commands.shutdown_report import unreadable
-from graceful.management.commands.wait_for_deploy import release_label
 from graceful.reports.noted_releases import note_release
 
 

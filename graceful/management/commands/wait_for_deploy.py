@@ -18,8 +18,7 @@ from django.utils.translation import override
 from graceful.core.deadline import Deadline
 from graceful.core.records import utc_now
 from graceful.core.text import one_line
-from graceful.management.arguments import positive_number
-from graceful.models import NAME_LENGTH
+from graceful.management.arguments import positive_number, release_label
 from graceful.reports.deploys.gate import Gate, Look, line, verdict, who_is_stale
 from graceful.reports.deploys.records import Verdict
 from graceful.reports.deploys.rows import Living
@@ -50,13 +49,6 @@ def seconds(text: str) -> float:
     if not 0 < value <= LONGEST_TIMEOUT:
         raise argparse.ArgumentTypeError(f"seconds above 0, at most {LONGEST_TIMEOUT}, were expected, got: {text!r}")
     return value
-
-
-def release_label(text: str) -> str:
-    """An argument that must be the label of a release."""
-    if not text or len(text) > NAME_LENGTH or "\x00" in text:
-        raise argparse.ArgumentTypeError(f"a label of 1 to {NAME_LENGTH} characters was expected, got: {text!r}")
-    return text
 
 
 class Command(BaseCommand):
