@@ -19,7 +19,7 @@ from graceful.core.shutdown import State
 from graceful.exceptions import InvalidSettings
 from graceful.hooks import registry
 from graceful.worker.at_work import at_work
-from graceful.worker.cluster import maintenance, rq_scheduler
+from graceful.worker.cluster import rq_scheduler
 from graceful.worker.cluster.membership import NOT_SENT
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse import parent_death
@@ -165,7 +165,7 @@ class GracefulMixin(JobInFlight):
 
     @at_work
     def run_maintenance_tasks(self) -> None:
-        """As RQ's; also archives waiting reports, and removes old ones."""
+        """As RQ's; ours follows when no job waits, or the next time at the latest."""
         try:
             with parent_death.followed():  # A scheduler that has ended is started again here.
                 super().run_maintenance_tasks()
@@ -175,7 +175,7 @@ class GracefulMixin(JobInFlight):
         except Exception:
             # One job that nobody can read must not be the end of each worker that comes across it.
             log.exception(MAINTENANCE_FAILED, self.name)
-        maintenance.run_maintenance(self.connection, self._at_work.settings)
+        self._at_work.dequeuer.maintain_when_idle()
 
     @at_work
     def _start_scheduler(self, *args: Any, **kwargs: Any) -> None:

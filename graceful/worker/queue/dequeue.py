@@ -17,6 +17,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from graceful.conf import Settings
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS
+from graceful.worker.cluster.maintenance import run_maintenance
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import redis_connection, rq_private
 from graceful.worker.compat.redis_connection import OwnConnection
@@ -70,6 +71,18 @@ class Dequeuer:
         self._fetcher = Fetcher(worker.connection, worker_id)
         self._watch = QueueWatch(own, inbox, worker_id)
         self._fetched: Fetched | None = None
+        self._maintenance_due = False
+
+    def maintain_when_idle(self) -> None:
+        """Run our maintenance when no job waits; now if none has not waited since it was last asked for."""
+        if self._maintenance_due:
+            self._maintain()
+        else:
+            self._maintenance_due = True
+
+    def _maintain(self) -> None:
+        self._maintenance_due = False
+        run_maintenance(self._worker.connection, self._settings)
 
     def hold_off(self, burst: bool) -> None:
         """Return when jobs may be taken: as RQ's ``check_for_suspension``, but a stop ends it at once.
@@ -138,6 +151,9 @@ class Dequeuer:
                     if worker.should_run_maintenance_tasks:
                         worker.run_maintenance_tasks()
                 taken = self._take()
+                if taken is None and self._maintenance_due:
+                    self._maintain()
+                    continue
                 if taken is not None or timeout is None:
                     return taken
                 seconds = float(timeout)
