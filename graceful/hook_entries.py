@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graceful.core.records import HookSpec
 
@@ -20,8 +19,7 @@ LONGEST_NAME = 200
 ENTRY_KEYS = ("call", "name", "timeout", "optional", "when")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Something wrong or doubtful in the settings.
 
     Args:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
@@ -55,8 +54,7 @@ class CappedPaginator(ReportPaginator):
         return min(self.counted, COUNT_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class DateLink:
+class DateLink(NamedTuple):
     """One date to choose; the chosen one has no link."""
 
     title: str

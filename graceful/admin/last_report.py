@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from django.db import DatabaseError, router, transaction
@@ -36,8 +36,7 @@ COUNT_SECONDS = 30.0
 COUNT_LIMIT = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Around:
+class Around(NamedTuple):
     """The shutdowns near a report: what they were in one sentence, and the list of them."""
 
     sentence: str

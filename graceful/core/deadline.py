@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Deadline:
+class Deadline(NamedTuple):
     """An instant by which something must be over.
 
     The clock is ``time.monotonic()``: CLOCK_MONOTONIC on Linux and mach_absolute_time on macOS. Both

@@ -5,15 +5,14 @@ Events go into :func:`graceful.core.shutdown.step`, effects come out of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from graceful.core.phases import Reason
 from graceful.core.records import HookResult, InFlightJob
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(NamedTuple):
     """A signal or RQ's shutdown command asks for the end, perhaps not for the first time."""
 
     at: float
@@ -21,32 +20,27 @@ class StopAsked:
     signal: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QuietAsked:
+class QuietAsked(NamedTuple):
     """SIGTSTP: take no new job."""
 
 
-@dataclass(frozen=True, slots=True)
-class StacksAsked:
+class StacksAsked(NamedTuple):
     """SIGTTIN: log where worker and job stand."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobTaken:
+class JobTaken(NamedTuple):
     """A job is in flight from here on."""
 
     job: InFlightJob
 
 
-@dataclass(frozen=True, slots=True)
-class JobDescribed:
+class JobDescribed(NamedTuple):
     """More is known of the job in flight: its function, once its process has unpickled it."""
 
     job: InFlightJob
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnded:
+class JobEnded(NamedTuple):
     """What became of a job: of the one in flight, or of one in a thread of the worker's own class.
 
     ``UNKNOWN`` where Redis could not be told: the job in flight is still held then.
@@ -55,21 +49,18 @@ class JobEnded:
     job: InFlightJob
 
 
-@dataclass(frozen=True, slots=True)
-class JobReleased:
+class JobReleased(NamedTuple):
     """The job in flight is left to RQ: the worker's class runs it in a way of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoopEnded:
+class LoopEnded(NamedTuple):
     """The worker's loop has ended by itself, or an error has ended it, before or after a stop was asked for."""
 
     reason: Reason
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TornDown:
+class TornDown(NamedTuple):
     """No job runs any more, and RQ's own teardown is over.
 
     Args:
@@ -79,30 +70,25 @@ class TornDown:
     holds_nothing: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class HookStarted:
+class HookStarted(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class HookEnded:
+class HookEnded(NamedTuple):
     result: HookResult
 
 
-@dataclass(frozen=True, slots=True)
-class HooksOver:
+class HooksOver(NamedTuple):
     """The last exit hook has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(NamedTuple):
     """The main thread did not reach the end in time; ``where`` is its stack."""
 
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """Time has passed."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from graceful.core.deadline import Deadline
 
@@ -13,8 +13,7 @@ REPORT_SECONDS = 1.0
 """Seconds kept for the report at the end of the hooks' time, or a fifth of that time if that is less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The instants of one shutdown.
 
     Args:
@@ -32,8 +31,7 @@ class Limits:
         return Limits(min(self.soft, other.soft), min(self.hard, other.hard), min(self.end, other.end))
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """The grace period and its parts, in seconds.
 
     Args:

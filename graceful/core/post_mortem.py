@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from graceful.core.phases import JobOutcome, Outcome, Reason
 from graceful.core.records import InFlightJob, JobTally, ShutdownReport, Spans
@@ -18,8 +18,7 @@ GRACE_OVER = "probably killed because the platform's grace period was over"
 """Notes by which pages recognise what is known of a death."""
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(NamedTuple):
     """What a reaper found.
 
     Args:
@@ -48,13 +47,12 @@ def closed(report: ShutdownReport, findings: Findings) -> ShutdownReport:
     elif _grace_over(report, heartbeat or findings.found_at):
         notes.append(GRACE_OVER)
     notes.append(f"closed by {findings.found_by}")
-    return replace(
-        report,
+    return report._replace(
         reason=Reason.KILLED,
         outcome=Outcome.KILLED,
         exit_code=None,
         ended_at=max([heartbeat, *_seen(report)]) if heartbeat else findings.found_at,
-        seconds=replace(report.seconds, total=None) if report.seconds else Spans(),
+        seconds=report.seconds._replace(total=None) if report.seconds else Spans(),
         jobs=_jobs(report.jobs, findings.job),
         notes="; ".join(notes),
     )
@@ -67,7 +65,7 @@ def last_seen(report: ShutdownReport) -> datetime | None:
 
 def amended(report: ShutdownReport, job: InFlightJob | None) -> ShutdownReport:
     """A sealed report whose worker still held ``job``, with the job's later outcome."""
-    return report if job is None else replace(report, jobs=_jobs(report.jobs, job))
+    return report if job is None else report._replace(jobs=_jobs(report.jobs, job))
 
 
 def knows_more(report: ShutdownReport, stored: ShutdownReport) -> bool:
@@ -76,7 +74,7 @@ def knows_more(report: ShutdownReport, stored: ShutdownReport) -> bool:
     def unknown(each: ShutdownReport) -> int:
         return sum(job.outcome is JobOutcome.UNKNOWN for job in each.jobs.in_flight)
 
-    return replace(report, jobs=stored.jobs) == stored and unknown(report) < unknown(stored)
+    return report._replace(jobs=stored.jobs) == stored and unknown(report) < unknown(stored)
 
 
 def _moment(seconds: float | None) -> datetime | None:
@@ -101,15 +99,14 @@ def _jobs(tally: JobTally, job: InFlightJob | None) -> JobTally:
     """With the outcome of ``job``; one that ended by itself counts only if it was in flight at the shutdown."""
     known = tuple(_settled(each, job) for each in tally.in_flight)
     if job is None:
-        return replace(tally, in_flight=known)
+        return tally._replace(in_flight=known)
     finished, failed = job.outcome is JobOutcome.FINISHED, job.outcome is JobOutcome.FAILED
     before = [each.outcome for each in tally.in_flight if each.id == job.id]
     if not before and not finished and not failed:
         known = (*known, job)
     # A job that turns out to have ended by itself was not counted yet.
     counts = before and before[0] in (JobOutcome.RUNNING, JobOutcome.UNKNOWN)
-    return replace(
-        tally,
+    return tally._replace(
         finished=tally.finished + bool(counts and finished),
         failed=tally.failed + bool(counts and failed),
         in_flight=known,
@@ -119,11 +116,10 @@ def _jobs(tally: JobTally, job: InFlightJob | None) -> JobTally:
 def _settled(each: InFlightJob, job: InFlightJob | None) -> InFlightJob:
     if job is not None and each.id == job.id:
         reached = each if job.progress_done is None else job
-        return replace(
-            each,
+        return each._replace(
             outcome=job.outcome,
             interruptions=job.interruptions,
             progress_done=reached.progress_done,
             progress_total=reached.progress_total,
         )
-    return replace(each, outcome=JobOutcome.UNKNOWN) if each.outcome is JobOutcome.RUNNING else each
+    return each._replace(outcome=JobOutcome.UNKNOWN) if each.outcome is JobOutcome.RUNNING else each

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,8 +29,8 @@ def dump(report: ShutdownReport) -> str:
         limit //= 2
         text = _dump(report, limit)
     if len(text) > ENTRY_LIMIT:
-        jobs = replace(report.jobs, in_flight=report.jobs.in_flight[:100])
-        text = _dump(replace(report, hooks=report.hooks[:100], jobs=jobs), limit)
+        jobs = report.jobs._replace(in_flight=report.jobs.in_flight[:100])
+        text = _dump(report._replace(hooks=report.hooks[:100], jobs=jobs), limit)
     return text
 
 

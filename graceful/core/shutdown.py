@@ -6,7 +6,7 @@ it what happened and carries out the effects that it answers with. All instants 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from graceful.core.deadline import Deadline
 from graceful.core.events import (
@@ -34,8 +34,7 @@ from graceful.core.phases import JobOutcome, Outcome, Phase, Reason, later
 from graceful.core.records import HookResult, InFlightJob, JobTally
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """All that is known of one worker's run and end; the shutdown report is a projection of it.
 
     Args:
@@ -71,7 +70,7 @@ class State:
     job: InFlightJob | None = None
     interrupt_sent: bool = False
     killed: bool = False
-    jobs: JobTally = field(default_factory=JobTally)
+    jobs: JobTally = JobTally()
     drained_at: float | None = None
     hook: str = ""
     hooks: tuple[HookResult, ...] = ()
@@ -143,23 +142,23 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
         case StopAsked():
             return _stop(state, event)
         case QuietAsked():
-            return replace(state, quiet=True), () if state.quiet else (Effect.WRITE_JOURNAL, Effect.QUIETED)
+            return state._replace(quiet=True), () if state.quiet else (Effect.WRITE_JOURNAL, Effect.QUIETED)
         case JobTaken(job):
-            return _job_taken(replace(state, job=job, interrupt_sent=False, killed=False), job), ()
+            return _job_taken(state._replace(job=job, interrupt_sent=False, killed=False), job), ()
         case JobDescribed(job):
             return _described(state, job), ()
         case JobEnded(job):
             return _job_ended(state, job, now), ()
         case JobReleased():
-            return replace(state, job=None), ()
+            return state._replace(job=None), ()
         case LoopEnded(reason, error):
-            return _loop_ended(replace(state, error=error or state.error), reason, now)
+            return _loop_ended(state._replace(error=error or state.error), reason, now)
         case TornDown(holds_nothing):
-            return _torn_down(replace(state, holds_nothing=holds_nothing), now)
+            return _torn_down(state._replace(holds_nothing=holds_nothing), now)
         case HookStarted(name):
-            return replace(state, phase=later(Phase.HOOKS, state.phase), hook=name), (Effect.WRITE_JOURNAL,)
+            return state._replace(phase=later(Phase.HOOKS, state.phase), hook=name), (Effect.WRITE_JOURNAL,)
         case HookEnded(result):
-            return replace(state, hook="", hooks=(*state.hooks, result)), ()
+            return state._replace(hook="", hooks=(*state.hooks, result)), ()
         case HooksOver():
             return _sealed(state, now), (Effect.STORE,)
         case Tick():
@@ -172,12 +171,12 @@ def _stop(state: State, event: StopAsked) -> tuple[State, Effects]:
     limits = state.budget.limits(stops)
     if state.limits is not None:
         limits = limits.no_later_than(state.limits)
-        return replace(state, stops=stops, limits=limits), (Effect.ANNOUNCE, Effect.REPEATED)
-    return _begun(replace(state, reason=event.reason, signal=event.signal, stops=stops, limits=limits))
+        return state._replace(stops=stops, limits=limits), (Effect.ANNOUNCE, Effect.REPEATED)
+    return _begun(state._replace(reason=event.reason, signal=event.signal, stops=stops, limits=limits))
 
 
 def _begun(state: State) -> tuple[State, Effects]:
-    state = replace(state, phase=later(Phase.REQUESTED, state.phase))
+    state = state._replace(phase=later(Phase.REQUESTED, state.phase))
     if state.job is not None:
         state = _job_taken(state, state.job)
     # A burst that is over, and the like, is in no hurry: it keeps its connections.
@@ -196,51 +195,51 @@ def _job_taken(state: State, job: InFlightJob) -> State:
     """The report names the job that the shutdown meets; the stop may come just before the job is started."""
     if not state.stopping:
         return state
-    return replace(state, phase=later(Phase.DRAINING, state.phase), jobs=_met(state.jobs, job))
+    return state._replace(phase=later(Phase.DRAINING, state.phase), jobs=_met(state.jobs, job))
 
 
 def _described(state: State, job: InFlightJob) -> State:
     if state.job is None or state.job.id != job.id or state.job.outcome is not JobOutcome.RUNNING:
         return state
-    return replace(state, job=job, jobs=_met(state.jobs, job) if state.stopping else state.jobs)
+    return state._replace(job=job, jobs=_met(state.jobs, job) if state.stopping else state.jobs)
 
 
 def _job_ended(state: State, job: InFlightJob, now: float) -> State:
     tally = state.jobs
     if job.outcome is JobOutcome.FINISHED:
-        tally = replace(tally, finished=tally.finished + 1)
+        tally = tally._replace(finished=tally.finished + 1)
     elif job.outcome is JobOutcome.FAILED:
-        tally = replace(tally, failed=tally.failed + 1)
+        tally = tally._replace(failed=tally.failed + 1)
     if state.stopping:
-        tally = _met(tally, replace(job, seconds=max(0.0, now - state.stops[0])))
+        tally = _met(tally, job._replace(seconds=max(0.0, now - state.stops[0])))
     in_flight = state.job
     if in_flight is not None and in_flight.id == job.id:
         in_flight = job if job.outcome is JobOutcome.UNKNOWN else None
-    return replace(state, jobs=tally, job=in_flight)
+    return state._replace(jobs=tally, job=in_flight)
 
 
 def _met(tally: JobTally, job: InFlightJob) -> JobTally:
     """With a job that the shutdown met, in place of what was known of it before."""
-    return replace(tally, in_flight=(*(each for each in tally.in_flight if each.id != job.id), job))
+    return tally._replace(in_flight=(*(each for each in tally.in_flight if each.id != job.id), job))
 
 
 def _loop_ended(state: State, reason: Reason, now: float) -> tuple[State, Effects]:
     if not state.stopping:
         limits = state.budget.limits((now,))
-        return _begun(replace(state, reason=reason, stops=(now,), limits=limits))
+        return _begun(state._replace(reason=reason, stops=(now,), limits=limits))
     if reason in (Reason.ERROR, Reason.REDIS_LOST):
-        return replace(state, reason=reason), ()
+        return state._replace(reason=reason), ()
     return state, ()
 
 
 def _torn_down(state: State, now: float) -> tuple[State, Effects]:
     if state.drained_at is not None:
         return state, ()
-    state = replace(state, phase=later(Phase.DRAINED, state.phase), drained_at=now)
+    state = state._replace(phase=later(Phase.DRAINED, state.phase), drained_at=now)
     if state.limits is not None:
         # From here on only hooks and report are left, and nothing is to be waited for any longer than they may take.
         end = min(state.limits.end, Deadline(now + state.budget.hooks))
-        state = replace(state, limits=replace(state.limits, end=end))
+        state = state._replace(limits=state.limits._replace(end=end))
     return state, (Effect.GUARD, Effect.WRITE_JOURNAL, Effect.RUN_HOOKS)
 
 
@@ -248,24 +247,24 @@ def _stalled(state: State, event: Stalled, now: float) -> tuple[State, Effects]:
     if state.sealed:
         return state, (Effect.EXIT,)
     # Also where it was to be killed before: the thread that was to do it may be the one that stands.
-    return _sealed(replace(state, killed=True, forced=event.where), now), (Effect.KILL, Effect.STORE, Effect.EXIT)
+    return _sealed(state._replace(killed=True, forced=event.where), now), (Effect.KILL, Effect.STORE, Effect.EXIT)
 
 
 def _sealed(state: State, now: float) -> State:
     """The end: what still runs now is not known any more."""
     in_flight = tuple(
-        replace(job, outcome=JobOutcome.UNKNOWN) if job.outcome is JobOutcome.RUNNING else job
+        job._replace(outcome=JobOutcome.UNKNOWN) if job.outcome is JobOutcome.RUNNING else job
         for job in state.jobs.in_flight
     )
-    jobs = replace(state.jobs, in_flight=in_flight)
-    return replace(state, phase=Phase.SEALED, reason=state.reason or Reason.ERROR, jobs=jobs, ended_at=now)
+    jobs = state.jobs._replace(in_flight=in_flight)
+    return state._replace(phase=Phase.SEALED, reason=state.reason or Reason.ERROR, jobs=jobs, ended_at=now)
 
 
 def _enforce_limits(state: State, now: float) -> tuple[State, Effects]:
     if state.sealed or state.limits is None or state.job is None or state.killed:
         return state, ()
     if now >= state.limits.hard.at:
-        return replace(state, interrupt_sent=True, killed=True), (Effect.KILL,)
+        return state._replace(interrupt_sent=True, killed=True), (Effect.KILL,)
     if now >= state.limits.soft.at and not state.interrupt_sent:
-        return replace(state, interrupt_sent=True), (Effect.INTERRUPT,)
+        return state._replace(interrupt_sent=True), (Effect.INTERRUPT,)
     return state, ()

@@ -7,7 +7,6 @@ A child that is forked inherits the list, but ends without running its parent's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, TypeVar, overload
 
 from django.utils.module_loading import import_string
@@ -160,4 +159,4 @@ def _with_own_name(spec: HookSpec, others: Iterable[HookSpec]) -> HookSpec:
     while name in taken:
         number += 1
         name = f"{spec.name} ({number})"
-    return spec if name == spec.name else replace(spec, name=name)
+    return spec if name == spec.name else spec._replace(name=name)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from graceful.exceptions import CursorMismatch
 from graceful.resume.cursors import FIELD, read
@@ -20,8 +19,7 @@ class JobInRedis(Protocol):
         """Its key in Redis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """Progress of one ``resumable`` loop of a job, as last saved.
 
     Args:

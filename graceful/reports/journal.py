@@ -7,8 +7,7 @@ entries are moved to a second hash, so that they are kept and not read again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -25,8 +24,7 @@ BATCH = 50
 """Entries fetched with one command, so that one reply stays below some 50 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class JournalContent:
+class JournalContent(NamedTuple):
     """What the journal held when it was read.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import OperationalError, connections
@@ -104,7 +104,7 @@ def _drained(settings: Settings, drain: Drain, signal: str) -> State:
             fails = settings.interrupted_jobs == "fail" or settings.max_interruptions == 0
             requeued = JobOutcome.KILLED if state.killed else JobOutcome.INTERRUPTED
             outcome = JobOutcome.INTERRUPTION_FAILED if fails else requeued
-        state, _ = step(state, JobEnded(replace(JOB, outcome=outcome, interruptions=int(interrupted))), now)
+        state, _ = step(state, JobEnded(JOB._replace(outcome=outcome, interruptions=int(interrupted))), now)
     return step(state, TornDown(), now)[0]
 
 

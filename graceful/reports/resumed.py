@@ -10,9 +10,8 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import router
 from redis import Redis
@@ -54,8 +53,7 @@ return 1
 logger = logging.getLogger("graceful.reports")
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(NamedTuple):
     """A run of a job that had been interrupted.
 
     Args:
@@ -88,7 +86,7 @@ def note_start(connection: Redis, run: Resumed) -> None:
 
 def note_end(connection: Redis, run: Resumed, outcome: JobOutcome, at: datetime) -> None:
     """Note how that run ended, unless its start was not noted or has been forgotten. Never raises."""
-    ended = replace(run, outcome=outcome.value, ended_at=at)
+    ended = run._replace(outcome=outcome.value, ended_at=at)
     _note(connection, run, _value(ended), instead_of=_value(run))
 
 

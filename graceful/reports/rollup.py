@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, OperationalError, connections, router, transaction
 
@@ -46,8 +45,7 @@ Sums = dict[str, Any]
 logger = logging.getLogger("graceful.reports")
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
+class _Table(NamedTuple):
     """A table of roll-ups: what identifies a row (the day first, then a name that is bounded), and what is added up."""
 
     model: Any

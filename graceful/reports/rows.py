@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
@@ -145,21 +145,21 @@ def local_time(moment: datetime) -> datetime:
 
 
 def _hook_row(hook: records.HookResult, report: ShutdownReport, place: int) -> ReportedHook:
-    return ReportedHook(report=report, place=place, **asdict(hook))
+    return ReportedHook(report=report, place=place, **hook._asdict())
 
 
 def _hook_of(row: ReportedHook) -> records.HookResult:
-    values = {each.name: getattr(row, each.name) for each in fields(records.HookResult)}
+    values = {name: getattr(row, name) for name in records.HookResult._fields}
     return records.HookResult(**{**values, "outcome": HookOutcome(row.outcome)})
 
 
 def _job_row(job: records.InFlightJob, report: ShutdownReport, place: int) -> ReportedJob:
-    values = {**asdict(job), "started_at": _stored_or_none(job.started_at)}
+    values = {**job._asdict(), "started_at": _stored_or_none(job.started_at)}
     return ReportedJob(report=report, place=place, job_id=cut(values.pop("id"), NAME_LENGTH), **values)
 
 
 def _job_of(row: ReportedJob) -> records.InFlightJob:
-    values = {each.name: getattr(row, each.name) for each in fields(records.InFlightJob)}
+    values = {name: getattr(row, name) for name in records.InFlightJob._fields}
     return records.InFlightJob(
         **{
             **values,

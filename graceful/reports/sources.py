@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.db import connections
@@ -58,8 +57,7 @@ def journals(seconds: float) -> list[Journal]:
     return [Journal(_with_timeout(get_connection(name), share)) for name in queue_of]
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveRun:
+class ArchiveRun(NamedTuple):
     """What one run over all sources did.
 
     Args:

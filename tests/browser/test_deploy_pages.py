@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +44,7 @@ def test_it_follows_a_deploy_and_ends(browser: Chrome, live_server: LiveServer, 
         "drained_at": asked + timedelta(seconds=1),
         "ended_at": asked + timedelta(seconds=2),
     }
-    save([replace(stopped(0), **since)])
+    save([stopped(0)._replace(**since)])
     fleet.living = Living(
         (living(1, "1", requested_at=asked, phase="draining", grace=Grace(25.0, 5.0, 3.0)), living(2))
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -132,8 +131,7 @@ def hostile_report() -> ShutdownReport:
     job = InFlightJob(HOSTILE, HOSTILE, HOSTILE, JobOutcome.KILLED, 9e11, 2**31 - 1, HOSTILE)
     hook = HookResult(HOSTILE, HookOutcome.FAILED, 9e11, 9e11, HOSTILE, HOSTILE, HOSTILE)
     (report,) = one_of_each()[:1]
-    return replace(
-        report,
+    return report._replace(
         id="hostile",
         outcome=Outcome.INTERRUPTED,
         phase=Phase.SEALED,
@@ -154,7 +152,7 @@ def test_hostile_content_is_inert(opened: Chrome, live_server: LiveServer, setti
     """HTML, terminal escapes, huge figures and texts, and lone surrogates in every field are shown as text."""
     settings.MIDDLEWARE = settings.MIDDLEWARE[1:]  # Without the policy's help.
     hostile = hostile_report()
-    endless = replace(hostile, id="endless", hooks=(replace(hostile.hooks[0], seconds=float("nan")),))
+    endless = hostile._replace(id="endless", hooks=(hostile.hooks[0]._replace(seconds=float("nan")),))
     assert not archive.store(endless, seconds=10), "what is not a number is set aside, and never shown"
     assert archive.store(hostile, seconds=10)
     found = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,7 +72,7 @@ def a_report(**changes: Any) -> ShutdownReport:
         notes="The scheduler had to be killed.",
         grace=Grace(25.0, 5.0, 3.0),
     )
-    return replace(report, **changes)
+    return report._replace(**changes)
 
 
 def save(*reports: ShutdownReport) -> None:
@@ -150,4 +149,5 @@ def reports() -> st.SearchStrategy[ShutdownReport]:
         hooks=st.lists(hook, max_size=4).map(tuple),
         notes=text,
         grace=st.builds(Grace, maybe(seconds), maybe(seconds), maybe(seconds)),
+        quiet=st.just(False),  # Of a living worker, and not stored.
     )

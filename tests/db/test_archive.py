@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -206,7 +205,7 @@ def test_report_that_knows_more_takes_the_place_of_the_stored_one() -> None:
     """A report that knows a job's later outcome replaces the stored one."""
     report = a_report(jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.UNKNOWN),)))
     assert archive.store(report, seconds=5)
-    amended = replace(report, jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),)))
+    amended = report._replace(jobs=JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),)))
     held = Held(amended)
     assert archive.archive_pending(held, 5) == 1
     assert archive.read(report.id) == amended
@@ -220,7 +219,7 @@ def test_report_that_says_something_else_does_not_take_the_place_of_the_stored_o
     known = JobTally(in_flight=(InFlightJob("1", "f", "default", JobOutcome.KILLED),))
     report = a_report(jobs=unknown)
     assert archive.store(report, seconds=5)
-    assert archive.store(replace(report, jobs=known, hooks=(), exit_code=None), seconds=5)
+    assert archive.store(report._replace(jobs=known, hooks=(), exit_code=None), seconds=5)
     assert archive.read(report.id) == report
 
 

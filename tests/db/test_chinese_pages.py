@@ -73,7 +73,7 @@ def of_each_outcome() -> list[ShutdownReport]:
             for seconds, progress in ((None, (None, None)), (3.0, (39, None)), (4.0, (39, 200)))
         )
     )
-    at_trace = replace(HOOKS[2], name="shop.fetch", traceback='File "shop/queue.py", line 42, in get')
+    at_trace = HOOKS[2]._replace(name="shop.fetch", traceback='File "shop/queue.py", line 42, in get')
     many = tuple(HookResult(f"hook-{number}", HookOutcome.FAILED, 0.1, error="broken_pipe") for number in range(30))
     reports = [
         a_report(outcome=outcome, reason=reason, signal=None, jobs=JobTally(1, 2, jobs[:9]))
@@ -94,7 +94,7 @@ def of_each_outcome() -> list[ShutdownReport]:
         a_report(**killed, requested_at=None, drained_at=None),
         a_report(**killed, requested_at=None, drained_at=None, ended_at=None, notes=""),
     ]
-    return [replace(report, id=f"report-{number}") for number, report in enumerate(reports)]
+    return [report._replace(id=f"report-{number}") for number, report in enumerate(reports)]
 
 
 def test_the_page_of_each_report(admin_client: Client) -> None:
@@ -212,7 +212,7 @@ def test_where_interrupted_jobs_went(
 
 def test_deploys_that_are_drawn_otherwise(admin_client: Client, fleet: list[Living]) -> None:
     """A deploy of many workers, one that took long, one of workers without a release, and one without a shutdown."""
-    many = [replace(stopped(number), hostname=f"host-{number}") for number in range(130)]
+    many = [stopped(number)._replace(hostname=f"host-{number}") for number in range(130)]
     save(
         *many,
         *(stopped(200 + number, release="0", requested_at=NOON + timedelta(minutes=number)) for number in range(9)),

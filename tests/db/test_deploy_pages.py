@@ -165,7 +165,7 @@ def test_the_number_of_queries_does_not_grow(as_reader: Client, fleet: Fleet) ->
     save([stopped(0, jobs=JobTally(1, 0, (job,)))])
     fleet.living = Living((living(0),))
     few = queries()
-    save(stopped(number, jobs=JobTally(1, 0, (replace(job, id=f"job-{number}"),))) for number in range(1, 60))
+    save(stopped(number, jobs=JobTally(1, 0, (job._replace(id=f"job-{number}"),))) for number in range(1, 60))
     fleet.living = Living(tuple(living(number) for number in range(60)))
     queries()
     assert queries() == few <= MOST_QUERIES

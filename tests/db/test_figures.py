@@ -29,7 +29,7 @@ MONTH = timedelta(days=30)
 def a_shutdown(*jobs: InFlightJob, drain: float = 1.0, ago: float = 1.0, **changes: Any) -> ShutdownReport:
     """One that was requested ``ago`` hours ago, with these jobs in flight."""
     at = datetime.now(UTC) - timedelta(hours=ago)
-    jobs = tuple(replace(job, started_at=at - timedelta(seconds=30)) for job in jobs)
+    jobs = tuple(job._replace(started_at=at - timedelta(seconds=30)) for job in jobs)
     return a_clean_report(
         requested_at=at,
         seconds=Spans(drain, 0.5, drain + 0.5),
@@ -102,7 +102,7 @@ def test_reports_that_do_not_say_their_grace_period() -> None:
         # A quarter in 47 s.
         (a_job(progress_done=10, progress_total=40), (None, ""), Need(158.0)),
         (a_job(progress_done=10), (None, ""), Need(17.0, at_least=True)),
-        (replace(a_job(progress_done=10, progress_total=40), interruptions=2), (None, ""), Need(17.0, at_least=True)),
+        (a_job(progress_done=10, progress_total=40)._replace(interruptions=2), (None, ""), Need(17.0, at_least=True)),
     ],
 )
 def test_what_a_job_would_have_needed(job: InFlightJob, again: tuple[float | None, str], need: Need) -> None:
@@ -121,7 +121,7 @@ def test_what_a_job_would_have_needed(job: InFlightJob, again: tuple[float | Non
 
 def test_a_job_with_progress_gains_nothing_from_resumable() -> None:
     """Jobs that keep their progress are not named; the others are, the most interrupted first."""
-    others = [replace(a_job(JobOutcome.KILLED), function=f"shop.{name}") for name in ("a", "b", "b")]
+    others = [a_job(JobOutcome.KILLED)._replace(function=f"shop.{name}") for name in ("a", "b", "b")]
     save(a_shutdown(a_job(progress_done=3), *others))
     assert [(each.function, each.interrupted) for each in figures(MONTH).functions] == [("shop.b", 2), ("shop.a", 1)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -203,8 +202,8 @@ def test_labels_are_bounded(connection: redis.Redis, monkeypatch: pytest.MonkeyP
 def test_reports_that_wait_for_the_database_are_seen(connection: redis.Redis) -> None:
     """The age of the oldest report that waits in Redis grows until it is archived."""
     assert samples()["graceful_oldest_unarchived_report_age_seconds"] == 0
-    Journal(connection).write(replace(a_report(), id="old", ended_at=utc_now() - timedelta(hours=1)))
-    Journal(connection).write(replace(a_report(), id="new", ended_at=utc_now()))
+    Journal(connection).write(a_report()._replace(id="old", ended_at=utc_now() - timedelta(hours=1)))
+    Journal(connection).write(a_report()._replace(id="new", ended_at=utc_now()))
     found = samples()
     assert found["graceful_unarchived_reports"] == 2
     assert 3600 <= found["graceful_oldest_unarchived_report_age_seconds"] < 3660

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import pytest
 
@@ -33,7 +32,7 @@ def test_the_line_names_what_went_wrong() -> None:
 
 def test_the_line_counts_jobs_that_are_still_held() -> None:
     """A job whose outcome is not known yet is counted, so that "interrupted" has its reason in the line."""
-    held = replace(a_report().jobs.in_flight[0], outcome=JobOutcome.UNKNOWN)
+    held = a_report().jobs.in_flight[0]._replace(outcome=JobOutcome.UNKNOWN)
     report = a_report(outcome=Outcome.INTERRUPTED, exit_code=75, hooks=(), jobs=JobTally(finished=1, in_flight=(held,)))
     assert "1 job finished, 0 failed; 1 unknown; no hooks; exit code 75" in log_line(report)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -154,7 +153,7 @@ def test_an_amended_report_is_not_counted_again() -> None:
     assert roll_up(ALWAYS) == 1
     assert archive.store(uncounted, seconds=5)
     for each in (report, uncounted):
-        amended = replace(each, jobs=KNOWN)
+        amended = each._replace(jobs=KNOWN)
         assert archive.store(amended, seconds=5)
         assert archive.read(each.id) == amended
     assert roll_up(ALWAYS) == 1
@@ -171,7 +170,7 @@ def test_a_report_that_is_counted_while_it_is_amended(monkeypatch: pytest.Monkey
         return True
 
     monkeypatch.setattr(archive, "knows_more", counted_meanwhile)
-    assert archive.store(replace(report, jobs=KNOWN), seconds=5)
+    assert archive.store(report._replace(jobs=KNOWN), seconds=5)
     assert ArchivedReport.objects.get().jobs.get().outcome == JobOutcome.KILLED
     assert roll_up(ALWAYS) == 0
     assert counted() == 1

@@ -88,13 +88,13 @@ def test_a_next_run_is_moved_to_the_report(connection: redis.Redis) -> None:
     note_start(connection, RUN)
     assert 0 < connection.ttl(RESUMED_KEY) <= EXPIRE_SECONDS
     assert move(connection, 5.0) == 0
-    report = a_report(id="r1", outcome=Outcome.INTERRUPTED, jobs=JobTally(0, 0, (JOB, replace(JOB, id="other"))))
+    report = a_report(id="r1", outcome=Outcome.INTERRUPTED, jobs=JobTally(0, 0, (JOB, JOB._replace(id="other"))))
     assert store(report, seconds=5.0)
     assert move(connection, 5.0) == 0
     row = ReportedJob.objects.get(job_id="job-1")
     assert (row.again_worker, row.again_release, row.again_outcome) == ("w2", "2", "")
     # A second start with the same count, as of a retry, is not the run that is told of.
-    retried = replace(RUN, worker="w3", at=NOW + timedelta(seconds=3))
+    retried = RUN._replace(worker="w3", at=NOW + timedelta(seconds=3))
     note_start(connection, retried)
     assert read("job-1:1", connection.hget(RESUMED_KEY, "job-1:1") or b"") == RUN
     note_end(connection, retried, JobOutcome.FAILED, NOW + timedelta(seconds=4))
@@ -135,7 +135,7 @@ def test_entries_that_nobody_wants(connection: redis.Redis) -> None:
 def test_runs_that_take_long_hide_no_other(connection: redis.Redis) -> None:
     """The end of a run is moved however many other runs are not over yet, and in bounded steps."""
     for number in range(5 * BATCH):
-        note_start(connection, replace(RUN, job=f"long-{number}"))
+        note_start(connection, RUN._replace(job=f"long-{number}"))
     assert store(a_report(id="r1", outcome=Outcome.INTERRUPTED, jobs=JobTally(0, 0, (JOB,))), seconds=5.0)
     note_start(connection, RUN)
     note_end(connection, RUN, JobOutcome.FINISHED, NOW)

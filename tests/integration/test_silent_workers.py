@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -16,7 +15,7 @@ from graceful.worker.cluster.registration import HEARTBEATS_KEY, Registration
 
 def registered(connection: redis.Redis, name: str, *, process: Process | None = None) -> Registration:
     registration = Registration.here(f"id-of-{name}", name, ("default",))
-    registration = replace(registration, process=process or registration.process)
+    registration = registration._replace(process=process or registration.process)
     Heartbeat(connection, registration).beat()
     return registration
 
@@ -25,7 +24,7 @@ def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> No
     """Dead workers are listed: those gone, and those elsewhere whose heartbeat is overdue; living ones are not."""
     here = Process.here()
     registered(connection, "alive")
-    gone = registered(connection, "gone", process=replace(here, started="1"))
+    gone = registered(connection, "gone", process=here._replace(started="1"))
     registered(connection, "elsewhere", process=Process("another machine", 1, "1"))
     cut_off = registered(connection, "cut-off", process=Process("another machine", 2, "2"))
     connection.zincrby(HEARTBEATS_KEY, -2 * OVERDUE_SECONDS, cut_off.worker_id)
@@ -36,7 +35,7 @@ def test_silent_workers_are_told_from_living_ones(connection: redis.Redis) -> No
 @pytest.mark.django_db
 def test_the_report_command_tells_of_them(connection: redis.Redis) -> None:
     """``shutdown_report`` warns of killed workers whose reports are not closed yet."""
-    registered(connection, "gone", process=replace(Process.here(), started="1"))
+    registered(connection, "gone", process=Process.here()._replace(started="1"))
     err = StringIO()
     with pytest.raises(CommandError, match="no shutdown report yet"):
         call_command("shutdown_report", "--last", stderr=err)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def test_it_refreshes_until_a_key_is_pressed(key: bytes, connection: redis.Redis
     connection.hset(JOURNAL_KEY, report.id, report_json.dump(report))
     connection.zadd(HEARTBEATS_KEY, {report.id: connection.time()[0]})
     top.wait_seen("1 worker: 1 idle")
-    many = {each.id: report_json.dump(each) for each in (replace(report, id=f"{n:032x}") for n in range(40))}
+    many = {each.id: report_json.dump(each) for each in (report._replace(id=f"{n:032x}") for n in range(40))}
     connection.hset(JOURNAL_KEY, mapping=many)
     top.wait_seen(r"and \d+ more")
     top.press(key)

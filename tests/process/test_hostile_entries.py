@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -29,7 +28,7 @@ from tests.support import jobs
 from tests.support.waiting import wait_until
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n\u202eevil"
-DEAD = replace(Process.here(), pid=2**22 + 7, started="1")
+DEAD = Process.here()._replace(pid=2**22 + 7, started="1")
 """A process of this machine that is certain to be gone."""
 GONE: dict[str, Any] = json.loads(Registration("gone", f"gone{ESCAPES}", ("default",), DEAD).to_json())
 REGISTRATIONS: dict[str, Any] = {

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import redis
@@ -145,7 +144,7 @@ def test_a_report_that_its_worker_had_sealed(queue: Queue, connection: redis.Red
     killed, _ = kill_at_work(start_worker, queue)
     ((worker_id, text),) = connection.hgetall(JOURNAL_KEY).items()
     report = report_json.load(text)
-    sealed = replace(report, outcome=Outcome.INTERRUPTED, exit_code=75, ended_at=report.started_at)
+    sealed = report._replace(outcome=Outcome.INTERRUPTED, exit_code=75, ended_at=report.started_at)
     connection.hset(JOURNAL_KEY, worker_id, report_json.dump(sealed))
     reap_by(start_worker)
     (archived,) = ArchivedReport.objects.filter(worker=killed.name)

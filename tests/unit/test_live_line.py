@@ -8,7 +8,6 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -81,7 +80,7 @@ def test_progress_without_a_total_and_without_any() -> None:
 @pytest.mark.parametrize("columns", [10, 40, 79, 120])
 def test_the_line_fits_and_cannot_harm_the_terminal(columns: int) -> None:
     """It has one row, whatever the names are and however narrow the terminal is; names are cut before the times."""
-    job = replace(JOB, function="shop\x1b[2J\n\u202e." + "x" * 500)
+    job = JOB._replace(function="shop\x1b[2J\n\u202e." + "x" * 500)
     line = line_of(after((0.0, JobTaken(job)), stop(10.0)), 11.0, WALL, 0.0, None, columns)
     assert len(line) <= columns
     assert line.isascii()

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,12 +48,12 @@ def test_a_process_is_alive_until_it_has_ended(child: subprocess.Popen[bytes]) -
 
 def test_a_pid_that_is_used_again_is_another_process() -> None:
     """A dead worker whose pid has been given to another process counts as dead."""
-    assert replace(Process.here(), started="1").liveness is Liveness.DEAD
+    assert Process.here()._replace(started="1").liveness is Liveness.DEAD
 
 
 def test_a_start_time_that_was_never_learnt_proves_nothing() -> None:
     """A process without a known start time is unknown, not dead."""
-    assert replace(Process.here(), started="").liveness is Liveness.UNKNOWN
+    assert Process.here()._replace(started="").liveness is Liveness.UNKNOWN
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, errno.ENOENT, errno.ESRCH])
@@ -98,13 +97,13 @@ def test_another_users_process_that_is_hidden_is_unknown(
 @pytest.mark.parametrize("pid", [0, -1, 2**70])
 def test_a_pid_that_is_none_proves_nothing(pid: int) -> None:
     """Invalid pids and those that kill(2) takes for groups are unknown."""
-    assert replace(Process.here(), pid=pid).liveness is Liveness.UNKNOWN
+    assert Process.here()._replace(pid=pid).liveness is Liveness.UNKNOWN
 
 
 @pytest.mark.parametrize("other", [{"machine": "another"}, {"host": "clone"}])
 def test_a_process_of_another_machine_is_unknown(other: dict[str, str]) -> None:
     """A process on another machine is unknown, also on a cloned one with the same boot id."""
-    process = replace(Process.here(), started="1", **other)  # type: ignore[arg-type]
+    process = Process.here()._replace(started="1", **other)  # type: ignore[arg-type]
     assert process.liveness is Liveness.UNKNOWN
     assert not process.local
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -48,7 +47,7 @@ def a_killed_report(seconds: float = 25.0, **changes: Any) -> ShutdownReport:
     )
     beat = (ONE_O_CLOCK + timedelta(seconds=seconds)).timestamp()
     job = InFlightJob("job-1", "shop.jobs.rebuild", "default", JobOutcome.KILLED, interruptions=1, progress_done=39)
-    return closed(replace(open_report, **changes), Findings(ONE_O_CLOCK, "worker w2", beat, job, False))
+    return closed(open_report._replace(**changes), Findings(ONE_O_CLOCK, "worker w2", beat, job, False))
 
 
 @pytest.mark.parametrize("words", [Outcome, Reason, Phase, HookOutcome, JobOutcome])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import redis
@@ -141,7 +140,7 @@ class DeadWorkersJob:
             return self._fail(in_flight, job, job_held, given)
         if given.found == "not held":
             return None  # Another worker has it.
-        return replace(in_flight, outcome=given.outcome(why))
+        return in_flight._replace(outcome=given.outcome(why))
 
     def _fail(self, in_flight: InFlightJob, job: Job | None, held: HeldJob, given: Requeued) -> InFlightJob | None:
         """Fail a job that is not to be requeued; its callbacks take a worker to run them."""
@@ -152,7 +151,7 @@ class DeadWorkersJob:
             held.queue_key, connection=self._connection, job_class=worker.job_class, serializer=worker.serializer
         )
         fail_job.fail(worker, job, queue, held.execution, given.interruptions, by_policy=given.by_policy)
-        return replace(in_flight, outcome=JobOutcome.INTERRUPTION_FAILED)
+        return in_flight._replace(outcome=JobOutcome.INTERRUPTION_FAILED)
 
     def _origin(self, job_id: str) -> str:
         """The queue in the job's hash; empty if there is none."""

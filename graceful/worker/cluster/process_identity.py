@@ -11,10 +11,10 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 
 class Liveness(Enum):
@@ -26,8 +26,7 @@ class Liveness(Enum):
     """Not proven either way: only its heartbeat can tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """The identity of a process.
 
     Args:

@@ -12,7 +12,7 @@ server's, so that no machine's clock matters.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from graceful.core import untrusted
 from graceful.exceptions import UnreadableReport
@@ -24,8 +24,7 @@ MACHINE_KEY = "graceful:on:{}"
 ENCODING = ("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """What a reaper needs to know of a worker that was killed.
 
     Args:
@@ -49,8 +48,8 @@ class Registration:
         return cls(worker_id, worker, queues, Process.here(), oom_kills())
 
     def to_json(self) -> str:
-        fields = asdict(self)
-        return json.dumps({"life": fields.pop("worker_id"), **fields})
+        fields = self._asdict()
+        return json.dumps({"life": fields.pop("worker_id"), **fields, "process": self.process._asdict()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Registration | None:

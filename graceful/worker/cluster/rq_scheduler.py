@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from redis.exceptions import RedisError
 from rq.worker import BaseWorker
@@ -23,7 +22,7 @@ def register(worker: BaseWorker, heartbeat: Heartbeat) -> None:
     name = rq_private.scheduler_name(worker)
     if name and name != heartbeat.registration.scheduler:
         try:
-            heartbeat.register(replace(heartbeat.registration, scheduler=name))
+            heartbeat.register(heartbeat.registration._replace(scheduler=name))
         except RedisError as error:
             logger.warning(log.SCHEDULER_NOT_REGISTERED, worker.name, error)
 

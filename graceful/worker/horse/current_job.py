@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import replace
 
 from redis.exceptions import RedisError
 from rq.exceptions import InvalidJobOperation
@@ -169,18 +168,18 @@ class CurrentJob:
             if verdict is Verdict.NONE:
                 self._clear_intermediate()
             finished = verdict is Verdict.FINISHED or self._finished
-            return replace(self.record, outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
-        record = replace(self.record, stack=cut(self._memory.read_stack()))
+            return self.record._replace(outcome=JobOutcome.FINISHED if finished else JobOutcome.FAILED)
+        record = self.record._replace(stack=cut(self._memory.read_stack()))
         if self._memory.verdict is Verdict.TAKEN:
-            return replace(record, outcome=JobOutcome.RETURNED)  # Another worker's by now.
+            return record._replace(outcome=JobOutcome.RETURNED)  # Another worker's by now.
         why = self._why(killed, failed_starts)
         given = self._requeue(why, until)
         if given is None:
-            return replace(record, outcome=JobOutcome.UNKNOWN)
-        record = replace(record, outcome=given.outcome(why), interruptions=given.interruptions)
+            return record._replace(outcome=JobOutcome.UNKNOWN)
+        record = record._replace(outcome=given.outcome(why), interruptions=given.interruptions)
         reached = self._reached()
         if reached is not None:
-            record = replace(record, progress_done=reached.done, progress_total=reached.total)
+            record = record._replace(progress_done=reached.done, progress_total=reached.total)
         if given.must_fail:
             cause = record.stack if self.unstarted else ""
             failed = fail_job.fail(
@@ -193,14 +192,14 @@ class CurrentJob:
                 why=cause,
             )
             outcome = JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
-            record = replace(record, outcome=outcome)
+            record = record._replace(outcome=outcome)
         log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[record.outcome])
         return record
 
     def left_behind(self) -> InFlightJob:
         """The worker's process ends with the job in it: whoever finds it dead requeues the job."""
         self.ends_with_process = True
-        return replace(self.record, stack=cut(self._memory.read_stack()), outcome=JobOutcome.UNKNOWN)
+        return self.record._replace(stack=cut(self._memory.read_stack()), outcome=JobOutcome.UNKNOWN)
 
     def _why(self, killed: bool, failed_starts: int) -> Why:
         if self.unstarted:

@@ -11,8 +11,7 @@ Waiting for a job is in ``wait.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from rq.intermediate_queue import IntermediateQueue
@@ -110,8 +109,7 @@ end
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """A fetched job id, which is in the intermediate queue of ``queue_key``.
 
     If ``forgotten``, one that the worker was done with and that a restarted Redis still lists as held.

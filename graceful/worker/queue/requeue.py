@@ -6,9 +6,8 @@ of its queue in one step, which first looks whether it needs it and may be repea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from rq.executions import Execution, ExecutionRegistry
@@ -54,8 +53,7 @@ class Why(Enum):
         return JobOutcome.INTERRUPTED if self is Why.INTERRUPTED else JobOutcome.KILLED
 
 
-@dataclass(frozen=True, slots=True)
-class HeldJob:
+class HeldJob(NamedTuple):
     """A job that a worker holds.
 
     Args:
@@ -147,8 +145,7 @@ return {found, count}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Requeued:
+class Requeued(NamedTuple):
     """What the step found and did.
 
     Args:

@@ -15,9 +15,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from graceful.worker.shutdown.way_out import WayOut
 
@@ -37,8 +36,7 @@ CLOSED_SECONDS = 0.05
 """How long to wait where nothing can wake us any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """One request from outside: a signal's name or ``"shutdown"`` for RQ's command, and when it came (monotonic)."""
 
     name: str
