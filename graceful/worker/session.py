@@ -31,7 +31,7 @@ from graceful.worker.cluster.heartbeat import Heartbeat
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.cluster.reaper import Reaper
 from graceful.worker.cluster.registration import Registration
-from graceful.worker.compat import rq_private
+from graceful.worker.compat import redis_connection, rq_private
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.horse.back_off import BackOff
@@ -80,6 +80,7 @@ class Session:
         self.memory = SharedMemory()
         self.memory.worker_pid = os.getpid()
         connection, queues = worker.connection, tuple(worker.queue_names())
+        redis_connection.know_driver(connection.connection_pool)
         # Of a class that make_graceful has made, the one that the user wrote.
         shown: type = getattr(worker, "graceful_over", None) or type(worker)
         path, pooled = f"{shown.__module__}.{shown.__qualname__}", rq_private.in_worker_pool()

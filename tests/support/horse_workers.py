@@ -203,3 +203,9 @@ class CannotBeginQuickly(CannotBegin):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         back_off.FIRST_WAIT_SECONDS = 0.01
         super().bootstrap(*args, **kwargs)
+
+
+class OftenMaintained(Worker):
+    """Runs its maintenance before each job."""
+
+    should_run_maintenance_tasks = True

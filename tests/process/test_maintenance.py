@@ -1,0 +1,55 @@
+"""A worker's maintenance: it archives what waits in the journal, but no job waits for that."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from rq import Queue
+
+from graceful.core.records import utc_now
+from graceful.reports import archive
+from graceful.reports.journal import Journal
+from tests.conftest import StartWorker
+from tests.db.samples import a_report
+from tests.support import jobs
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("shared_database")
+
+
+def test_jobs_come_first(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """A worker that starts takes the jobs that wait, and archives others' reports when none does."""
+    report = a_report(requested_at=utc_now(), drained_at=utc_now(), ended_at=utc_now())
+    Journal(connection).write(report)
+    for _ in range(2):
+        queue.enqueue(jobs.until_released, "go")
+    worker = start_worker()
+    for number in (1, 2):
+        wait_until(lambda number=number: connection.hlen(jobs.PIDS) == number, 10, lambda: worker.output)  # type: ignore[misc]
+        assert archive.read(report.id) is None
+        connection.rpush("go", 1)
+    wait_until(lambda: archive.read(report.id) == report, 10, lambda: worker.output)
+
+
+def test_a_burst_ends_with_it(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """Workers that are started for a burst only archive others' reports, too."""
+    report = a_report(requested_at=utc_now(), drained_at=utc_now(), ended_at=utc_now())
+    Journal(connection).write(report)
+    queue.enqueue(jobs.until_released, "go")
+    connection.rpush("go", 1)
+    worker = start_worker(options=["--burst"], wait=False)
+    assert worker.wait() == 0, worker.output
+    assert connection.hlen(jobs.PIDS) == 1
+    assert archive.read(report.id) == report
+
+
+def test_it_is_not_put_off_for_ever(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
+    """Where jobs always wait, it runs at the next time at the latest."""
+    report = a_report(requested_at=utc_now(), drained_at=utc_now(), ended_at=utc_now())
+    Journal(connection).write(report)
+    for _ in range(2):
+        queue.enqueue(jobs.until_released, "go")
+    worker = start_worker(options=["--worker-class", "tests.support.horse_workers.OftenMaintained"])
+    connection.rpush("go", 1)
+    wait_until(lambda: connection.hlen(jobs.PIDS) == 2, 10, lambda: worker.output)
+    assert archive.read(report.id) == report
