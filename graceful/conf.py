@@ -36,6 +36,7 @@ class Settings:
         release: label of the running release.
         reports_keep: older reports are removed.
         spool_dir: directory for reports while neither Redis nor the database is reachable.
+        report_connections: how many workers at once may store their report in the database; None for any number.
         json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     release: str
     reports_keep: timedelta
     spool_dir: pathlib.Path
+    report_connections: int | None = 20
     json_token: str | None = field(default=None, repr=False)
 
     def with_timeout(self, seconds: float) -> Settings:
@@ -129,6 +131,7 @@ def read() -> tuple[Settings, list[Problem]]:
         release=reader.release(),
         reports_keep=reader.reports_keep(),
         spool_dir=reader.spool_dir(),
+        report_connections=reader.report_connections(),
         json_token=reader.json_token(),
     )
     return read_settings, reader.found

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, object] = {
     "GRACEFUL_RELEASE": "",
     "GRACEFUL_REPORTS_KEEP": 90,
     "GRACEFUL_SPOOL_DIR": None,
+    "GRACEFUL_REPORT_CONNECTIONS": 20,
     "GRACEFUL_JSON_TOKEN": None,
 }
 INTERRUPTED_JOBS = ("requeue", "fail")
@@ -133,6 +134,15 @@ class Reader:
             "E008", key, "an absolute path, as a string or a Path", "None stands for a directory in the tempdir."
         )
         return default
+
+    def report_connections(self) -> int | None:
+        key = "GRACEFUL_REPORT_CONNECTIONS"
+        value = self.value(key)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+            return value
+        hint = "So many workers at once store their report themselves, each over a database connection of its own."
+        self.wrong("E034", key, "a whole number from 1, or None for any number", hint)
+        return 20
 
     def json_token(self) -> str | None:
         key = "GRACEFUL_JSON_TOKEN"

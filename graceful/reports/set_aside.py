@@ -22,6 +22,7 @@ TYPES = {
     "graceful:suspects": "zset",
     "graceful:holders": "hash",
     "graceful:resumed": "hash",
+    "graceful:storing": "zset",
     "graceful:journal": "hash",
     "graceful:journal:unreadable": "hash",
 }

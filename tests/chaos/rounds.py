@@ -56,6 +56,8 @@ MAY_STAY = re.compile(
     # Leases of a worker that was killed while it waited for a job; they end by themselves.
     r"|graceful:(watching|asleep):rq:queue:[a-z]+|graceful:wake:[0-9a-f]+"
     # When interrupted jobs ran again, until maintenance has moved it into their reports.
+    # A slot for storing reports, of a worker that was killed; it expires.
+    r"|graceful:storing"
     r"|graceful:resumed" + (r"|rq:scheduler-lock:[a-z]+" if int(rq.VERSION.partition(".")[0]) < 3 else "")
     # RQ 2.x writes nothing into a scheduler's lock from which one could tell whose it is.
 )

@@ -91,6 +91,7 @@ def test_values_are_taken_over() -> None:
         GRACEFUL_RELEASE="v7",
         GRACEFUL_REPORTS_KEEP=timedelta(hours=1),
         GRACEFUL_SPOOL_DIR=pathlib.Path("/var/spool/x"),
+        GRACEFUL_REPORT_CONNECTIONS=7,
     ):
         assert settings() == Settings(
             exit_hooks=(HookSpec("a.b", "a.b"),),
@@ -103,6 +104,7 @@ def test_values_are_taken_over() -> None:
             release="v7",
             reports_keep=timedelta(hours=1),
             spool_dir=pathlib.Path("/var/spool/x"),
+            report_connections=7,
         )
 
 
@@ -175,6 +177,16 @@ def test_max_interruptions_is_a_whole_number(value: object) -> None:
     number, message = only_problem(GRACEFUL_MAX_INTERRUPTIONS=value)
     assert number == "E005"
     assert message.endswith(f"got: {value!r}")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "3"])
+def test_report_connections_is_a_whole_number(value: object) -> None:
+    """How many may store reports at once is a whole number from 1, or None."""
+    number, message = only_problem(GRACEFUL_REPORT_CONNECTIONS=value)
+    assert number == "E034"
+    assert message.endswith(f"got: {value!r}")
+    with override_settings(GRACEFUL_REPORT_CONNECTIONS=None):
+        assert settings().report_connections is None
 
 
 @pytest.mark.parametrize("value", [7, None, b"v7", "x" * 201])

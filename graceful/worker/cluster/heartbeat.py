@@ -98,7 +98,7 @@ class Heartbeat:
 
     def __init__(self, connection: redis.Redis, registration: Registration) -> None:
         self.registration = registration
-        self._connection = connection
+        self.connection = connection
         self._script = Script(connection, HEARTBEAT_SCRIPT)
 
     def beat(self) -> Peers:
@@ -115,7 +115,7 @@ class Heartbeat:
         self.registration = registration
         text = registration.to_json()
         set_aside.retrying(
-            self._connection, (WORKERS_KEY,), lambda: self._connection.hset(WORKERS_KEY, registration.worker_id, text)
+            self.connection, (WORKERS_KEY,), lambda: self.connection.hset(WORKERS_KEY, registration.worker_id, text)
         )
 
     def check_types(self) -> None:
@@ -126,7 +126,7 @@ class Heartbeat:
         """
         machine = MACHINE_KEY.format(self.registration.process.machine)
         try:
-            set_aside.wrong_types(self._connection, (*set_aside.TYPES, machine))
+            set_aside.wrong_types(self.connection, (*set_aside.TYPES, machine))
         except redis.exceptions.ResponseError as error:
             if "unknown command" not in str(error).lower():
                 raise
@@ -137,7 +137,7 @@ class Heartbeat:
 
     def deregister(self, *, archived: bool) -> None:
         """Remove the worker's entries; its journal entry too, once the report is ``archived``."""
-        deregister(self._connection, self.registration, archived=archived)
+        deregister(self.connection, self.registration, archived=archived)
 
 
 def observe(connection: redis.Redis) -> Peers:

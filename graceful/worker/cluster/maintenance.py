@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from uuid import uuid4
 
 import redis
 from django.db import connections
 from redis.exceptions import RedisError
 
 from graceful.conf import Settings
-from graceful.reports import archive, resumed
+from graceful.reports import archive, resumed, slots
 from graceful.reports.journal import Journal
 from graceful.reports.rollup import fold_old, roll_up
 from graceful.reports.spool import Spool
@@ -24,6 +26,7 @@ ROLL_UP_SECONDS = 0.3
 """Some thousand reports: the worker takes no job meanwhile. A backlog is worked off run by run."""
 TABLES_SECONDS = 5.0
 """For adding up, included in it, and removing old reports."""
+MOST_SECONDS = 3 * ARCHIVE_SECONDS + TABLES_SECONDS
 
 
 def run_maintenance(connection: redis.Redis, settings: Settings) -> None:
@@ -33,14 +36,22 @@ def run_maintenance(connection: redis.Redis, settings: Settings) -> None:
         connection: a client of the server with the journal.
         settings: the settings that hold for the worker.
     """
+    holder = f"maintenance {uuid4().hex}"
+    try:
+        remove_stale_holders(connection)
+        if not slots.take(connection, holder, settings.report_connections, MOST_SECONDS):
+            return  # Enough others are at it.
+    except RedisError as error:
+        logger.warning(log.STALE_HOLDERS, error)
     archive.archive_pending(Journal(connection), ARCHIVE_SECONDS)
     archive.archive_pending(Spool(settings.spool_dir), ARCHIVE_SECONDS)
     try:
         resumed.move(connection, ARCHIVE_SECONDS)
-        remove_stale_holders(connection)
     except RedisError as error:
-        logger.warning(log.STALE_HOLDERS, error)
+        logger.warning(log.NOT_MOVED, error)
     Bounded(lambda: _keep_tables(settings)).wait(TABLES_SECONDS)
+    with suppress(RedisError):  # It expires.
+        slots.free(connection, holder)
 
 
 def _keep_tables(settings: Settings) -> None:

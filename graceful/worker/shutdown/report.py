@@ -13,7 +13,7 @@ from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.records import ShutdownReport
 from graceful.core.shutdown import State
-from graceful.reports import archive
+from graceful.reports import archive, slots
 from graceful.reports.builder import Clock, WorkerIdentity, report_of
 from graceful.reports.line import log_shutdown
 from graceful.reports.spool import Spool
@@ -96,15 +96,17 @@ class WorkerReport:
         # The process may be ended while it waits for Redis or the database.
         spooled = until.left() < SHORT_SECONDS and spool.write(report, quiet=True)
         # Half of the time for Redis, so that a hanging one leaves the database its chance.
-        writing = bounded(lambda: self._journal_writer.write(report), min(JOURNAL_SECONDS, until.left() / 2))
+        writing = bounded(lambda: self._write(report, until), min(JOURNAL_SECONDS, until.left() / 2))
         if writing.error is not None:
             log.warning(NOT_WRITTEN, self.worker.name, writing.error)
         journaled = writing.error is None
-        archived = archive.store(report, seconds=max(0.05, until.left() - RESERVE_SECONDS))
+        # Without Redis nobody else would archive it.
+        may_connect = writing.value or not journaled
+        archived = may_connect and archive.store(report, seconds=max(0.05, until.left() - RESERVE_SECONDS))
         if journaled:  # Otherwise a thread may still stand in it, and hold its lock.
             self._journal_writer.close()
         if journaled and state.holds_nothing:
-            bounded(lambda: self._heartbeat.deregister(archived=archived), min(JOURNAL_SECONDS, until.left()))
+            bounded(lambda: self._deregister(archived), min(JOURNAL_SECONDS, until.left()))
         if not journaled and not archived:
             spool.write(report)
         elif spooled:
@@ -112,3 +114,18 @@ class WorkerReport:
                 spool.remove(report.id)
         log_shutdown(report)
         signals.send(signals.shutdown_finished, WorkerReport, report=report)
+
+    def _write(self, report: ShutdownReport, until: Deadline) -> bool:
+        """Write the sealed report into the journal.
+
+        Returns:
+            whether it may be stored in the database from here, too.
+        """
+        self._journal_writer.write(report)
+        most = self._settings.report_connections
+        return slots.take(self._heartbeat.connection, report.id, most, max(1.0, until.left()))
+
+    def _deregister(self, archived: bool) -> None:
+        if archived and self._settings.report_connections is not None:
+            slots.free(self._heartbeat.connection, self.worker.worker_id)
+        self._heartbeat.deregister(archived=archived)
