@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import select
@@ -17,7 +18,6 @@ import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,31 +32,21 @@ from tests.support.processes import DjangoProcess
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
-IDLE_SECONDS = 20.0
-SAMPLE_SECONDS = 0.002
+IDLE_SECONDS = 30.0
+LOGGING = "-c log_connections=on -c log_disconnections=on -c log_line_prefix='%n %p '"
 JOURNAL = "graceful:journal"
 ROWS = "SELECT count(*) FROM graceful_shutdownreport"
-BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
-class Connections(threading.Thread):
-    """Looks again and again how many connections the workers have; ``most`` is the highest count seen."""
-
-    def __init__(self, postgres: Postgres) -> None:
-        super().__init__(daemon=True)
-        self.most = 0
-        self._postgres = postgres
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        with self._postgres.connect() as connection:
-            while not self._over.wait(SAMPLE_SECONDS):
-                self.most = max(self.most, connection.execute(BACKENDS).fetchone()[0])
-
-    def stop(self) -> int:
-        self._over.set()
-        self.join()
-        return self.most
+def most_connections(log: Path, since: float) -> int:
+    """How many connections there were at one time since an instant, by PostgreSQL's own log."""
+    changes = []
+    for line in log.read_text().splitlines():
+        at, _pid, text = ([*line.split(" ", 2), "", ""])[:3]
+        change = ("connection authorized" in text) - ("disconnection" in text)
+        if change and float(at) >= since:
+            changes.append((float(at), -change))  # Of the same millisecond, those that connect count first.
+    return max(itertools.accumulate((-change for _at, change in sorted(changes)), initial=0))
 
 
 @contextlib.contextmanager
@@ -120,7 +110,7 @@ def stop(pids: list[int], seconds: float) -> list[float]:
 def measure(number: int, limit: int | None, directory: Path, idle_seconds: float) -> tuple[str, ...]:
     """One row of the table."""
     with Server() as server:
-        postgres = Postgres(directory / f"postgres-{number}")
+        postgres = Postgres(directory / f"postgres-{number}", LOGGING)
         postgres.create()
         try:
             environment = {"DATABASE_URL": postgres.url, "TEST_REDIS_URL": server.url, "TEST_RUN_DIR": str(directory)}
@@ -140,10 +130,9 @@ def measure(number: int, limit: int | None, directory: Path, idle_seconds: float
             settings = {**HOOK, "GRACEFUL_REPORT_CONNECTIONS": limit, "GRACEFUL_RELEASE": "v1"}
             with fleet("runworker_graceful", number, server, postgres.url, directory, settings) as pids:
                 ours = commands_a_second(client, idle_seconds) if idle_seconds else 0.0
-                watching = Connections(postgres)
-                watching.start()
+                began = time.time()
                 took = stop(pids, 60)
-                most = watching.stop()
+                most = most_connections(postgres.directory / "log", began)
             with postgres.connect() as connection:
                 stored = connection.execute(ROWS).fetchone()[0]
                 left = client.hlen(JOURNAL)

@@ -127,10 +127,12 @@ class Postgres:
 
     Args:
         directory: of its files and its socket.
+        options: further ones of ``postgres``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, options: str = "") -> None:
         self.directory = directory
+        self._options = options
         self._data = directory / "data"
         self._paused: list[int] = []
 
@@ -149,7 +151,7 @@ class Postgres:
         self._run("createdb", "-h", str(self.directory), "-U", "graceful", "graceful")
 
     def start(self) -> None:
-        options = f"-c listen_addresses='' -k {self.directory} -c fsync=off -c max_connections=24"
+        options = f"-c listen_addresses='' -k {self.directory} -c fsync=off -c max_connections=24 {self._options}"
         log = self.directory / "log"
         self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(log), "-o", options)
 

@@ -5,10 +5,11 @@ One reaper at a time examines a dead worker, under a lock. Each step can be repe
 
 from __future__ import annotations
 
+import bisect
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -26,13 +27,15 @@ from graceful.worker.cluster.dead_workers_job import QUEUE_PREFIX, DeadWorkersJo
 from graceful.worker.cluster.deregister import deregister, deregister_from_rq
 from graceful.worker.cluster.heartbeat import Peers, observe
 from graceful.worker.cluster.last_report import ARCHIVE_SECONDS, blank_report, last_report
-from graceful.worker.cluster.process_identity import machine, oom_kills
+from graceful.worker.cluster.process_identity import Liveness, Process, machine, oom_kills
 from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration, raw
 from graceful.worker.queue.fetch import AUTOPSY_KEY
 from graceful.worker.queue.wait import release_seats
 
 logger = logging.getLogger("graceful.worker")
 LOCK_SECONDS = 30
+WATCHED = 3
+"""How many living workers of its machine a worker looks at."""
 FREE_SECONDS = 6.0
 """How long a start waits for another reaper that is closing the report of a worker of the same name."""
 
@@ -57,6 +60,7 @@ class Reaper:
         self._worker_id = worker_id
         self._settings = settings
         self._worker = worker
+        self._living: dict[str, Process] = {}
 
     def reap(self, peers: Peers) -> int:
         """Close the reports of the dead ones among them, and requeue their jobs.
@@ -70,33 +74,54 @@ class Reaper:
         Raises:
             redis.exceptions.RedisError: Redis is unreachable; the next reaper finishes what was begun.
         """
-        suspects = [
-            worker_id
-            for worker_id in dict.fromkeys((*peers.neighbours, *peers.overdue))
-            if worker_id != self._worker_id
-        ]
-        closed_reports = 0
-        for worker_id in suspects:
+        closed_reports, living = 0, {}
+        for worker_id in (*peers.overdue, *self._watched(peers.neighbours)):
+            overdue = worker_id in peers.overdue
             try:
-                closed_reports += self._reap_one(worker_id, overdue=worker_id in peers.overdue)
+                closed_one, alive = self._reap_one(worker_id, overdue=overdue)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                 raise
             except Exception:
                 # One entry that cannot be handled must not stop a living worker.
                 logger.exception(log.NOT_CLOSED, one_line(worker_id))
+                continue
+            closed_reports += closed_one
+            if alive is not None:
+                living[worker_id] = alive
+            if len(living) == WATCHED and self._worker is not None:
+                break
+        self._living = living
         return closed_reports
 
-    def _reap_one(self, worker_id: str, *, overdue: bool) -> int:
+    def _watched(self, neighbours: Sequence[str]) -> list[str]:
+        """The workers of this machine, in the order of their ids, from the one behind this one on.
+
+        A worker looks at them until it has seen three that live. So what the workers of a machine ask Redis grows with
+        their number, not with its square, and a dead one is seen by the three living ones before it; should they all
+        hang, by anybody once its heartbeat is overdue.
+        """
+        behind = bisect.bisect(others := sorted({*neighbours} - {self._worker_id}), self._worker_id)
+        return others[behind:] + others[:behind]
+
+    def _reap_one(self, worker_id: str, *, overdue: bool) -> tuple[int, Process | None]:
+        """Close the report of one that is dead.
+
+        Returns:
+            how many reports were closed, and its process if that certainly lives.
+        """
+        before = self._living.get(worker_id)
+        if before is not None and before.liveness is Liveness.ALIVE and not overdue:
+            return 0, before
         registration = self._registration(worker_id)
         if registration is None:
             # Half removed, or not ours: nothing more is known of it.
             set_aside.entry(self._connection, WORKERS_KEY, raw(worker_id), "no registration of a worker")
             self._connection.zrem(HEARTBEATS_KEY, raw(worker_id))
             self._connection.srem(MACHINE_KEY.format(machine()), raw(worker_id))
-            return 0
+            return 0, None
         if registration.process.dead(overdue=overdue):
-            return self._under_lock(registration, overdue=overdue)
-        return 0
+            return self._under_lock(registration, overdue=overdue), None
+        return 0, registration.process if registration.process.liveness is Liveness.ALIVE else None
 
     def close(self, worker_id: str) -> None:
         """Close the report of a worker that is known to be dead; nothing happens if it is closed.
@@ -114,6 +139,8 @@ class Reaper:
         A restarted container keeps its host name but has a new pid namespace: a worker of the same name on a host of
         the same name is the one that ran before.
         """
+        if self._worker is not None and not self._connection.exists(self._worker.key):
+            return  # RQ accepts it as it is, and nobody's entry need be read.
         for worker_id, text in self._connection.hscan_iter(WORKERS_KEY):
             registration = Registration.from_json(text)
             if registration is None:
