@@ -58,10 +58,9 @@ def interruptions(job: Job) -> int:
 
 
 def traces(connection: redis.Redis) -> list[str]:
-    """Keys that say something of a worker."""
-    return sorted(
-        key.decode() for key in connection.keys("*") if key.startswith((b"graceful:", b"rq:workers", b"rq:wip"))
-    )
+    """Keys that say something of a worker; a slot for storing reports, of one killed in its maintenance, expires."""
+    kinds = (b"graceful:", b"rq:workers", b"rq:wip")
+    return sorted({key.decode() for key in connection.keys("*") if key.startswith(kinds)} - {SLOTS_KEY})
 
 
 def start_and_run(
