@@ -16,6 +16,7 @@ from graceful.core import report_json
 from graceful.core.phases import Outcome
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
+from graceful.reports.slots import SLOTS_KEY
 from graceful.worker.cluster.heartbeat import OVERDUE_SECONDS
 from graceful.worker.cluster.process_identity import machine
 from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY

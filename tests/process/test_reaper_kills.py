@@ -17,6 +17,7 @@ from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
 from graceful.reports import archive
 from graceful.reports.journal import JOURNAL_KEY
+from graceful.reports.slots import SLOTS_KEY
 from graceful.worker.queue.requeue import INTERRUPTIONS_FIELD
 from tests.conftest import StartWorker
 from tests.support import jobs, worker_jobs
