@@ -105,8 +105,9 @@ class WorkerReport:
         archived = may_connect and archive.store(report, seconds=max(0.05, until.left() - RESERVE_SECONDS))
         if journaled:  # Otherwise a thread may still stand in it, and hold its lock.
             self._journal_writer.close()
-        if journaled and state.holds_nothing:
-            bounded(lambda: self._deregister(archived), min(JOURNAL_SECONDS, until.left()))
+        if journaled:
+            leaves = state.holds_nothing
+            bounded(lambda: self._leave(archived=archived, deregister=leaves), min(JOURNAL_SECONDS, until.left()))
         if not journaled and not archived:
             spool.write(report)
         elif spooled:
@@ -125,7 +126,9 @@ class WorkerReport:
         most = self._settings.report_connections
         return slots.take(self._heartbeat.connection, report.id, most, max(1.0, until.left()))
 
-    def _deregister(self, archived: bool) -> None:
-        if archived and self._settings.report_connections is not None:
+    def _leave(self, *, archived: bool, deregister: bool) -> None:
+        """Give the slot back, and remove the worker's entries where it holds no job."""
+        if self._settings.report_connections is not None:
             slots.free(self._heartbeat.connection, self.worker.worker_id)
-        self._heartbeat.deregister(archived=archived)
+        if deregister:
+            self._heartbeat.deregister(archived=archived)
