@@ -65,9 +65,9 @@ class GracefulMixin(JobInFlight):
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
-                session.returned()
+                session.loop.returned()
             except BaseException as error:
-                session.ended_by(error)
+                session.loop.ended_by(error)
             try:
                 code = self._conclude(session)
             finally:
@@ -100,7 +100,7 @@ class GracefulMixin(JobInFlight):
         """The shutdown report, as far as it is known; None before :meth:`work`."""
         return self._ended.shutdown_report() if self._ended else None
 
-    # RQ's loop, see graceful.worker.session.
+    # RQ's loop, see graceful.worker.loop.
 
     @at_work
     def bootstrap(

@@ -621,13 +621,13 @@ class ModelWorker(GracefulWorker):
         try:
             self.open()
             try:
-                self._at_work.run_loop(True, jobs, None)
+                self._at_work.loop.run(True, jobs, None)
             finally:
                 self.teardown()
         except engine.Suspend:
             raise
         except BaseException as error:
-            self._at_work.ended_by(error)
+            self._at_work.loop.ended_by(error)
         self._at_work.conclude()
 
     def close(self) -> None:
