@@ -32,6 +32,8 @@ LABELS: dict[type[StrEnum], dict[str, Label]] = {
         Reason.ERROR: _("error"),
         Reason.KILLED: _("killed"),
         Reason.EXIT: _("exit"),
+        Reason.MEMORY: _("memory"),
+        Reason.AGE: _("age"),
     },
     Phase: {
         Phase.RUNNING: pgettext_lazy("phase", "running"),

@@ -237,7 +237,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("reason"))
     def reason_word(self, row: ShutdownReport) -> str:
-        return one_line(row.signal or "") or row.get_reason_display() or "-"
+        return one_line(row.signal or "") or row.get_recycled_display() or row.get_reason_display() or "-"
 
     @admin.display(description=_("outcome"))
     def outcome_badge(self, row: ShutdownReport) -> str:

@@ -14,6 +14,7 @@ from graceful.worker.horse.back_off import BackOff
 from graceful.worker.horse.thread_jobs import ThreadJobs
 from graceful.worker.queue.dequeue import FOR_NOW
 from graceful.worker.queue.fetch import release_job
+from graceful.worker.recycling import Recycling
 from graceful.worker.shutdown.coordinator import Coordinator
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Loop:
         coordinator: is told why the loop has ended.
         back_off: waits where horses cannot begin.
         thread_jobs: jobs that the worker's class has handed on to threads; the end waits for them.
+        recycling: whether the worker has grown too large or too old.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Loop:
         coordinator: Coordinator,
         back_off: BackOff,
         thread_jobs: ThreadJobs,
+        recycling: Recycling,
     ) -> None:
         self._worker = worker
         self._worker_id = worker_id
         self._coordinator = coordinator
         self._back_off = back_off
         self._thread_jobs = thread_jobs
+        self._recycling = recycling
         self.executed = 0
         """How many jobs came to an end."""
         self.taken_up = False
@@ -92,6 +96,8 @@ class Loop:
             if worker.should_run_maintenance_tasks:
                 worker.run_maintenance_tasks()
             taken = worker.dequeue_job_and_maintain_ttl(None if burst else worker.dequeue_timeout, max_idle_time)
+            if taken is None and (too_old := self._recycling.too_old()):
+                return too_old
             if taken is None and burst:
                 log.info(DONE, worker.name)
                 return Reason.BURST
@@ -112,6 +118,8 @@ class Loop:
             if max_jobs is not None and self.executed >= max_jobs:
                 log.info(MAX_JOBS, worker.name, self.executed)
                 return Reason.MAX_JOBS
+            if recycled := self._recycling.after_job():
+                return recycled
 
 
 def loop_ended_by(error: BaseException) -> LoopEnded:

@@ -41,6 +41,7 @@ from graceful.worker.horse.thread_jobs import ThreadJobs
 from graceful.worker.loop import Loop, loop_ended_by
 from graceful.worker.queue.dequeue import Dequeuer
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
+from graceful.worker.recycling import Recycling
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
 from graceful.worker.shutdown.journal_writer import JournalWriter
@@ -92,10 +93,13 @@ class Session:
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
         self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
         self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
-        self.dequeuer = Dequeuer(worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own)
+        self.recycling = Recycling(worker.name, settings)
+        self.dequeuer = Dequeuer(
+            worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own, self.recycling
+        )
         self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
         self.current: CurrentJob | None = None
-        self.loop = Loop(worker, self.worker_id, self.coordinator, self.back_off, self.thread_jobs)
+        self.loop = Loop(worker, self.worker_id, self.coordinator, self.back_off, self.thread_jobs, self.recycling)
         self._torn_down = True
         self._stall_guard: StallGuard | None = None
 
@@ -126,6 +130,7 @@ class Session:
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
         reaper.reap(heard)
         worker = self.report.worker
+        self.recycling.begin()
         signals.send(signals.worker_started, Session, worker=worker.name, queues=worker.queues, release=worker.release)
 
     # A job.
@@ -175,7 +180,8 @@ class Session:
             self.current = None
             return
         record = current.end(self.killed, self.back_off.count(current.unstarted), until or self._patience())
-        if self.coordinator.send(JobEnded(record)).job is None:
+        self.recycling.horse_peak = current.horse_peak or 0
+        if self.coordinator.send(JobEnded(record, current.horse_peak)).job is None:
             self.current = None
 
     @property

@@ -70,6 +70,8 @@ class CurrentJob:
         self.execution: Execution | None = None
         self.horse_status: int | None = None
         """What ``waitpid`` said of the horse's end; None before it, and where there is no horse."""
+        self.horse_peak: int | None = None
+        """The most that its horse had resident, in bytes; None as long as that is not known."""
         self.cut_off = False
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.left_open = False
@@ -89,7 +91,7 @@ class CurrentJob:
         """Whether its horse could not begin with it."""
         return self._memory.verdict is Verdict.UNSTARTED
 
-    def horse_ended(self, status: int) -> None:
+    def horse_ended(self, status: int, peak: int | None = None) -> None:
         """Take note of the horse's end; one that gave up before RQ's code began has done nothing of the job.
 
         A spawned horse loads Django first, which may fail for reasons of the machine: a full disk, a deploy that
@@ -97,8 +99,9 @@ class CurrentJob:
 
         Args:
             status: what ``waitpid`` said of it.
+            peak: the most that it had resident, in bytes.
         """
-        self.horse_status = status
+        self.horse_status, self.horse_peak = status, peak
         memory = self._memory
         gave_up = os.WIFEXITED(status) and os.WEXITSTATUS(status) != os.EX_OK
         if gave_up and memory.stage is Stage.STARTING and memory.verdict is Verdict.NONE:

@@ -10,6 +10,7 @@ from typing import Any
 from rq.timeouts import HorseMonitorTimeoutException
 from rq.worker import BaseWorker
 
+from graceful import memory
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.horse.current_job import CurrentJob
@@ -63,7 +64,7 @@ class HorseMonitor:
                 return None, None, None
             if pid:
                 rq_private.set_horse_pid(self._worker, 0)
-                current.horse_ended(status)
+                current.horse_ended(status, memory.peak(usage))
                 return pid, status if current.own_end(self._coordinator.state.killed) else 0, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")
