@@ -75,7 +75,7 @@ def test_the_list_filters_by_what_a_worker_was_recycled_for(admin_client: Client
 
 def test_the_trends_count_them_by_their_own_reason(some: None) -> None:
     """Roll-ups, and so Prometheus, tell memory and age from max jobs."""
-    roll_up()
+    roll_up(seconds=5)
     assert sorted(ShutdownRollup.objects.values_list("reason", "count")) == [
         ("age", 1),
         ("max_jobs", 1),
