@@ -57,5 +57,20 @@ class JobInterrupted(Interruption):
     """Raised inside a running job at its soft limit."""
 
 
+class JobMemoryExceeded(Interruption):
+    """Raised inside a running job that needs more memory than ``GRACEFUL_JOB_MEMORY`` allows; the job fails."""
+
+    @classmethod
+    def of(cls, function: str, used: int, limit: int) -> JobMemoryExceeded:
+        """The error of a job.
+
+        Args:
+            function: dotted name of its function.
+            used: what its process has, in bytes.
+            limit: what it may have, in bytes.
+        """
+        return cls(f"{function} has {used // 2**20} MB of memory, GRACEFUL_JOB_MEMORY allows {limit // 2**20} MB")
+
+
 class HookTimedOut(Interruption):
     """Raised inside an exit hook at its timeout."""

@@ -35,6 +35,7 @@ from graceful.worker.compat.database import close_database_connections
 from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.horse.back_off import BackOff
 from graceful.worker.horse.current_job import CurrentJob
+from graceful.worker.horse.memory_watch import MemoryWatch
 from graceful.worker.horse.monitor import HorseMonitor
 from graceful.worker.horse.process import HorseProcess, OwnProcess
 from graceful.worker.horse.thread_jobs import ThreadJobs
@@ -97,7 +98,8 @@ class Session:
         self.dequeuer = Dequeuer(
             worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own, self.recycling
         )
-        self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
+        self.memory_watch = MemoryWatch(worker, settings, self.memory, self.job_process)
+        self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox, self.memory_watch)
         self.current: CurrentJob | None = None
         self.loop = Loop(worker, self.worker_id, self.coordinator, self.back_off, self.thread_jobs, self.recycling)
         self._torn_down = True
@@ -154,6 +156,7 @@ class Session:
             log.info(NOT_STARTED, worker.name, job.id, queue.name, given.found)
             raise StopRequested
         self.memory.reset()
+        self.memory_watch.job_begins()
         self.current = current = CurrentJob(worker, self.worker_id, self.memory, self.settings, job, queue)
         coordinator.send(JobTaken(current.record))
         try:

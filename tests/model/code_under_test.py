@@ -109,6 +109,11 @@ class SharedMemory:
         return bool(engine.current.observe("announced", lambda world: world.facts.get(("signalled", self.owner))))
 
     limits = None
+    exceeded = None
+
+    @property
+    def raises(self) -> bool:
+        return bool(self.interrupt)
 
     def announce(self, limits: Any) -> None: ...
 

@@ -19,6 +19,7 @@ from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, utc_now
 from graceful.core.text import cut, one_line
+from graceful.exceptions import JobMemoryExceeded
 from graceful.jobs.progress import Progress, last_progress
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 from graceful.worker.compat import rq_private
@@ -72,6 +73,8 @@ class CurrentJob:
         """What ``waitpid`` said of the horse's end; None before it, and where there is no horse."""
         self.horse_peak: int | None = None
         """The most that its horse had resident, in bytes; None as long as that is not known."""
+        self.killed_for_memory = False
+        """Whether it was killed because it had too much memory, and did not end for that."""
         self.cut_off = False
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.left_open = False
@@ -124,6 +127,9 @@ class CurrentJob:
         verdict = self._memory.verdict
         if not self.own_end(killed) or verdict is Verdict.FINISHED:
             return
+        if self.killed_for_memory and verdict is Verdict.NONE:
+            self._fail_for_memory()
+            return
         if verdict is Verdict.FAILED or self.horse_status not in (None, 0):
             self.cut_off = self._failure_lost()
             return
@@ -140,6 +146,16 @@ class CurrentJob:
         elif status in (JobStatus.QUEUED, JobStatus.STARTED):
             self._let_go()
             self.left_open = True
+
+    def _fail_for_memory(self) -> None:
+        """Its horse was killed for its memory; RQ would say no more than that it was killed."""
+        used, limit = self._memory.exceeded or (0, 0)
+        error = JobMemoryExceeded.of(self._memory.function or UNKNOWN_FUNCTION, used, limit)
+        stack = self._memory.read_stack()
+        reason = f"{stack}\n{type(error).__name__}: {error}; it did not end for that, and was killed".lstrip()
+        log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, one_line(str(error)))
+        rq_private.fail(self._worker, self.job, self.queue, cut(reason), self.execution)
+        self.cut_off = self._failure_lost()
 
     def _failure_lost(self) -> bool:
         """Whether Redis does not know that the job has failed, or did not say.
