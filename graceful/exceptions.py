@@ -29,6 +29,10 @@ class TooManyInterruptions(GracefulError):
     """A job was interrupted more often than ``GRACEFUL_MAX_INTERRUPTIONS`` allows."""
 
 
+class PoisonJob(TooManyInterruptions):
+    """As :class:`TooManyInterruptions`, of a job whose worker was killed while it ran; the message has the evidence."""
+
+
 class StoppedByShutdown(GracefulError):
     """A job was interrupted by a shutdown, and its policy is to fail then."""
 

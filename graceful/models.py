@@ -175,6 +175,9 @@ class PoisonJob(ShutdownReport):
         default_permissions = ()
         permissions = [("requeue_poison", "Can requeue poison jobs")]
 
+    def __str__(self) -> str:
+        return self.pk
+
 
 class ReportedHook(models.Model):
     """How one exit hook of a reported shutdown went."""

@@ -36,7 +36,15 @@ from graceful.reports.journal import Journal
 from graceful.worker import session as session_module
 from graceful.worker import worker as worker_module
 from graceful.worker.classes import GracefulWorker
-from graceful.worker.cluster import heartbeat, last_report, membership, process_identity, reaper, registration
+from graceful.worker.cluster import (
+    dead_workers_job,
+    heartbeat,
+    last_report,
+    membership,
+    process_identity,
+    reaper,
+    registration,
+)
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from graceful.worker.compat import rq_private
 from graceful.worker.horse import back_off, current_job, monitor, rq_methods, run
@@ -291,9 +299,9 @@ def installed() -> Iterator[None]:
             "_stored": Archive.read,
             "utc_now": now,
         },
+        dead_workers_job: {"oom_kills": nothing, "utc_now": now},
         reaper: {
             "machine": _machine,
-            "oom_kills": nothing,
             "archive": Archive,
             "time": time,
             "utc_now": now,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import time
 
 from redis.exceptions import RedisError
@@ -15,6 +17,7 @@ from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from graceful.conf import Settings
+from graceful.core.attempts import Attempt
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, utc_now
@@ -240,12 +243,30 @@ class CurrentJob:
                         connection, self.job.id, self.job.origin, self._worker.name
                     )
                 held = HeldJob(self._worker_id, self.job.id, self.job.origin, self.queue.key, self.execution)
-                return requeue(connection, held, why, self._settings, policy=self._memory.policy)
+                attempt = self._attempt(why)
+                return requeue(connection, held, why, self._settings, policy=self._memory.policy, attempt=attempt)
             except RedisError as error:
                 log.error(NOT_REQUEUED, self._worker.name, self.job.id, error)
                 if until.expired:
                     return None
                 time.sleep(min(RETRY_SECONDS, until.left()))
+
+    def _attempt(self, why: Why) -> Attempt | None:
+        """What is known of how this attempt has ended; None if it does not count."""
+        if why.attempt_end is None:
+            return None
+        status = self.horse_status
+        ended_by = signal.Signals(os.WTERMSIG(status)).name if status and os.WIFSIGNALED(status) else ""
+        return Attempt(
+            ended=why.attempt_end,
+            at=utc_now(),
+            worker=self._worker.name,
+            hostname=socket.gethostname(),
+            function=self._memory.function,
+            signal=ended_by,
+            peak_bytes=self.horse_peak,
+            stack=self._memory.read_stack(),
+        )
 
     def _reached(self) -> Progress | None:
         """How far a job that did not come to its end had got."""
