@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from graceful.core.text import cut, one_line
 from graceful.core.untrusted import Fields, parse
@@ -50,8 +49,7 @@ WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt.
 
     Args:

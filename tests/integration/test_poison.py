@@ -47,7 +47,7 @@ class Interrupted:
     def again(self, job: Job, worker_id: str, *, most: int = 3, policy: str | None = None, **attempt: Any) -> Requeued:
         held = HeldJob(worker_id, job.id, job.origin, self.queue.key)
         settings = replace(conf.settings(), max_interruptions=most)
-        how = replace(died(worker_id), **attempt)
+        how = died(worker_id)._replace(**attempt)
         return requeue.requeue(self.connection, held, Why.WORKER_DIED, settings, policy=policy, attempt=how)
 
     def poison(self, job: Job, *, times: int = 2) -> None:

@@ -439,9 +439,12 @@ def test_a_job_that_fails_for_its_memory_is_not_interrupted_on_the_way(guard: Gu
             interrupt(guard)
             guard.memory.announce(Limits(Deadline(0), Deadline(0), Deadline(0)))
             guard.check()
+            steps.append("unwound")
 
+    steps: list[str] = []
     with pytest.raises(JobMemoryExceeded):
         guard.run(job)
+    assert steps == ["unwound"]
     assert not guard.interrupted
 
 
