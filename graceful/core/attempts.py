@@ -21,8 +21,8 @@ MOST_ATTEMPTS = 10
 LINE_LIMIT = 4096
 """Characters of one line."""
 NAME_LIMIT = 200
-FRAME = re.compile(r'^[ \t]{0,40}File "([^"\n]{1,1000})", line (\d{1,9})(,?)', re.MULTILINE)
-"""Of a traceback, or, without the comma, of faulthandler."""
+FRAME = r'^[ \t]{0,40}File "([^"\n]{1,1000})", line (\d{1,9})(,?)'
+"""Of a traceback, or, without the comma, of faulthandler; not compiled here, since a worker hardly ever needs it."""
 
 
 class AttemptEnd(StrEnum):
@@ -106,7 +106,7 @@ def described(attempts: Sequence[Attempt]) -> list[str]:
 
 def place_of(stack: str) -> str:
     """File and line of the innermost frame: ``jobs.py:42``; empty if there is none."""
-    frames = FRAME.findall(stack)
+    frames = re.findall(FRAME, stack, re.MULTILINE)
     if not frames:
         return ""
     # faulthandler writes the innermost first.
