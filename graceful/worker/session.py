@@ -133,6 +133,7 @@ class Session:
         reaper.reap(heard)
         worker = self.report.worker
         self.recycling.begin()
+        self.memory_watch.begin()
         signals.send(signals.worker_started, Session, worker=worker.name, queues=worker.queues, release=worker.release)
 
     # A job.

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,8 @@ from graceful.core.phases import Reason
 from graceful.core.records import PeakMemory
 from graceful.memory import MEGABYTE
 from graceful.worker import recycling
+from graceful.worker.horse import memory_watch
+from graceful.worker.horse.memory_watch import MemoryWatch
 from graceful.worker.recycling import Recycling
 from tests.db.samples import a_clean_report
 
@@ -165,3 +168,22 @@ def test_every_reason_is_stored_as_one_of_the_first_release() -> None:
     """Readers of the first release refuse a report whose reason is none of these."""
     first = {"signal", "burst", "max_jobs", "idle", "command", "redis_lost", "error", "killed", "exit"}
     assert {reason.stored for reason in Reason} == first
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(80, []), (100, ["group"]), (50, ["small"])])
+@pytest.mark.parametrize("horse", [True, False], ids=["horse", "simple"])
+def test_a_limit_for_jobs_that_cannot_work_is_warned_of(
+    limit: int,
+    warned: list[str],
+    horse: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At the start: the container's limit comes first, or each job begins above it, as a forked horse does."""
+    monkeypatch.setattr(memory, "resident", lambda: 60 * MEGABYTE)
+    monkeypatch.setattr(memory, "control_group_limit", lambda: 100 * MEGABYTE)
+    worker, process = SimpleNamespace(name="w"), SimpleNamespace(can_be_killed=horse)
+    settings = dataclasses.replace(conf.settings(), job_memory=limit)
+    MemoryWatch(worker, settings, None, process).begin()  # type: ignore[arg-type]
+    lines = {"group": memory_watch.ABOVE_GROUP % ("w", limit, 100), "small": memory_watch.TOO_SMALL % ("w", limit, 60)}
+    assert caplog.messages == [lines[each] for each in warned if horse or each == "group"]

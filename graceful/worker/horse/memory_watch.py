@@ -23,6 +23,10 @@ from graceful.worker.horse.process import JobProcess
 
 log = logging.getLogger("graceful.worker")
 EXCEEDED = "Worker %s: job %s has %d MB, above GRACEFUL_JOB_MEMORY of %d MB, failing it"
+ABOVE_GROUP = "Worker %s: GRACEFUL_JOB_MEMORY of %d MB is not below what its control group allows, %d MB"
+TOO_SMALL = (
+    "Worker %s: GRACEFUL_JOB_MEMORY of %d MB is below the %d MB that a job's process has from the worker: each fails"
+)
 LOOK_SECONDS = 0.25
 """So often it looks; what a job allocates faster than that is found too late."""
 
@@ -47,6 +51,16 @@ class MemoryWatch:
         self._kill_at: Deadline | None = None
         self.seconds = None if self._limit is None else LOOK_SECONDS
         """How often :meth:`look` is to be called; None if there is no need to."""
+
+    def begin(self) -> None:
+        """Before the first job: log what cannot work."""
+        if self._limit is None:
+            return
+        now, group = memory.resident() or 0, memory.control_group_limit()
+        if group is not None and self._limit * MEGABYTE >= group:
+            log.warning(ABOVE_GROUP, self._worker.name, self._limit, group // MEGABYTE)
+        if self._job_process.can_be_killed and now >= self._limit * MEGABYTE:
+            log.warning(TOO_SMALL, self._worker.name, self._limit, now // MEGABYTE)
 
     def job_begins(self) -> None:
         """A job is about to begin; one in the worker's own process answers only for what that grows by."""
