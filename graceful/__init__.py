@@ -6,7 +6,7 @@ Importing this package loads neither RQ nor models, so settings may do it.
 from __future__ import annotations
 
 from graceful.core.records import Shutdown, ShutdownReport
-from graceful.exceptions import CursorMismatch, JobInterrupted, TooManyInterruptions
+from graceful.exceptions import CursorMismatch, JobInterrupted, JobMemoryExceeded, TooManyInterruptions
 from graceful.hooks.at_exit import run_at_exit
 from graceful.hooks.registry import exit_hook, horse_exit_hook
 from graceful.hooks.threads import register_thread
@@ -23,6 +23,7 @@ from graceful.jobs import (
 __all__ = [
     "CursorMismatch",
     "JobInterrupted",
+    "JobMemoryExceeded",
     "Shutdown",
     "ShutdownReport",
     "TooManyInterruptions",

@@ -37,6 +37,9 @@ class Settings:
         reports_keep: older reports are removed.
         spool_dir: directory for reports while neither Redis nor the database is reachable.
         report_connections: how many workers at once may store their report in the database; None for any number.
+        max_memory: above so many MB of worker and work horse the worker ends between two jobs; None: never.
+        max_age: so many seconds after its start as well; None: never.
+        job_memory: a job whose process has more MB than this fails; None: none does.
         json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
     """
 
@@ -51,6 +54,9 @@ class Settings:
     reports_keep: timedelta
     spool_dir: pathlib.Path
     report_connections: int | None = 20
+    max_memory: int | None = None
+    max_age: float | None = None
+    job_memory: int | None = None
     json_token: str | None = field(default=None, repr=False)
 
     def with_timeout(self, seconds: float) -> Settings:
@@ -66,6 +72,14 @@ class Settings:
             found.extend(_shares("--timeout", float(seconds), self.hooks_timeout, self.interrupt_timeout))
         _raise_errors(found)
         return replace(self, timeout=float(seconds))
+
+    def with_recycling(self, max_memory: int | None, max_age: float | None) -> Settings:
+        """These settings with the limits that ``--max-memory`` and ``--max-age`` ask for, where they are given."""
+        return replace(
+            self,
+            max_memory=self.max_memory if max_memory is None else max_memory,
+            max_age=self.max_age if max_age is None else max_age,
+        )
 
     def warnings(self, key: str) -> list[Problem]:
         """Warnings about the grace period and its parts; ``key`` names its source."""
@@ -132,6 +146,9 @@ def read() -> tuple[Settings, list[Problem]]:
         reports_keep=reader.reports_keep(),
         spool_dir=reader.spool_dir(),
         report_connections=reader.report_connections(),
+        max_memory=reader.megabytes("E022", "GRACEFUL_MAX_MEMORY"),
+        max_age=reader.max_age(),
+        job_memory=reader.megabytes("E024", "GRACEFUL_JOB_MEMORY"),
         json_token=reader.json_token(),
     )
     return read_settings, reader.found

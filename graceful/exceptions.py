@@ -29,6 +29,10 @@ class TooManyInterruptions(GracefulError):
     """A job was interrupted more often than ``GRACEFUL_MAX_INTERRUPTIONS`` allows."""
 
 
+class PoisonJob(TooManyInterruptions):
+    """As :class:`TooManyInterruptions`, of a job whose worker was killed while it ran; the message has the evidence."""
+
+
 class StoppedByShutdown(GracefulError):
     """A job was interrupted by a shutdown, and its policy is to fail then."""
 
@@ -55,6 +59,21 @@ class Interruption(BaseException):
 
 class JobInterrupted(Interruption):
     """Raised inside a running job at its soft limit."""
+
+
+class JobMemoryExceeded(Interruption):
+    """Raised inside a running job that needs more memory than ``GRACEFUL_JOB_MEMORY`` allows; the job fails."""
+
+    @classmethod
+    def of(cls, function: str, used: int, limit: int) -> JobMemoryExceeded:
+        """The error of a job.
+
+        Args:
+            function: dotted name of its function.
+            used: what its process has, in bytes.
+            limit: what it may have, in bytes.
+        """
+        return cls(f"{function} has {used // 2**20} MB of memory, GRACEFUL_JOB_MEMORY allows {limit // 2**20} MB")
 
 
 class HookTimedOut(Interruption):

@@ -8,6 +8,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from graceful.core.attempts import AttemptEnd
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.text import one_line
 
@@ -32,6 +33,8 @@ LABELS: dict[type[StrEnum], dict[str, Label]] = {
         Reason.ERROR: _("error"),
         Reason.KILLED: _("killed"),
         Reason.EXIT: _("exit"),
+        Reason.MEMORY: _("memory"),
+        Reason.AGE: _("age"),
     },
     Phase: {
         Phase.RUNNING: pgettext_lazy("phase", "running"),
@@ -57,6 +60,13 @@ LABELS: dict[type[StrEnum], dict[str, Label]] = {
         JobOutcome.RETURNED: pgettext_lazy("job", "not started, requeued"),
         JobOutcome.CANCELED: pgettext_lazy("job", "canceled"),
         JobOutcome.UNKNOWN: pgettext_lazy("job", "unknown"),
+    },
+    AttemptEnd: {
+        AttemptEnd.INTERRUPTED: pgettext_lazy("attempt", "interrupted by a shutdown"),
+        AttemptEnd.KILLED: pgettext_lazy("attempt", "killed at the hard limit of a shutdown"),
+        AttemptEnd.CUT_OFF: pgettext_lazy("attempt", "cut off by an error of its worker or of Redis"),
+        AttemptEnd.CANNOT_START: pgettext_lazy("attempt", "its work horse could not begin"),
+        AttemptEnd.WORKER_DIED: pgettext_lazy("attempt", "its worker was killed"),
     },
 }
 """One label for each word; a test checks that none is missing."""

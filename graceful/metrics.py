@@ -41,6 +41,7 @@ from graceful.core.text import one_line
 from graceful.reports.sources import journals
 from graceful.reports.sums import CachedSums, Histogram, Sums
 from graceful.worker.cluster.heartbeat import heard_worker_ids
+from graceful.worker.cluster.poison import count_poison
 
 log = logging.getLogger("graceful.metrics")
 UNREACHABLE = "Metrics without %s: %s"
@@ -67,7 +68,7 @@ class GracefulCollector:
 
     def describe(self) -> Iterable[Metric]:
         """Names without values, so that registering queries neither the database nor Redis."""
-        return [*_history(Sums()), *_fleet([], frozenset()), *_waiting([]), _up({})]
+        return [*_history(Sums()), *_fleet([], frozenset()), *_waiting([]), _poison(0), _up({})]
 
     def collect(self) -> Iterator[Metric]:
         """The current metrics. A source that is unreachable has none; it takes nothing from those of the other."""
@@ -79,6 +80,7 @@ class GracefulCollector:
             log.info(UNREACHABLE, "the database", error)
         reports: list[ShutdownReport] = []
         heard: set[str] = set()
+        poison = 0
         try:
             everywhere = journals(REDIS_SECONDS)
         except Exception as error:  # Wrong queue settings can raise anything.
@@ -88,6 +90,7 @@ class GracefulCollector:
             try:
                 content = journal.read()
                 heard |= heard_worker_ids(journal.connection)
+                poison += count_poison(journal.connection)
                 reports += (*content.open, *content.sealed)
             except (RedisError, OSError) as error:
                 up["redis"] = False
@@ -97,6 +100,7 @@ class GracefulCollector:
         if up["redis"]:  # Otherwise some of the workers would seem to be gone.
             yield from _fleet([report for report in reports if not report.sealed], heard)
             yield from _waiting([report for report in reports if report.sealed])
+            yield _poison(poison)
         yield _up(up)
 
 
@@ -175,6 +179,14 @@ def _waiting(reports: Collection[ShutdownReport]) -> Iterator[Metric]:
         "graceful_oldest_unarchived_report_age_seconds",
         "Age of the oldest report in Redis that waits for the database; 0 if none waits.",
         value=max([0.0, *ages]),
+    )
+
+
+def _poison(number: int) -> Metric:
+    return GaugeMetricFamily(
+        "graceful_poison_jobs",
+        "Jobs that failed because they were interrupted, or their workers were killed, too often.",
+        value=number,
     )
 
 

@@ -21,7 +21,11 @@ WORD_LENGTH = 32
 
 # Fields refer to these functions, not to the values: then a new value needs no migration.
 def reason_choices() -> list[tuple[str, Label]]:
-    return choices(Reason)
+    return [choice for choice in choices(Reason) if not Reason(choice[0]).recycled]
+
+
+def recycled_choices() -> list[tuple[str, Label]]:
+    return [choice for choice in choices(Reason) if Reason(choice[0]).recycled]
 
 
 def outcome_choices() -> list[tuple[str, Label]]:
@@ -67,6 +71,13 @@ class ShutdownReport(models.Model):
     queues = models.JSONField(_("queues"))
     worker_class = models.TextField(_("worker class"))
     reason = models.CharField(_("reason"), max_length=WORD_LENGTH, choices=reason_choices, null=True)
+    recycled = models.CharField(
+        _("recycled for"),
+        max_length=WORD_LENGTH,
+        choices=recycled_choices,
+        null=True,
+        help_text=_('The reason is then stored as "max jobs", which earlier releases know.'),
+    )
     signal = models.CharField(_("signal"), max_length=WORD_LENGTH, choices=signal_choices, null=True)
     outcome = models.CharField(_("outcome"), max_length=WORD_LENGTH, choices=outcome_choices, null=True)
     exit_code = models.IntegerField(_("exit code"), null=True)
@@ -86,6 +97,8 @@ class ShutdownReport(models.Model):
     grace_period = models.FloatField(_("grace period"), null=True, help_text=_("GRACEFUL_TIMEOUT, in seconds."))
     hooks_timeout = models.FloatField(_("hooks timeout"), null=True)
     interrupt_timeout = models.FloatField(_("interrupt timeout"), null=True)
+    peak_bytes = models.BigIntegerField(_("peak memory of the worker"), null=True)
+    horse_peak_bytes = models.BigIntegerField(_("peak memory of a work horse"), null=True)
     # A worker of an earlier release inserts without it, hence the database's own default.
     rolled_up = models.BooleanField(db_default=False, default=False, editable=False)
 
@@ -99,6 +112,11 @@ class ShutdownReport(models.Model):
             models.Index(fields=["outcome", "-happened_at", "-id"], name="graceful_by_outcome"),
             models.Index(fields=["reason", "-happened_at", "-id"], name="graceful_by_reason"),
             models.Index(fields=["signal", "-happened_at", "-id"], name="graceful_by_signal"),
+            models.Index(
+                fields=["recycled", "-happened_at", "-id"],
+                name="graceful_by_recycled",
+                condition=models.Q(recycled__isnull=False),
+            ),
             _name_index("worker", "graceful_by_worker"),
             _name_index("hostname", "graceful_by_hostname"),
             _name_index("release", "graceful_by_release"),
@@ -142,6 +160,23 @@ class LastDeploy(ShutdownReport):
         verbose_name = _("last deploy")
         verbose_name_plural = _("last deploy")
         default_permissions = ()
+
+
+class PoisonJob(ShutdownReport):
+    """Jobs that were failed because they were interrupted, or killed their workers, too often.
+
+    They are in Redis; a model only so that the admin's index has a row for them, and that there is a permission.
+    """
+
+    class Meta:
+        proxy = True
+        verbose_name = _("poison job")
+        verbose_name_plural = _("poison jobs")
+        default_permissions = ()
+        permissions = [("requeue_poison", "Can requeue poison jobs")]
+
+    def __str__(self) -> str:
+        return self.pk
 
 
 class ReportedHook(models.Model):

@@ -29,12 +29,16 @@ DEFAULTS: dict[str, object] = {
     "GRACEFUL_SPOOL_DIR": None,
     "GRACEFUL_REPORT_CONNECTIONS": 20,
     "GRACEFUL_JSON_TOKEN": None,
+    "GRACEFUL_MAX_MEMORY": None,
+    "GRACEFUL_MAX_AGE": None,
+    "GRACEFUL_JOB_MEMORY": None,
 }
 INTERRUPTED_JOBS = ("requeue", "fail")
 LONGEST_RELEASE = 200
 SHORTEST_TOKEN = 16
 LONGEST_KEEP = timedelta(days=36500)
 MOST_INTERRUPTIONS = 1_000_000
+MOST_MEGABYTES = 999_999
 SECONDS_HINT = "Give the seconds as a number, for instance 25 or 2.5."
 
 
@@ -143,6 +147,26 @@ class Reader:
         hint = "So many workers at once store their report themselves, each over a database connection of its own."
         self.wrong("E034", key, "a whole number from 1, or None for any number", hint)
         return 20
+
+    def megabytes(self, number: str, key: str) -> int | None:
+        value = self.value(key)
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_MEGABYTES:
+            return value
+        rule = f"a whole number of MB from 1 to {MOST_MEGABYTES}, or None"
+        self.wrong(number, key, rule, "For instance 512; None sets no limit.")
+        return None
+
+    def max_age(self) -> float | None:
+        key = "GRACEFUL_MAX_AGE"
+        value = self.value(key)
+        if value is None:
+            return None
+        if valid_seconds(value):
+            return float(value)
+        self.found.append(Problem("E023", key, timeout_rule(key, value), "For instance 3600; None sets no limit."))
+        return None
 
     def json_token(self) -> str | None:
         key = "GRACEFUL_JSON_TOKEN"

@@ -31,6 +31,7 @@ from graceful.admin.change_list import TIME, CappedPaginator, ReportChangeList
 from graceful.admin.deploys import LastDeployAdmin as LastDeployAdmin
 from graceful.admin.filters import WITH_CHOICES, ByFailedHook, ByHost, ByQueue, ByRelease, in_full
 from graceful.admin.last_report import around, unclean_counter
+from graceful.admin.poison import PoisonJobAdmin as PoisonJobAdmin
 from graceful.admin.read_only import PAGE_SECONDS, ReadOnlyAdmin, form_context, reap_for_page
 from graceful.admin.trends import TrendsAdmin as TrendsAdmin
 from graceful.core import report_json
@@ -237,7 +238,7 @@ class ShutdownReportAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("reason"))
     def reason_word(self, row: ShutdownReport) -> str:
-        return one_line(row.signal or "") or row.get_reason_display() or "-"
+        return one_line(row.signal or "") or row.get_recycled_display() or row.get_reason_display() or "-"
 
     @admin.display(description=_("outcome"))
     def outcome_badge(self, row: ShutdownReport) -> str:

@@ -47,6 +47,9 @@ COLUMNS = (
     "hooks_ok",
     "hooks_total",
     "notes",
+    "recycled",
+    "peak_bytes",
+    "horse_peak_bytes",
 )
 ROWS_AT_ONCE = 500
 RECORDS_AT_ONCE = 50

@@ -23,7 +23,7 @@ NEWEST = 500
 """How many of the newest reports the filters look at for values."""
 NEWEST_FAILED = 100
 MOST_VALUES = 20
-WITH_CHOICES = ("outcome", "reason", "signal")
+WITH_CHOICES = ("outcome", "reason", "recycled", "signal")
 """Fields that Django's own filter is good for: it offers their choices."""
 SHOWN = 40
 """Characters of a value in the sidebar."""

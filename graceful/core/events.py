@@ -44,9 +44,14 @@ class JobEnded(NamedTuple):
     """What became of a job: of the one in flight, or of one in a thread of the worker's own class.
 
     ``UNKNOWN`` where Redis could not be told: the job in flight is still held then.
+
+    Args:
+        job: the job, with its outcome.
+        horse_peak: the most that its work horse had resident, in bytes; None if it had none.
     """
 
     job: InFlightJob
+    horse_peak: int | None = None
 
 
 class JobReleased(NamedTuple):

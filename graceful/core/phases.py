@@ -38,11 +38,33 @@ class Reason(StrEnum):
     ERROR = "error"
     KILLED = "killed"
     EXIT = "exit"
+    MEMORY = "memory"
+    """Recycled: it had grown larger than ``--max-memory``."""
+    AGE = "age"
+    """Recycled: it was older than ``--max-age``."""
 
     @property
     def asked_for(self) -> bool:
         """Whether somebody asked for the end."""
         return self in (Reason.SIGNAL, Reason.COMMAND)
+
+    @property
+    def unhurried(self) -> bool:
+        """Whether the worker has come to an end of its own, for which nobody waits."""
+        return self in (Reason.BURST, Reason.MAX_JOBS, Reason.IDLE, Reason.MEMORY, Reason.AGE)
+
+    @property
+    def stored(self) -> Reason:
+        """The word that stands in JSON and database; :attr:`recycled` says more.
+
+        A reader of the first release refuses a report whose reason it does not know.
+        """
+        return Reason.MAX_JOBS if self.recycled else self
+
+    @property
+    def recycled(self) -> Reason | None:
+        """Itself, if it came after the first release and is stored beside the reason; else None."""
+        return self if self in (Reason.MEMORY, Reason.AGE) else None
 
 
 class Outcome(StrEnum):

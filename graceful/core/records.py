@@ -112,6 +112,18 @@ class Grace(NamedTuple):
     interrupt: float | None = None
 
 
+class PeakMemory(NamedTuple):
+    """The most memory that was resident at once, in bytes; None if unknown.
+
+    Args:
+        worker: in the worker's process.
+        horse: in the process of one of its jobs.
+    """
+
+    worker: int | None = None
+    horse: int | None = None
+
+
 class ShutdownReport(NamedTuple):
     """The record of one worker's end. Times are aware datetimes in UTC."""
 
@@ -136,6 +148,7 @@ class ShutdownReport(NamedTuple):
     hooks: tuple[HookResult, ...] = ()
     notes: str = ""
     grace: Grace = Grace()
+    peak: PeakMemory = PeakMemory()
     quiet: bool = False
     """Whether the worker takes no new job, though no shutdown was requested; told in the journal only."""
 

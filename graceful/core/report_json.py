@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
-from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, PeakMemory, ShutdownReport, Spans
 from graceful.core.text import TEXT_LIMIT, cut
 from graceful.core.untrusted import Fields, parse, storable
 from graceful.exceptions import UnreadableReport
@@ -52,6 +52,11 @@ def load(text: str | bytes) -> ShutdownReport:
     return _load(parsed)
 
 
+def restored(stored: Reason | None, recycled: object) -> Reason | None:
+    """The reason of what is stored of it (:attr:`Reason.stored`); a word of a later version is passed over."""
+    return next((each for each in (Reason.MEMORY, Reason.AGE) if each == recycled), stored)
+
+
 def _dump(report: ShutdownReport, limit: int) -> str:
     def moment(value: datetime | None) -> str | None:
         return value.astimezone(UTC).isoformat() if value else None
@@ -69,7 +74,8 @@ def _dump(report: ShutdownReport, limit: int) -> str:
             "release": cut(report.release, limit),
             "queues": [cut(name, limit) for name in report.queues],
             "worker_class": report.worker_class,
-            "reason": report.reason,
+            "reason": report.reason and report.reason.stored,
+            "recycled": report.reason and report.reason.recycled,
             "signal": report.signal,
             "outcome": report.outcome,
             "exit_code": report.exit_code,
@@ -120,6 +126,7 @@ def _dump(report: ShutdownReport, limit: int) -> str:
                 "hooks": seconds(report.grace.hooks),
                 "interrupt": seconds(report.grace.interrupt),
             },
+            "peak_bytes": {"worker": report.peak.worker, "horse": report.peak.horse},
             "quiet": report.quiet,
         }
     )
@@ -130,6 +137,7 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
     spans = Fields(parsed.get("seconds"), "seconds.")
     jobs = Fields(parsed.get("jobs"), "jobs.")
     grace = Fields(parsed.get("grace") or {}, "grace.")  # A worker of an earlier release writes none.
+    peak = Fields(parsed.get("peak_bytes") or {}, "peak_bytes.")  # Nor this.
     queues = top.rows("queues")
     if not all(isinstance(name, str) for name in queues):
         raise UnreadableReport("queues must be a list of strings")
@@ -146,7 +154,7 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
         release=top.text("release"),
         queues=tuple(storable(str(name)) for name in queues),
         worker_class=top.text("worker_class"),
-        reason=top.word_or_none("reason", Reason),
+        reason=restored(top.word_or_none("reason", Reason), parsed.get("recycled")),
         signal=top.text_or_none("signal"),
         outcome=top.word_or_none("outcome", Outcome),
         exit_code=top.whole_or_none("exit_code"),
@@ -197,5 +205,6 @@ def _load(parsed: Mapping[str, object]) -> ShutdownReport:
             hooks=grace.seconds_or_none("hooks"),
             interrupt=grace.seconds_or_none("interrupt"),
         ),
+        peak=PeakMemory(worker=peak.count_or_none("worker"), horse=peak.count_or_none("horse")),
         quiet=parsed.get("quiet") is True,
     )

@@ -50,6 +50,7 @@ class State(NamedTuple):
         interrupt_sent: whether the job in flight has been interrupted.
         killed: whether the job in flight has been killed.
         jobs: what became of earlier jobs.
+        horse_peak: the most that a work horse had resident, in bytes; None if there was none yet.
         drained_at: when the last job was gone and RQ's teardown over.
         hook: the exit hook that runs now.
         hooks: results of those that have run.
@@ -71,6 +72,7 @@ class State(NamedTuple):
     interrupt_sent: bool = False
     killed: bool = False
     jobs: JobTally = JobTally()
+    horse_peak: int | None = None
     drained_at: float | None = None
     hook: str = ""
     hooks: tuple[HookResult, ...] = ()
@@ -147,8 +149,8 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return _job_taken(state._replace(job=job, interrupt_sent=False, killed=False), job), ()
         case JobDescribed(job):
             return _described(state, job), ()
-        case JobEnded(job):
-            return _job_ended(state, job, now), ()
+        case JobEnded(job, horse_peak):
+            return _job_ended(_grown(state, horse_peak), job, now), ()
         case JobReleased():
             return state._replace(job=None), ()
         case LoopEnded(reason, error):
@@ -180,7 +182,7 @@ def _begun(state: State) -> tuple[State, Effects]:
     if state.job is not None:
         state = _job_taken(state, state.job)
     # A burst that is over, and the like, is in no hurry: it keeps its connections.
-    bound = () if state.reason in (Reason.BURST, Reason.MAX_JOBS, Reason.IDLE) else (Effect.BOUND_REDIS,)
+    bound = () if state.reason is not None and state.reason.unhurried else (Effect.BOUND_REDIS,)
     return state, (
         Effect.GUARD,
         Effect.ANNOUNCE,
@@ -216,6 +218,12 @@ def _job_ended(state: State, job: InFlightJob, now: float) -> State:
     if in_flight is not None and in_flight.id == job.id:
         in_flight = job if job.outcome is JobOutcome.UNKNOWN else None
     return state._replace(jobs=tally, job=in_flight)
+
+
+def _grown(state: State, horse_peak: int | None) -> State:
+    if horse_peak is None:
+        return state
+    return state._replace(horse_peak=max(horse_peak, state.horse_peak or 0))
 
 
 def _met(tally: JobTally, job: InFlightJob) -> JobTally:

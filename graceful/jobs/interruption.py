@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
 
-from graceful.exceptions import JobInterrupted
+from graceful.exceptions import JobInterrupted, JobMemoryExceeded
 from graceful.jobs.shared_memory import SharedMemory, Stage
 from graceful.resume.cursors import Cursors, MemoryStore, Store
 
@@ -34,6 +34,8 @@ class Guard:
         self.memory = memory
         self.cursors = Cursors(store or MemoryStore())
         self.interrupted = False
+        self.exceeded = False
+        """Whether it was told that it has too much memory: it fails for that, whatever else is asked of it."""
         self.settled = False
         """Whether RQ has begun to record the job's success or failure."""
         self.cooperative = True
@@ -56,8 +58,12 @@ class Guard:
         self._interrupt_if_asked(frame)
 
     def _interrupt_if_asked(self, frame: FrameType | None = None) -> None:
-        if self._open and not self._shields and self.memory.interrupt and not self.interrupted:
-            self._interrupt(frame or sys._getframe(1))
+        if not self._open or self._shields or not self.memory.raises or self.interrupted or self.exceeded:
+            return
+        if (exceeded := self.memory.exceeded) is not None:
+            self.exceeded = True
+            raise JobMemoryExceeded.of(self.memory.function, *exceeded)
+        self._interrupt(frame or sys._getframe(1))
 
     def _interrupt(self, frame: FrameType) -> NoReturn:
         self.interrupted = True
@@ -75,7 +81,7 @@ class Guard:
         """
         if not self.memory.announced:
             return
-        allowed = self._open and not self._shields and self.cooperative and not self.interrupted
+        allowed = self._open and not self._shields and self.cooperative and not self.interrupted and not self.exceeded
         if allowed and threading.current_thread() is threading.main_thread():
             self.save_cursors()
             self._interrupt(sys._getframe(1))
@@ -98,6 +104,7 @@ class Guard:
 
         Raises:
             JobInterrupted: the job was interrupted.
+            JobMemoryExceeded: it has too much memory.
         """
         results: list[T] = []
         self._caller = sys._getframe()
@@ -107,7 +114,7 @@ class Guard:
                 results.append(perform())
             finally:
                 self._open = False
-        except JobInterrupted:
+        except (JobInterrupted, JobMemoryExceeded):
             if not results:
                 raise
         finally:
@@ -141,7 +148,7 @@ class Guard:
             yield
         finally:
             self._shields.pop()
-            if not self._shields and self.memory.interrupt:
+            if not self._shields and self.memory.raises:
                 if threading.current_thread() is threading.main_thread():
                     self._interrupt_if_asked()
                 else:

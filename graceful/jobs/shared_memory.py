@@ -24,8 +24,11 @@ _INTERRUPT = _REQUESTED + 1
 _VERDICT = _REQUESTED + 2
 _STAGE = _REQUESTED + 3
 _POLICY = _REQUESTED + 4
+_EXCEEDS = _REQUESTED + 5
 _WORKER = struct.Struct("=q")
 _WORKER_AT = 64
+_EXCEEDED = struct.Struct("=QQ")
+_EXCEEDED_AT = 72
 _FUNCTION = struct.Struct("=256p")
 _FUNCTION_AT = 128
 _SIZE = mmap.PAGESIZE
@@ -78,6 +81,7 @@ class SharedMemory:
         self._page[_VERDICT] = Verdict.NONE
         self._page[_STAGE] = Stage.STARTING
         self._page[_POLICY] = 0
+        self._page[_EXCEEDS] = 0
         self.function = ""
         self.write_stack("")
 
@@ -106,6 +110,24 @@ class SharedMemory:
     @interrupt.setter
     def interrupt(self, value: bool) -> None:
         self._page[_INTERRUPT] = int(value)
+
+    @property
+    def exceeded(self) -> tuple[int, int] | None:
+        """How much memory the job was found to have, and may have, in bytes; None unless it has too much."""
+        if not self._page[_EXCEEDS]:
+            return None
+        used, limit = _EXCEEDED.unpack_from(self._page, _EXCEEDED_AT)
+        return used, limit
+
+    @exceeded.setter
+    def exceeded(self, used_and_limit: tuple[int, int]) -> None:
+        _EXCEEDED.pack_into(self._page, _EXCEEDED_AT, *used_and_limit)
+        self._page[_EXCEEDS] = 1
+
+    @property
+    def raises(self) -> bool:
+        """Whether something is to be raised in the job now."""
+        return bool(self._page[_INTERRUPT] or self._page[_EXCEEDS])
 
     @property
     def verdict(self) -> Verdict:

@@ -31,6 +31,9 @@ HELPS = {
     "worker_ttl": "seconds after which a worker without heartbeat counts as gone (default: 420)",
     "max_jobs": "end after so many jobs",
     "max_idle_time": "end after so many seconds without a job",
+    "max_memory": "end between two jobs above so many MB, worker and work horse together "
+    "(default: GRACEFUL_MAX_MEMORY)",
+    "max_age": "end between two jobs so many seconds after the start (default: GRACEFUL_MAX_AGE)",
     "serializer": "dotted path of the serializer of jobs and results",
     "args": "names of the queues, the most urgent one first (default: default)",
 }

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from graceful import memory
 from graceful.core.deadline import Deadline
 from graceful.core.phases import Reason
-from graceful.core.records import Grace, Shutdown, ShutdownReport, Spans, utc_now
+from graceful.core.records import Grace, PeakMemory, Shutdown, ShutdownReport, Spans, utc_now
 from graceful.core.shutdown import State
 
 QUIET = "quiet: takes no new job"
@@ -110,6 +111,8 @@ def report_of(state: State, worker: WorkerIdentity, started: Clock, requested: C
         hooks=state.hooks,
         notes="\n".join(filter(None, (quiet, pool, state.error, state.forced or running))),
         grace=Grace(state.budget.timeout, state.budget.hooks, state.budget.interrupt),
+        # Of a worker that is killed before, the entry that it opened at its start would say too little.
+        peak=PeakMemory(memory.peak(), state.horse_peak) if state.stopping else PeakMemory(),
         quiet=state.quiet and not state.stopping,
     )
 

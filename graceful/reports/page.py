@@ -6,7 +6,7 @@ template does the escaping of HTML.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,13 +15,13 @@ from django.utils.translation import gettext as _
 from graceful.core.outcome import INTERRUPTED, WENT_WRONG
 from graceful.core.phases import Outcome
 from graceful.core.post_mortem import last_seen
-from graceful.core.records import HookResult, InFlightJob, ShutdownReport
+from graceful.core.records import HookResult, InFlightJob, PeakMemory, ShutdownReport
 from graceful.core.text import one_line
 from graceful.labels import label
 from graceful.reports.remedies import explanation, remedies
 from graceful.reports.rows import local_time
 from graceful.reports.story import progress_text, story
-from graceful.reports.text import printable_text, seconds_text, short_name
+from graceful.reports.text import megabytes_text, printable_text, seconds_text, short_name
 from graceful.reports.timeline import Timeline, timeline
 
 JobLink = Callable[[InFlightJob], str]
@@ -131,9 +131,17 @@ def _facts(report: ShutdownReport) -> tuple[Fact, ...]:
         Fact(_("Queues"), ", ".join(report.queues)),
         Fact(_("Worker class"), report.worker_class),
         Fact(_("Grace period"), seconds_text(report.grace.period)),
+        *_peaks(report.peak),
         Fact(_("Report"), report.id),
     )
     return tuple(Fact(fact.label, one_line(fact.value)) for fact in facts)
+
+
+def _peaks(peak: PeakMemory) -> Iterator[Fact]:
+    if peak.worker is not None:
+        yield Fact(_("Peak memory"), megabytes_text(peak.worker))
+    if peak.horse is not None:
+        yield Fact(_("Peak memory of a job's process"), megabytes_text(peak.horse))
 
 
 def _moments(report: ShutdownReport) -> tuple[Fact, ...]:

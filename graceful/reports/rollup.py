@@ -163,7 +163,7 @@ def _roll_up_batch(alias: str, size: int) -> int:
 
 
 _COLUMNS = (
-    *("happened_at", "release", "outcome", "reason", "jobs_finished", "jobs_failed"),
+    *("happened_at", "release", "outcome", "reason", "recycled", "jobs_finished", "jobs_failed"),
     *("drain_seconds", "hooks_seconds", "total_seconds"),
 )
 
@@ -188,7 +188,7 @@ def _shutdowns(reports: Mapping[str, Mapping[str, Any]], alias: str) -> dict[Key
         interrupted[report_id] = interrupted.get(report_id, 0) + 1
     found: dict[Key, Sums] = {}
     for report_id, row in reports.items():
-        key = (day_of(row["happened_at"]), row["release"], row["outcome"], row["reason"] or "")
+        key = (day_of(row["happened_at"]), row["release"], row["outcome"], row["recycled"] or row["reason"] or "")
         sums: Sums = {
             "count": 1,
             "jobs_finished": row["jobs_finished"],

@@ -46,7 +46,8 @@ def rows_of(record: records.ShutdownReport) -> ReportRows:
         release=cut(clean.release, NAME_LENGTH),
         queues=list(clean.queues),
         worker_class=clean.worker_class,
-        reason=clean.reason,
+        reason=clean.reason and clean.reason.stored,
+        recycled=clean.reason and clean.reason.recycled,
         signal=None if clean.signal is None else clean.signal[:WORD_LENGTH],
         outcome=clean.outcome,
         exit_code=clean.exit_code,
@@ -66,6 +67,8 @@ def rows_of(record: records.ShutdownReport) -> ReportRows:
         grace_period=clean.grace.period,
         hooks_timeout=clean.grace.hooks,
         interrupt_timeout=clean.grace.interrupt,
+        peak_bytes=clean.peak.worker,
+        horse_peak_bytes=clean.peak.horse,
     )
     return ReportRows(
         record=clean,
@@ -97,7 +100,7 @@ def record_of(row: ShutdownReport) -> records.ShutdownReport:
         release=row.release,
         queues=tuple(row.queues),
         worker_class=row.worker_class,
-        reason=None if row.reason is None else Reason(row.reason),
+        reason=report_json.restored(None if row.reason is None else Reason(row.reason), row.recycled),
         signal=row.signal,
         outcome=None if row.outcome is None else Outcome(row.outcome),
         exit_code=row.exit_code,
@@ -115,6 +118,7 @@ def record_of(row: ShutdownReport) -> records.ShutdownReport:
         hooks=tuple(_hook_of(hook) for hook in _in_place(row.hooks.all())),
         notes=row.notes,
         grace=records.Grace(row.grace_period, row.hooks_timeout, row.interrupt_timeout),
+        peak=records.PeakMemory(row.peak_bytes, row.horse_peak_bytes),
     )
 
 

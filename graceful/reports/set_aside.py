@@ -23,6 +23,7 @@ TYPES = {
     "graceful:holders": "hash",
     "graceful:resumed": "hash",
     "graceful:storing": "zset",
+    "graceful:poison": "zset",
     "graceful:journal": "hash",
     "graceful:journal:unreadable": "hash",
 }

@@ -70,6 +70,8 @@ def _beginning(report: ShutdownReport) -> Iterator[str]:
         Reason.BURST: _("The queues were empty at %(time)s, and the burst was over."),
         Reason.MAX_JOBS: _("The worker had run its maximum number of jobs at %(time)s."),
         Reason.IDLE: _("The worker had been idle for its maximum time at %(time)s."),
+        Reason.MEMORY: _("The worker had reached its limit of memory at %(time)s."),
+        Reason.AGE: _("The worker had reached its maximum age at %(time)s."),
         Reason.REDIS_LOST: _("Redis could not be used any more at %(time)s."),
         Reason.ERROR: _("An error ended the worker at %(time)s."),
     }

@@ -9,8 +9,9 @@ from datetime import datetime
 from graceful.core.histogram import BOUNDS
 from graceful.core.phases import Outcome, Phase
 from graceful.core.post_mortem import last_seen
-from graceful.core.records import HookResult, InFlightJob, ShutdownReport
+from graceful.core.records import HookResult, InFlightJob, PeakMemory, ShutdownReport
 from graceful.core.text import escaped, one_line
+from graceful.memory import MEGABYTE
 
 LABEL = 10
 """Width of the left column."""
@@ -77,6 +78,19 @@ def progress_words(done: int, total: int | None) -> str:
     return f"{done} done" if total is None else f"{done} of {total}"
 
 
+def megabytes_text(size: int) -> str:
+    """An amount of memory for people to read: ``183 MB``."""
+    return f"{max(1, round(size / MEGABYTE))} MB"
+
+
+def peak_words(peak: PeakMemory) -> str:
+    """``at most 120 MB, and 480 MB in a work horse``; empty if nothing is known."""
+    if peak.worker is None:
+        return ""
+    horse = "" if peak.horse is None else f", and {megabytes_text(peak.horse)} in a work horse"
+    return f"at most {megabytes_text(peak.worker)}{horse}"
+
+
 def short_name(name: str, most: int = SHORT) -> str:
     """A name for a place of so many characters: RQ's own for a worker, 32 hexadecimal digits, by its first 8."""
     if RQ_NAME.fullmatch(name):
@@ -97,6 +111,7 @@ def _head(report: ShutdownReport) -> list[str]:
         ("queues", ", ".join(report.queues)),
         ("release", report.release),
         ("class", report.worker_class),
+        ("memory", peak_words(report.peak)),
         ("report", report.id),
     ]
     return [f"Shutdown of worker {plain(report.worker)}", *_labelled(rows)]

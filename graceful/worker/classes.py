@@ -9,7 +9,7 @@ from rq.worker import BaseWorker, SimpleWorker, SpawnWorker, Worker
 from graceful.exceptions import UnsupportedWorkerClass
 from graceful.worker.horse.simple_worker import SimpleMixin
 from graceful.worker.horse.spawn import SpawnMixin
-from graceful.worker.loop import GracefulLoop
+from graceful.worker.work import GracefulLoop
 from graceful.worker.worker import GracefulMixin
 
 

@@ -1,11 +1,10 @@
-"""One run of a graceful worker, from its start to its exit code; its loop is the one that RQ's ``work()`` has."""
+"""One run of a graceful worker, from its start to its exit code."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ from rq.queue import Queue
 from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
-from graceful.core.events import JobEnded, JobReleased, JobTaken, LoopEnded, TornDown
+from graceful.core.events import JobEnded, JobReleased, JobTaken, TornDown
 from graceful.core.limits import Budget
 from graceful.core.outcome import INTERRUPTED
-from graceful.core.phases import JobOutcome, Reason
-from graceful.core.records import InFlightJob, ShutdownReport
+from graceful.core.phases import JobOutcome
+from graceful.core.records import ShutdownReport
 from graceful.core.shutdown import State
 from graceful.jobs.shared_memory import SharedMemory, Verdict
 from graceful.reports.builder import WorkerIdentity
@@ -36,12 +35,14 @@ from graceful.worker.compat.database import close_database_connections
 from graceful.worker.compat.redis_connection import OwnConnection
 from graceful.worker.horse.back_off import BackOff
 from graceful.worker.horse.current_job import CurrentJob
+from graceful.worker.horse.memory_watch import MemoryWatch
 from graceful.worker.horse.monitor import HorseMonitor
 from graceful.worker.horse.process import HorseProcess, OwnProcess
 from graceful.worker.horse.thread_jobs import ThreadJobs
-from graceful.worker.queue.dequeue import FOR_NOW, Dequeuer
-from graceful.worker.queue.fetch import release_job
+from graceful.worker.loop import Loop, loop_ended_by
+from graceful.worker.queue.dequeue import Dequeuer
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
+from graceful.worker.recycling import Recycling
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.effects import ShutdownEffects, redis_seconds
 from graceful.worker.shutdown.journal_writer import JournalWriter
@@ -53,10 +54,6 @@ if TYPE_CHECKING:
     from graceful.worker.worker import GracefulMixin
 
 log = logging.getLogger("graceful.worker")
-DONE = "Worker %s: done, quitting"
-IDLE = "Worker %s: idle for %d seconds, quitting"
-MAX_JOBS = "Worker %s: finished executing %d jobs, quitting"
-ENDED_BY_ERROR = "Worker %s: ended by an error"
 NOT_STARTED = "Worker %s: job %s was not started and has been requeued in %s (%s)"
 TEARDOWN_FAILED = "Worker %s: RQ's teardown failed: %s"
 NOT_ASKED = "Worker %s: Redis could not be asked what this worker still held: %s"
@@ -97,14 +94,14 @@ class Session:
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
         self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
         self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
-        self.dequeuer = Dequeuer(worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own)
-        self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)
+        self.recycling = Recycling(worker.name, settings)
+        self.dequeuer = Dequeuer(
+            worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own, self.recycling
+        )
+        self.memory_watch = MemoryWatch(worker, settings, self.memory, self.job_process)
+        self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox, self.memory_watch)
         self.current: CurrentJob | None = None
-        self.executed = 0
-        """How many jobs came to an end."""
-        self._interrupted: list[InFlightJob] = []
-        """Jobs that are settled; ``job_interrupted`` is sent where no receiver can hold their settling up."""
-        self._taken_up = False
+        self.loop = Loop(worker, self.worker_id, self.coordinator, self.back_off, self.thread_jobs, self.recycling)
         self._torn_down = True
         self._stall_guard: StallGuard | None = None
 
@@ -135,69 +132,11 @@ class Session:
         # Not before RQ has registered us: a job that is failed for a dead worker is counted in our name.
         reaper.reap(heard)
         worker = self.report.worker
+        self.recycling.begin()
+        self.memory_watch.begin()
         signals.send(signals.worker_started, Session, worker=worker.name, queues=worker.queues, release=worker.release)
 
-    # The loop.
-
-    def loop(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> Reason:
-        """Take jobs and have them run, as RQ's loop does (``BaseWorker.work``), until there is a reason to end."""
-        worker = self.worker
-        while True:
-            worker.check_for_suspension(burst)
-            if worker.should_run_maintenance_tasks:
-                worker.run_maintenance_tasks()
-            taken = worker.dequeue_job_and_maintain_ttl(None if burst else worker.dequeue_timeout, max_idle_time)
-            if taken is None and burst:
-                log.info(DONE, worker.name)
-                return Reason.BURST
-            if taken is None:
-                log.info(IDLE, worker.name, max_idle_time or 0)
-                return Reason.IDLE
-            self._taken_up = False
-            worker.execute_job(*taken)
-            if not self._taken_up:
-                self._release(*taken)
-            # RQ sends a heartbeat here; the look for a suspension that follows has one too.
-            if self.back_off.failed_starts:
-                self.back_off.wait()
-                continue
-            self.executed += 1
-            if max_jobs is not None and self.executed >= max_jobs:
-                log.info(MAX_JOBS, worker.name, self.executed)
-                return Reason.MAX_JOBS
-
-    def run_loop(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
-        """:meth:`loop`, whatever ends it; the reason goes to the coordinator. Never raises."""
-        try:
-            reason = self.loop(burst, max_jobs, max_idle_time)
-        except StopRequested:
-            if self.coordinator.stopping:
-                return
-            # RQ's, where a burst finds the workers suspended; or that of a user's class.
-            reason = Reason.BURST if burst else Reason.ERROR
-        except BaseException as error:
-            self.ended_by(error)
-            return
-        # A worker that ends by itself is in no hurry; the limits begin with the event.
-        self.thread_jobs.wait()
-        self.coordinator.send(LoopEnded(reason))
-
-    def _release(self, job: Job, queue: Queue) -> None:
-        """The worker's own ``execute_job`` is not built on RQ's: what became of the job is left to it, as by RQ."""
-        release_job(self.worker.connection, self.worker_id, job.id, queue.key)
-
-    def ended_by(self, error: BaseException) -> None:
-        """An error ends the worker; a stop that leaves a user's own ``work()`` by ``StopRequested`` is none."""
-        if isinstance(error, StopRequested) and self.coordinator.stopping:
-            return
-        self.coordinator.send(_loop_ended_by(error))
-        log.error(ENDED_BY_ERROR, self.worker.name, exc_info=error)
-
-    def returned(self) -> None:
-        """``work()`` has returned: a user's own loop does not say why it has ended."""
-        if not self.coordinator.stopping:
-            self.thread_jobs.wait()
-            self.coordinator.send(LoopEnded(Reason.EXIT))
+    # A job.
 
     def execute(self, job: Job, queue: Queue, run: Callable[[], None]) -> None:
         """Have one job run, and see to its end.
@@ -211,13 +150,14 @@ class Session:
             StopRequested: a stop was asked for before the job was started; it is requeued.
         """
         worker, coordinator = self.worker, self.coordinator
-        self._taken_up = True
+        self.loop.taken_up = True
         if coordinator.attend().stopping:
             held = HeldJob(self.worker_id, job.id, job.origin, queue.key)
             given = requeue(worker.connection, held, Why.NOT_STARTED, self.settings)
             log.info(NOT_STARTED, worker.name, job.id, queue.name, given.found)
             raise StopRequested
         self.memory.reset()
+        self.memory_watch.job_begins()
         self.current = current = CurrentJob(worker, self.worker_id, self.memory, self.settings, job, queue)
         coordinator.send(JobTaken(current.record))
         try:
@@ -230,7 +170,7 @@ class Session:
             if not worker.runs_jobs_itself and not worker.horse_pid and current.horse_status is None:
                 self.memory.verdict = Verdict.UNSTARTED  # No horse could be forked.
             if worker.horse_pid:
-                coordinator.send(_loop_ended_by(error))  # The horse, which is waited for, is kept to limits.
+                coordinator.send(loop_ended_by(error))  # The horse, which is waited for, is kept to limits.
             raise
         finally:
             self.monitor.see_out(current)
@@ -244,10 +184,9 @@ class Session:
             self.current = None
             return
         record = current.end(self.killed, self.back_off.count(current.unstarted), until or self._patience())
-        if self.coordinator.send(JobEnded(record)).job is None:
+        self.recycling.horse_peak = current.horse_peak or 0
+        if self.coordinator.send(JobEnded(record, current.horse_peak)).job is None:
             self.current = None
-        if record.outcome in INTERRUPTED and record.outcome is not JobOutcome.UNKNOWN:
-            self._interrupted.append(record)
 
     @property
     def killed(self) -> bool:
@@ -286,8 +225,10 @@ class Session:
         leftover = bounded(self._requeue_leftover, end.left() / 8)
         if leftover.error is not None:
             log.warning(NOT_ASKED, self.worker.name, leftover.error)
-        for job in self._interrupted:
-            signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
+        # Only now that all are settled: no receiver can hold that up.
+        for job in self.coordinator.state.jobs.in_flight:
+            if job.outcome in INTERRUPTED and job.outcome is not JobOutcome.UNKNOWN:
+                signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
         state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
         self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
         return state.exit_code or 0
@@ -309,9 +250,3 @@ class Session:
         if not self._torn_down and worker.connection.hget(worker.key, "pid") in (None, str(os.getpid()).encode()):
             deregister_from_rq(worker.connection, self.membership.heartbeat.registration)
         return True
-
-
-def _loop_ended_by(error: BaseException) -> LoopEnded:
-    lost = isinstance(error, FOR_NOW)
-    described = "ended by " + "".join(traceback.format_exception_only(error)).strip()
-    return LoopEnded(Reason.REDIS_LOST if lost else Reason.ERROR, described)

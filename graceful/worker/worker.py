@@ -42,6 +42,10 @@ class GracefulMixin(JobInFlight):
     _ended: Session | None = None
     grace_seconds: float | None = None
     """The grace period in seconds, in place of ``GRACEFUL_TIMEOUT``."""
+    max_memory: int | None = None
+    """In MB, in place of ``GRACEFUL_MAX_MEMORY``."""
+    max_age: float | None = None
+    """In seconds, in place of ``GRACEFUL_MAX_AGE``."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """As RQ's ``work``, with the same arguments; then exit hooks and report.
@@ -54,6 +58,7 @@ class GracefulMixin(JobInFlight):
             settings = conf.settings()
             if self.grace_seconds is not None:
                 settings = settings.with_timeout(self.grace_seconds)
+            settings = settings.with_recycling(self.max_memory, self.max_age)
             registry.exit_hooks()
         except InvalidSettings as error:
             log.error(INVALID_SETTINGS, self.name, error)
@@ -65,9 +70,9 @@ class GracefulMixin(JobInFlight):
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
-                session.returned()
+                session.loop.returned()
             except BaseException as error:
-                session.ended_by(error)
+                session.loop.ended_by(error)
             try:
                 code = self._conclude(session)
             finally:
@@ -100,7 +105,7 @@ class GracefulMixin(JobInFlight):
         """The shutdown report, as far as it is known; None before :meth:`work`."""
         return self._ended.shutdown_report() if self._ended else None
 
-    # RQ's loop, see graceful.worker.session.
+    # RQ's loop, see graceful.worker.loop.
 
     @at_work
     def bootstrap(

@@ -13,12 +13,16 @@ from django.test import Client
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
+from graceful.admin import poison_page
+from graceful.admin.poison import PoisonJobAdmin
+from graceful.core.attempts import Attempt, AttemptEnd
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
 from graceful.core.records import HookResult, InFlightJob, JobTally, ShutdownReport, utc_now
 from graceful.models import Release
 from graceful.reports import archive
 from graceful.reports.deploys.rows import Living
 from graceful.worker.cluster import deploy_now
+from graceful.worker.cluster.poison import Poison
 from tests.browser.accessibility import console, keyboard, requests_outside, too_wide, violations
 from tests.browser.conftest import start_browser
 from tests.browser.test_admin_pages import PAYLOAD, reader, site
@@ -39,6 +43,7 @@ PAGES = {
     "last deploy": "/admin/graceful/lastdeploy/",
     "release": "/admin/graceful/lastdeploy/release/2026.03.1/",
     "deploy of a report": f"/admin/graceful/lastdeploy/of/{OUTCOMES[0]}/",
+    "poison jobs": "/admin/graceful/poisonjob/",
     "trends": "/admin/graceful/shutdownrollup/",
     "trends of a hook": "/admin/graceful/shutdownrollup/?hook=close%20pool",
 }
@@ -67,6 +72,18 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setattr(deploy_now, "page_fleet", fleet)
     monkeypatch.setattr(deploy_now, "where_now", lambda jobs, seconds: tuple(jobs))
     return fleet
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch: pytest.MonkeyPatch) -> list[Poison]:
+    """What the page of poison jobs finds, instead of a Redis server; with the button, which the reader has not."""
+    died = Attempt(AttemptEnd.WORKER_DIED, utc_now(), "web-1.7", "web-1", "shop.jobs.rebuild_index", out_of_memory=True)
+    stack = '  File "/srv/shop/jobs.py", line 71, in rebuild_index\n    rows.append(row)'
+    killed = died._replace(ended=AttemptEnd.KILLED, signal="SIGKILL", peak_bytes=2**30, stack=stack)
+    found = [Poison("7b0c1ee2-6d1c-4c5f-9b7e-1f5f9a3c2d10", "default", utc_now(), 4, (died, killed))]
+    monkeypatch.setattr(poison_page, "_read", lambda: (found, False))
+    monkeypatch.setattr(PoisonJobAdmin, "has_requeue_permission", PoisonJobAdmin.has_view_permission)
+    return found
 
 
 @pytest.fixture
@@ -148,15 +165,19 @@ def hostile_report() -> ShutdownReport:
     )
 
 
-def test_hostile_content_is_inert(opened: Chrome, live_server: LiveServer, settings: Any) -> None:
+def test_hostile_content_is_inert(opened: Chrome, live_server: LiveServer, settings: Any, poison: list[Poison]) -> None:
     """HTML, terminal escapes, huge figures and texts, and lone surrogates in every field are shown as text."""
     settings.MIDDLEWARE = settings.MIDDLEWARE[1:]  # Without the policy's help.
     hostile = hostile_report()
     endless = hostile._replace(id="endless", hooks=(hostile.hooks[0]._replace(seconds=float("nan")),))
     assert not archive.store(endless, seconds=10), "what is not a number is set aside, and never shown"
     assert archive.store(hostile, seconds=10)
+    attempt = Attempt(AttemptEnd.KILLED, utc_now(), *([HOSTILE] * 4), 2**52, True, HOSTILE)
+    job_id = HOSTILE.encode("utf-8", "replace").decode()  # As it comes out of Redis.
+    poison[:] = [Poison(job_id, HOSTILE, utc_now(), 2**31, (attempt,))]
     found = {}
     addresses = ("", "last/", "hostile/change/", "../lastdeploy/", "../lastdeploy/of/hostile/", "../shutdownrollup/")
+    addresses += ("../poisonjob/",)
     for address in addresses:
         for name in ("light", "narrow"):
             look(opened, name, settings)

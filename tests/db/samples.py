@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
-from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, ShutdownReport, Spans
+from graceful.core.records import Grace, HookResult, InFlightJob, JobTally, PeakMemory, ShutdownReport, Spans
 from graceful.models import ID_LENGTH, NAME_LENGTH, WORD_LENGTH, ReportedHook, ReportedJob, ReportKeyword
 from graceful.reports.rows import rows_of
 
@@ -71,6 +71,7 @@ def a_report(**changes: Any) -> ShutdownReport:
         hooks=HOOKS,
         notes="The scheduler had to be killed.",
         grace=Grace(25.0, 5.0, 3.0),
+        peak=PeakMemory(120 * 1024 * 1024, 480 * 1024 * 1024),
     )
     return report._replace(**changes)
 
@@ -150,4 +151,5 @@ def reports() -> st.SearchStrategy[ShutdownReport]:
         notes=text,
         grace=st.builds(Grace, maybe(seconds), maybe(seconds), maybe(seconds)),
         quiet=st.just(False),  # Of a living worker, and not stored.
+        peak=st.builds(PeakMemory, items, items),
     )

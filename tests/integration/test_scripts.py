@@ -14,6 +14,7 @@ from graceful.reports.journal import JOURNAL_KEY, UNREADABLE_KEY
 from graceful.reports.set_aside import SET_ASIDE
 from graceful.worker.cluster.deregister import DEREGISTER_FROM_RQ_SCRIPT, DEREGISTER_SCRIPT, RELEASE_LOCKS_SCRIPT
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SCRIPT, OBSERVE_SCRIPT
+from graceful.worker.cluster.poison import COUNT_SCRIPT, REQUEUE_POISON_SCRIPT
 from graceful.worker.horse.cursor_store import SAVE_SCRIPT
 from graceful.worker.queue.fetch import CLAIM_SCRIPT, FETCH_SCRIPT
 from graceful.worker.queue.lua import WHOLE, counter
@@ -101,9 +102,11 @@ KNOWN = {
 }
 GIVE_BACK_KEYS = (
     *(QUEUE, f"{QUEUE}:intermediate", f"{QUEUE}:intermediate:first_seen:j", JOB, STARTED, EXECUTIONS, EXECUTION),
-    *(OF_WORKER, HOLDERS, "rq:scheduled:q"),
+    *(OF_WORKER, HOLDERS, "rq:scheduled:q", "graceful:poison"),
 )
-GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "worker-id"), RUNNING)
+GIVE_BACK_ARGS = ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "worker-id", '{"ended": "killed"}', 10, 1000)
+GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, GIVE_BACK_ARGS, RUNNING)
+TOO_OFTEN = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, (*GIVE_BACK_ARGS[:4], 1, *GIVE_BACK_ARGS[5:]), RUNNING)
 FETCH = Case(
     FETCH_SCRIPT,
     (HELD, HOLDERS, "rq:queue:empty", "rq:queue:empty:intermediate", QUEUE, f"{QUEUE}:intermediate"),
@@ -122,8 +125,16 @@ LEAVE = Case(
     {**RUNNING, **KNOWN, JOB: {"status": "finished"}, JOURNAL_KEY: {"worker-id": "{}"}},
 )
 SAVE = Case(SAVE_SCRIPT, (JOB,), ("cursors", "[]"), RUNNING)
+POISONED = {
+    JOB: {"status": "failed", "origin": "q", INTERRUPTIONS_FIELD: "4", "graceful_attempts": "{}", "exc_info": "x"},
+    "rq:failed:q": {"j": 1.0},
+    QUEUE: ["before"],
+    "graceful:poison": {"j": 1.0},
+    "rq:queues": {QUEUE},
+}
 CASES = {
     "give back": GIVE_BACK,
+    "too often": TOO_OFTEN,
     "fetch": FETCH,
     "fetch again": Case(FETCH_SCRIPT, FETCH.keys, ("worker-id:0", "worker-id", 60, "rq:job:"), RUNNING),
     "claim": Case(CLAIM_SCRIPT, (HELD, HOLDERS), ("worker-id", "j", 7, "started"), RUNNING),
@@ -146,6 +157,13 @@ CASES = {
         ("rq:lock:a", "rq:lock:b", "rq:scheduler:s"),
         ("s",),
         {"rq:lock:a": "s", "rq:lock:b": "s", "rq:scheduler:s": {"a": "b"}},
+    ),
+    "count poison jobs": Case(COUNT_SCRIPT, ("graceful:poison",), ("rq:job:",), POISONED),
+    "requeue a poison job": Case(
+        REQUEUE_POISON_SCRIPT,
+        (JOB, "rq:failed:q", QUEUE, "graceful:poison", "rq:queues"),
+        ("j", "q", "2026-11-25T08:00:00.000000Z"),
+        POISONED,
     ),
     "save": SAVE,
     "set aside": Case(

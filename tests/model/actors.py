@@ -41,7 +41,7 @@ def reaper(name: str, pid: int, queues: tuple[str, ...]) -> None:
         while engine.current.request(Request(f"idle {name}", lambda how: how, ways, remote=False)) == "beats":
             worker.beat()
     except RedisError as error:
-        worker._at_work.ended_by(error)
+        worker._at_work.loop.ended_by(error)
     worker.close()
     engine.current.effect(lambda world: end_process(world, pid, 0))
 

@@ -36,7 +36,15 @@ from graceful.reports.journal import Journal
 from graceful.worker import session as session_module
 from graceful.worker import worker as worker_module
 from graceful.worker.classes import GracefulWorker
-from graceful.worker.cluster import heartbeat, last_report, membership, process_identity, reaper, registration
+from graceful.worker.cluster import (
+    dead_workers_job,
+    heartbeat,
+    last_report,
+    membership,
+    process_identity,
+    reaper,
+    registration,
+)
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from graceful.worker.compat import rq_private
 from graceful.worker.horse import back_off, current_job, monitor, rq_methods, run
@@ -109,6 +117,11 @@ class SharedMemory:
         return bool(engine.current.observe("announced", lambda world: world.facts.get(("signalled", self.owner))))
 
     limits = None
+    exceeded = None
+
+    @property
+    def raises(self) -> bool:
+        return bool(self.interrupt)
 
     def announce(self, limits: Any) -> None: ...
 
@@ -286,9 +299,9 @@ def installed() -> Iterator[None]:
             "_stored": Archive.read,
             "utc_now": now,
         },
+        dead_workers_job: {"oom_kills": nothing, "utc_now": now},
         reaper: {
             "machine": _machine,
-            "oom_kills": nothing,
             "archive": Archive,
             "time": time,
             "utc_now": now,
@@ -621,13 +634,13 @@ class ModelWorker(GracefulWorker):
         try:
             self.open()
             try:
-                self._at_work.run_loop(True, jobs, None)
+                self._at_work.loop.run(True, jobs, None)
             finally:
                 self.teardown()
         except engine.Suspend:
             raise
         except BaseException as error:
-            self._at_work.ended_by(error)
+            self._at_work.loop.ended_by(error)
         self._at_work.conclude()
 
     def close(self) -> None:

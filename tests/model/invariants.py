@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graceful.core import report_json
 from graceful.core.phases import JobOutcome, Outcome
+from graceful.worker.queue.requeue import POISON_KEY
 from tests.model import code_under_test
 from tests.model.engine import Keys, World
 
@@ -358,6 +359,11 @@ def reports_are_true(world: World, keys: Keys, plan: Plan) -> Broken:
             yield f"the report of {worker_id} does not know what became of its job"
 
 
+def _failed(keys: Keys, job_id: str) -> bool:
+    job = keys.view.get(f"rq:job:{job_id}")
+    return job is not None and job.content.get("status") == "failed"
+
+
 def nothing_left(world: World, keys: Keys, plan: Plan) -> Broken:
     """Nothing is left of those that are gone: no key of ours, no execution, no entry in RQ's lists of workers."""
     yield from world.facts.get(("ghosts",), ())
@@ -369,6 +375,8 @@ def nothing_left(world: World, keys: Keys, plan: Plan) -> Broken:
             continue  # RQ's own, which expires; ours is of the far future, and goes with what was held.
         if name.startswith("rq:execution:") and key.ttl is not None and set(key.content) == {"last_heartbeat"} and cut:
             continue  # RQ's last heartbeat came after the job's end, and its worker could not remove it; it expires.
+        if name == POISON_KEY and all(_failed(keys, job_id) for job_id in key.content):
+            continue  # The list of jobs that were interrupted too often.
         if not name.startswith(MAY_STAY) and not (name.startswith("rq:queue:") and name.count(":") == 2):
             yield f"{name} = {json.dumps(key.content, default=sorted)[:200]}"
 

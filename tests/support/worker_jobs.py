@@ -308,3 +308,9 @@ def cleans_up(seconds: float) -> None:
         time.sleep(seconds)
     finally:
         current_job().connection.rpush("tests:cleaned", current_job().id)
+
+
+def crashes() -> None:
+    """Crashes its process in C code."""
+    note_start()
+    ctypes.string_at(0)

@@ -92,6 +92,9 @@ def test_values_are_taken_over() -> None:
         GRACEFUL_REPORTS_KEEP=timedelta(hours=1),
         GRACEFUL_SPOOL_DIR=pathlib.Path("/var/spool/x"),
         GRACEFUL_REPORT_CONNECTIONS=7,
+        GRACEFUL_MAX_MEMORY=512,
+        GRACEFUL_MAX_AGE=3600,
+        GRACEFUL_JOB_MEMORY=256,
     ):
         assert settings() == Settings(
             exit_hooks=(HookSpec("a.b", "a.b"),),
@@ -105,6 +108,9 @@ def test_values_are_taken_over() -> None:
             reports_keep=timedelta(hours=1),
             spool_dir=pathlib.Path("/var/spool/x"),
             report_connections=7,
+            max_memory=512,
+            max_age=3600.0,
+            job_memory=256,
         )
 
 
@@ -391,3 +397,27 @@ def test_the_token_is_not_shown() -> None:
     with override_settings(GRACEFUL_JSON_TOKEN="a-token-that-is-long-enough"):
         assert settings().json_token == "a-token-that-is-long-enough"
         assert "a-token" not in repr(settings())
+
+
+@pytest.mark.parametrize(("key", "number"), [("GRACEFUL_MAX_MEMORY", "E022"), ("GRACEFUL_JOB_MEMORY", "E024")])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "512", 1_000_000, []])
+def test_megabytes_that_are_none(key: str, number: str, value: object) -> None:
+    """A limit of memory is a whole number of MB, or None."""
+    rule = f"{key} must be a whole number of MB from 1 to 999999, or None, got: "
+    found_number, message = only_problem(**{key: value})
+    assert (found_number, message[: len(rule)]) == (number, rule)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "60", math.inf, 604801])
+def test_ages_that_are_none(value: object) -> None:
+    """A maximum age is a positive number of seconds, or None."""
+    assert only_problem(GRACEFUL_MAX_AGE=value)[0] == "E023"
+
+
+def test_options_win_over_the_limits_of_the_settings() -> None:
+    """``--max-memory`` and ``--max-age`` take the place of the settings, each by itself."""
+    with override_settings(GRACEFUL_MAX_MEMORY=512, GRACEFUL_MAX_AGE=3600):
+        read = settings().with_recycling(100, None)
+        assert (read.max_memory, read.max_age) == (100, 3600.0)
+        read = settings().with_recycling(None, 60)
+        assert (read.max_memory, read.max_age) == (512, 60)

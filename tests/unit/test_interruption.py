@@ -15,7 +15,7 @@ import pytest
 
 from graceful.core.deadline import Deadline
 from graceful.core.limits import Limits
-from graceful.exceptions import JobInterrupted
+from graceful.exceptions import JobInterrupted, JobMemoryExceeded
 from graceful.jobs import interruption
 from graceful.jobs.interruption import Guard
 from graceful.jobs.shared_memory import SharedMemory, Stage
@@ -402,3 +402,97 @@ def test_asking_for_a_shutdown_is_cheap(guard: Guard) -> None:
     """``shutdown_requested`` takes less than a microsecond (about 0.1 on a machine of 2024)."""
     seconds = min(timeit.repeat(clock.shutdown_requested, number=20_000, repeat=10)) / 20_000
     assert seconds < 1e-6
+
+
+# -- too much memory --------------------------------------------------------------------------------------------------
+
+
+def exceed(guard: Guard) -> None:
+    """What the worker does when the job has too much memory."""
+    guard.memory.function = "shop.jobs.rebuild"
+    guard.memory.exceeded = (812 * 2**20, 500 * 2**20)
+    os.kill(os.getpid(), signal.SIGURG)
+
+
+def test_a_job_with_too_much_memory_is_told_how_much(guard: Guard) -> None:
+    """The error names function, size and limit, passes ``except Exception``, and is no interruption."""
+
+    def job() -> None:
+        try:
+            exceed(guard)
+        except Exception:
+            pass
+
+    with pytest.raises(JobMemoryExceeded) as raised:
+        guard.run(job)
+    assert str(raised.value) == "shop.jobs.rebuild has 812 MB of memory, GRACEFUL_JOB_MEMORY allows 500 MB"
+    assert not guard.interrupted
+
+
+def test_a_job_that_fails_for_its_memory_is_not_interrupted_on_the_way(guard: Guard) -> None:
+    """A soft limit that comes while it unwinds does not make an interrupted job of it, which would be requeued."""
+
+    def job() -> None:
+        try:
+            exceed(guard)
+        finally:
+            interrupt(guard)
+            guard.memory.announce(Limits(Deadline(0), Deadline(0), Deadline(0)))
+            guard.check()
+            steps.append("unwound")
+
+    steps: list[str] = []
+    with pytest.raises(JobMemoryExceeded):
+        guard.run(job)
+    assert steps == ["unwound"]
+    assert not guard.interrupted
+
+
+def test_an_interrupted_job_does_not_fail_for_its_memory(guard: Guard) -> None:
+    """A job that unwinds for a shutdown is requeued, however much memory it is found to have then."""
+
+    def job() -> None:
+        try:
+            interrupt(guard)
+        finally:
+            exceed(guard)
+
+    with pytest.raises(JobInterrupted):
+        guard.run(job)
+    assert guard.interrupted
+
+
+def test_too_much_memory_waits_for_the_end_of_a_shield(guard: Guard) -> None:
+    """It is raised where an interruption would be: not in an ``uninterruptible`` block, but at its end."""
+    steps = []
+
+    def job() -> None:
+        with guard.shield():
+            exceed(guard)
+            steps.append("went on")
+
+    with pytest.raises(JobMemoryExceeded):
+        guard.run(job)
+    assert steps == ["went on"]
+
+
+def test_a_result_is_kept_though_the_job_had_too_much_memory(guard: Guard) -> None:
+    """A job that caught the error and returned has finished, and the next job begins anew."""
+
+    def job() -> str:
+        try:
+            exceed(guard)
+        except JobMemoryExceeded:
+            pass
+        return "done"
+
+    assert guard.run(job) == "done"
+    guard.memory.reset()
+    assert (guard.memory.exceeded, guard.memory.raises) == (None, False)
+
+
+def test_too_much_memory_before_the_job_began(guard: Guard) -> None:
+    """A process that is too large before its job begins fails it at once: no signal comes again."""
+    guard.memory.exceeded = (2, 1)
+    with pytest.raises(JobMemoryExceeded):
+        guard.run(lambda: None)

@@ -97,7 +97,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.state.job is not None
         self.send(events.JobEnded(InFlightJob(self.state.job.id, "f", "default", outcome)))
 
-    @rule(reason=st.sampled_from([Reason.BURST, Reason.MAX_JOBS, Reason.IDLE, Reason.ERROR, Reason.REDIS_LOST]))
+    @rule(reason=st.sampled_from([reason for reason in Reason if not reason.asked_for]))
     def loop_ends(self, reason: Reason) -> None:
         self.send(events.LoopEnded(reason))
         assert self.state.stopping or self.state.sealed
@@ -307,3 +307,21 @@ def test_signals_in_any_order_of_recording_end_alike(instants: list[float]) -> N
     end = min(instants) + BUDGET.timeout
     assert ascending.limits is not None
     assert ascending.limits.end.at == pytest.approx(end)
+
+
+@pytest.mark.parametrize("reason", [Reason.MEMORY, Reason.AGE, Reason.MAX_JOBS, Reason.BURST, Reason.IDLE])
+def test_a_worker_that_ends_of_itself_keeps_its_connections(reason: Reason) -> None:
+    """Nobody waits for it, so no Redis command is bounded; it ends clean with exit code 0."""
+    state, effects = after((1.0, events.LoopEnded(reason)), (2.0, events.TornDown()), (3.0, events.HooksOver()))
+    assert Effect.BOUND_REDIS not in effects
+    assert (state.reason, state.outcome, state.exit_code) == (reason, Outcome.CLEAN, os.EX_OK)
+
+
+def test_the_largest_horse_is_kept() -> None:
+    """The peak of the worker's horses is the largest; a job without a horse leaves it alone."""
+    job = InFlightJob("a", "f", "default", JobOutcome.FINISHED)
+    state, _ = after((0.0, events.JobEnded(job)))
+    assert state.horse_peak is None
+    peaks = [events.JobEnded(job, peak) for peak in (5, 9, 7, None)]
+    state, _ = after(*((float(now), event) for now, event in enumerate(peaks)))
+    assert state.horse_peak == 9

@@ -59,6 +59,9 @@ class Command(RQWorkerCommand):
             metavar="SECONDS",
             help="the grace period, from the signal to the end of the process (default: GRACEFUL_TIMEOUT)",
         )
+        for option, unit in (("--max-memory", "MB"), ("--max-age", "SECONDS")):
+            dest = option[2:].replace("-", "_")
+            parser.add_argument(option, type=positive_number, metavar=unit, help=HELPS[dest])
         # Django adds it only to a command whose checks it runs itself. Not under Django's own name for it, which
         # call_command() sets to true wherever its caller does not.
         parser.add_argument(
@@ -114,6 +117,7 @@ class Command(RQWorkerCommand):
         for queue in worker.queues:
             queue.connection = worker.connection  # django-rq opens one for each, though they are on one server.
         worker.grace_seconds = seconds
+        worker.max_memory, worker.max_age = options["max_memory"], options["max_age"]
         if options["pid"]:
             write_pid(os.path.expanduser(options["pid"]))
         close_database_connections()

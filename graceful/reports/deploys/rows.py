@@ -30,7 +30,7 @@ MOST_RELEASES = 200
 MEMBER_FIELDS = (
     *("id", "worker", "hostname", "release", "started_at", "reason", "signal", "outcome", "phase"),
     *("requested_at", "drained_at", "ended_at", "drain_seconds", "hooks_seconds", "total_seconds"),
-    *("grace_period", "hooks_timeout", "interrupt_timeout"),
+    *("grace_period", "hooks_timeout", "interrupt_timeout", "recycled"),
 )
 
 
@@ -190,7 +190,8 @@ def _members(reports: QuerySet[ShutdownReport]) -> list[Member]:
 def _member(row: Sequence[Any]) -> Member:
     moments = [read_time_or_none(each) for each in row[9:12]]
     spans, grace = Spans(*map(finite, row[12:15])), Grace(*map(finite, row[15:18]))
-    return Member(*row[:4], read_time(row[4]), *row[5:9], *moments, spans, grace)  # type: ignore[call-arg]
+    reason = row[18] or row[5]
+    return Member(*row[:4], read_time(row[4]), reason, *row[6:9], *moments, spans, grace)  # type: ignore[call-arg]
 
 
 def _anchor(part: Sequence[Member]) -> int:

@@ -13,12 +13,13 @@ from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from graceful.conf import Settings
+from graceful.core.attempts import Attempt, AttemptEnd
 from graceful.core.phases import JobOutcome
-from graceful.core.records import InFlightJob
+from graceful.core.records import InFlightJob, utc_now
 from graceful.core.text import one_line
 from graceful.worker.cluster import log
 from graceful.worker.cluster.abandoned import undo
-from graceful.worker.cluster.process_identity import Process
+from graceful.worker.cluster.process_identity import Process, oom_kills
 from graceful.worker.cluster.registration import Registration
 from graceful.worker.compat import rq_private
 from graceful.worker.queue import fail_job
@@ -134,13 +135,31 @@ class DeadWorkersJob:
             if job is not None and why is Why.WORKER_DIED and not policy:
                 # A version that does not write it down took it. It may say that it must not be started again.
                 policy = fail_job.policy(self._worker, job)
-        given = requeue(self._connection, job_held, why, self._settings, policy=policy)
+        attempt = self._attempt() if why is Why.WORKER_DIED else None
+        given = requeue(self._connection, job_held, why, self._settings, policy=policy, attempt=attempt)
         in_flight = InFlightJob(job_id, held.get("function", "?"), origin, interruptions=given.interruptions)
         if given.must_fail:
             return self._fail(in_flight, job, job_held, given)
         if given.found == "not held":
             return None  # Another worker has it.
         return in_flight._replace(outcome=given.outcome(why))
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the OOM killer has killed a process of the worker's control group since its start."""
+        kills, before = oom_kills(), self._registration.oom_kills
+        return kills is not None and before is not None and self._registration.process.local and kills > before
+
+    def _attempt(self) -> Attempt:
+        worker = self._registration
+        return Attempt(
+            ended=AttemptEnd.WORKER_DIED,
+            at=utc_now(),
+            worker=worker.worker,
+            hostname=worker.process.host,
+            function=self._held.get("function", ""),
+            out_of_memory=self.oom_killed,
+        )
 
     def _fail(self, in_flight: InFlightJob, job: Job | None, held: HeldJob, given: Requeued) -> InFlightJob | None:
         """Fail a job that is not to be requeued; its callbacks take a worker to run them."""

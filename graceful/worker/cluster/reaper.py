@@ -27,7 +27,7 @@ from graceful.worker.cluster.dead_workers_job import QUEUE_PREFIX, DeadWorkersJo
 from graceful.worker.cluster.deregister import deregister, deregister_from_rq
 from graceful.worker.cluster.heartbeat import Peers, observe
 from graceful.worker.cluster.last_report import ARCHIVE_SECONDS, blank_report, last_report
-from graceful.worker.cluster.process_identity import Liveness, Process, machine, oom_kills
+from graceful.worker.cluster.process_identity import Liveness, Process, machine
 from graceful.worker.cluster.registration import HEARTBEATS_KEY, MACHINE_KEY, WORKERS_KEY, Registration, raw
 from graceful.worker.queue.fetch import AUTOPSY_KEY
 from graceful.worker.queue.wait import release_seats
@@ -185,8 +185,6 @@ class Reaper:
             sealed = amended(report, job)
         else:
             last_heartbeat: Any = self._connection.zscore(HEARTBEATS_KEY, registration.worker_id)
-            kills, process = oom_kills(), registration.process
-            known = kills is not None and registration.oom_kills is not None and process.local
             sealed = closed(
                 report or blank_report(registration),
                 Findings(
@@ -194,7 +192,7 @@ class Reaper:
                     found_by=self._name,
                     last_heartbeat=last_heartbeat,
                     job=job,
-                    oom_killed=bool(known and (kills or 0) > (registration.oom_kills or 0)),
+                    oom_killed=held.oom_killed,
                 ),
             )
         # First where it is safe, whether it came from the archive or from the spool.

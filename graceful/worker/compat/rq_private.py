@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.queue import Queue
-from rq.registry import ScheduledJobRegistry, StartedJobRegistry
+from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.scheduler import SCHEDULER_LOCKING_KEY_TEMPLATE
 from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
@@ -116,6 +116,10 @@ def started_registry_key(origin: str, connection: redis.Redis) -> str:
 
 def scheduled_registry_key(origin: str, connection: redis.Redis) -> str:
     return str(ScheduledJobRegistry(origin, connection).key)
+
+
+def failed_registry_key(origin: str, connection: redis.Redis) -> str:
+    return str(FailedJobRegistry(origin, connection).key)
 
 
 def latest_execution(connection: redis.Redis, job_id: str, origin: str, worker_name: str = "") -> Execution | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import time
 
 from redis.exceptions import RedisError
@@ -15,10 +17,12 @@ from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from graceful.conf import Settings
+from graceful.core.attempts import Attempt
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, utc_now
 from graceful.core.text import cut, one_line
+from graceful.exceptions import JobMemoryExceeded
 from graceful.jobs.progress import Progress, last_progress
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
 from graceful.worker.compat import rq_private
@@ -70,6 +74,10 @@ class CurrentJob:
         self.execution: Execution | None = None
         self.horse_status: int | None = None
         """What ``waitpid`` said of the horse's end; None before it, and where there is no horse."""
+        self.horse_peak: int | None = None
+        """The most that its horse had resident, in bytes; None as long as that is not known."""
+        self.killed_for_memory = False
+        """Whether it was killed because it had too much memory, and did not end for that."""
         self.cut_off = False
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.left_open = False
@@ -89,7 +97,7 @@ class CurrentJob:
         """Whether its horse could not begin with it."""
         return self._memory.verdict is Verdict.UNSTARTED
 
-    def horse_ended(self, status: int) -> None:
+    def horse_ended(self, status: int, peak: int | None = None) -> None:
         """Take note of the horse's end; one that gave up before RQ's code began has done nothing of the job.
 
         A spawned horse loads Django first, which may fail for reasons of the machine: a full disk, a deploy that
@@ -97,8 +105,9 @@ class CurrentJob:
 
         Args:
             status: what ``waitpid`` said of it.
+            peak: the most that it had resident, in bytes.
         """
-        self.horse_status = status
+        self.horse_status, self.horse_peak = status, peak
         memory = self._memory
         gave_up = os.WIFEXITED(status) and os.WEXITSTATUS(status) != os.EX_OK
         if gave_up and memory.stage is Stage.STARTING and memory.verdict is Verdict.NONE:
@@ -121,6 +130,9 @@ class CurrentJob:
         verdict = self._memory.verdict
         if not self.own_end(killed) or verdict is Verdict.FINISHED:
             return
+        if self.killed_for_memory and verdict is Verdict.NONE:
+            self._fail_for_memory()
+            return
         if verdict is Verdict.FAILED or self.horse_status not in (None, 0):
             self.cut_off = self._failure_lost()
             return
@@ -137,6 +149,16 @@ class CurrentJob:
         elif status in (JobStatus.QUEUED, JobStatus.STARTED):
             self._let_go()
             self.left_open = True
+
+    def _fail_for_memory(self) -> None:
+        """Its horse was killed for its memory; RQ would say no more than that it was killed."""
+        used, limit = self._memory.exceeded or (0, 0)
+        error = JobMemoryExceeded.of(self._memory.function or UNKNOWN_FUNCTION, used, limit)
+        stack = self._memory.read_stack()
+        reason = f"{stack}\n{type(error).__name__}: {error}; it did not end for that, and was killed".lstrip()
+        log.warning("Worker %s: job %s failed (%s)", self._worker.name, self.job.id, one_line(str(error)))
+        rq_private.fail(self._worker, self.job, self.queue, cut(reason), self.execution)
+        self.cut_off = self._failure_lost()
 
     def _failure_lost(self) -> bool:
         """Whether Redis does not know that the job has failed, or did not say.
@@ -221,12 +243,30 @@ class CurrentJob:
                         connection, self.job.id, self.job.origin, self._worker.name
                     )
                 held = HeldJob(self._worker_id, self.job.id, self.job.origin, self.queue.key, self.execution)
-                return requeue(connection, held, why, self._settings, policy=self._memory.policy)
+                attempt = self._attempt(why)
+                return requeue(connection, held, why, self._settings, policy=self._memory.policy, attempt=attempt)
             except RedisError as error:
                 log.error(NOT_REQUEUED, self._worker.name, self.job.id, error)
                 if until.expired:
                     return None
                 time.sleep(min(RETRY_SECONDS, until.left()))
+
+    def _attempt(self, why: Why) -> Attempt | None:
+        """What is known of how this attempt has ended; None if it does not count."""
+        if why.attempt_end is None:
+            return None
+        status = self.horse_status
+        ended_by = signal.Signals(os.WTERMSIG(status)).name if status and os.WIFSIGNALED(status) else ""
+        return Attempt(
+            ended=why.attempt_end,
+            at=utc_now(),
+            worker=self._worker.name,
+            hostname=socket.gethostname(),
+            function=self._memory.function,
+            signal=ended_by,
+            peak_bytes=self.horse_peak,
+            stack=self._memory.read_stack(),
+        )
 
     def _reached(self) -> Progress | None:
         """How far a job that did not come to its end had got."""

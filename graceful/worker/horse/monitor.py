@@ -10,9 +10,11 @@ from typing import Any
 from rq.timeouts import HorseMonitorTimeoutException
 from rq.worker import BaseWorker
 
+from graceful import memory
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.horse.current_job import CurrentJob
+from graceful.worker.horse.memory_watch import MemoryWatch
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox
 
@@ -30,13 +32,22 @@ class HorseMonitor:
         coordinator: keeps the job in flight to its limits.
         membership: sends the worker's heartbeat.
         inbox: wakes it from its waiting: SIGCHLD does so too.
+        memory_watch: fails the job if it needs too much memory.
     """
 
-    def __init__(self, worker: BaseWorker, coordinator: Coordinator, membership: Membership, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        worker: BaseWorker,
+        coordinator: Coordinator,
+        membership: Membership,
+        inbox: Inbox,
+        memory_watch: MemoryWatch,
+    ) -> None:
         self._worker = worker
         self._coordinator = coordinator
         self._membership = membership
         self._inbox = inbox
+        self._memory_watch = memory_watch
 
     def wait(self, current: CurrentJob) -> tuple[int | None, int | None, Any]:
         """As RQ's ``Worker.wait_for_horse``.
@@ -45,8 +56,8 @@ class HorseMonitor:
             current: the horse's job.
 
         Returns:
-            as RQ's: pid, status, resource usage. The status is 0 for a job that the shutdown ended, since RQ's
-            failure path is not for it.
+            as RQ's: pid, status, resource usage. The status is 0 for a job that the shutdown ended, or that was
+            killed for its memory, since RQ's failure path is not for it.
 
         Raises:
             HorseMonitorTimeoutException: it is time for a heartbeat. RQ raises it out of an alarm
@@ -63,17 +74,18 @@ class HorseMonitor:
                 return None, None, None
             if pid:
                 rq_private.set_horse_pid(self._worker, 0)
-                current.horse_ended(status)
-                return pid, status if current.own_end(self._coordinator.state.killed) else 0, usage
+                current.horse_ended(status, memory.peak(usage))
+                ours = current.killed_for_memory or not current.own_end(self._coordinator.state.killed)
+                return pid, 0 if ours else status, usage
             if time.monotonic() >= heartbeat_at:
                 raise HorseMonitorTimeoutException("time for a heartbeat")
             state = self._coordinator.attend(current.record)
+            self._memory_watch.look(current)
             now = time.monotonic()
             seconds = KILLED_SECONDS if state.killed else state.seconds_to_next_limit(now)
             self._membership.beat()
-            self._inbox.wait(
-                max(0.0, min(LOOK_SECONDS if seconds is None else seconds, LOOK_SECONDS, heartbeat_at - now))
-            )
+            look = LOOK_SECONDS if self._memory_watch.seconds is None else self._memory_watch.seconds
+            self._inbox.wait(max(0.0, min(look if seconds is None else seconds, look, heartbeat_at - now)))
 
     def see_out(self, current: CurrentJob) -> None:
         """Wait for a horse that an error left alone: no exit hook runs, and no job is requeued, while it lives."""

@@ -40,6 +40,9 @@ class JobProcess(Protocol):
     def interrupt(self) -> None:
         """Have ``JobInterrupted`` raised in the job."""
 
+    def signal_job(self) -> None:
+        """Have the job look at what is to be raised in it, which is in the memory that they share."""
+
     def kill(self, *, with_stacks: bool) -> None:
         """End it, and keep where it stood; at once, without stacks and log, where the main thread is stuck.
 
@@ -75,6 +78,9 @@ class HorseProcess:
     def interrupt(self) -> None:
         log.warning(INTERRUPTING, self._worker.name)
         self._memory.interrupt = True
+        self.signal_job()
+
+    def signal_job(self) -> None:
         if self._worker.horse_pid:
             send(self._worker.horse_pid, INTERRUPT_SIGNAL)
 
@@ -182,6 +188,9 @@ class OwnProcess:
     def interrupt(self) -> None:
         log.warning(INTERRUPTING, self._worker.name)
         self._memory.interrupt = True
+        self.signal_job()
+
+    def signal_job(self) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT_SIGNAL)
 
     def kill(self, *, with_stacks: bool) -> None:

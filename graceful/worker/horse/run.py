@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -15,7 +16,9 @@ import redis
 from rq.job import Job
 
 from graceful import conf
+from graceful import memory as memory_sizes
 from graceful.conf import Settings
+from graceful.core.attempts import Attempt, AttemptEnd
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome, Reason
 from graceful.core.records import HookResult, JobTally, Shutdown, utc_now
@@ -133,7 +136,16 @@ def perform(
         if _orphaned(memory):
             log.warning("Job %s was interrupted, because its worker was killed", job.id)
             if guard.cooperative:  # Otherwise it stays held, and a reaper fails it.
-                requeue(connection, held, Why.INTERRUPTED, settings, policy="requeue")
+                killed = Attempt(
+                    ended=AttemptEnd.WORKER_DIED,
+                    at=utc_now(),
+                    worker=worker,
+                    hostname=socket.gethostname(),
+                    function=memory.function,
+                    peak_bytes=memory_sizes.peak(),
+                    stack=memory.read_stack(),
+                )
+                requeue(connection, held, Why.INTERRUPTED, settings, policy="requeue", attempt=killed)
         return False
     finally:
         del job.perform

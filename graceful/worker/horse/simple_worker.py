@@ -150,6 +150,7 @@ class Attendant:
         old = signal.signal(INTERRUPT_SIGNAL, run.interrupt)
         self.busy = True
         self.process.job_begins()
+        self._session.memory_watch.job_begins()
         attended = self._attending.do(lambda: self._attend(over, teardown))
         # Not the attending thread's: a Redis that does not answer would keep it from the shutdown.
         self._beating.do(lambda: self._beat(over))
@@ -169,7 +170,10 @@ class Attendant:
         session = self._session
         while not over.is_set():
             state = session.coordinator.attend(session.current.record if session.current else None)
-            seconds = LOOK_SECONDS
+            if session.current is not None:
+                session.memory_watch.look(session.current)
+            look = session.memory_watch.seconds
+            seconds = LOOK_SECONDS if look is None else look
             if state.killed and state.limits is not None:
                 # A job that is done only has its horse exit hooks to run, which end at the hard limit themselves.
                 patience = HOOKS_PATIENCE if session.memory.verdict is not Verdict.NONE else 0
@@ -178,7 +182,7 @@ class Attendant:
                 seconds = PAST_LIMIT_SECONDS
             elif state.limits is not None:
                 limit = state.limits.hard if state.interrupt_sent else state.limits.soft
-                seconds = min(LOOK_SECONDS, limit.left())
+                seconds = min(seconds, limit.left())
             session.inbox.wait(seconds)
 
     def _beat(self, over: threading.Event) -> None:

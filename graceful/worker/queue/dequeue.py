@@ -25,6 +25,7 @@ from graceful.worker.queue import log
 from graceful.worker.queue.fetch import Fetched, Fetcher
 from graceful.worker.queue.requeue import HeldJob, Why, requeue
 from graceful.worker.queue.wait import QueueWatch
+from graceful.worker.recycling import Recycling
 from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox
 
@@ -50,6 +51,7 @@ class Dequeuer:
         membership: sends its heartbeat.
         inbox: wakes it from any waiting.
         own: the connection on which it waits.
+        recycling: knows when the worker is too old to wait any longer.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Dequeuer:
         membership: Membership,
         inbox: Inbox,
         own: OwnConnection,
+        recycling: Recycling,
     ) -> None:
         self._worker = worker
         self._worker_id = worker_id
@@ -68,6 +71,7 @@ class Dequeuer:
         self._coordinator = coordinator
         self._membership = membership
         self._inbox = inbox
+        self._recycling = recycling
         self._fetcher = Fetcher(worker.connection, worker_id)
         self._watch = QueueWatch(own, inbox, worker_id)
         self._fetched: Fetched | None = None
@@ -122,7 +126,7 @@ class Dequeuer:
             max_idle_time: seconds without a job after which to give up.
 
         Returns:
-            the job and its queue, or None when the burst or the idle time is over.
+            the job and its queue, or None when the burst or the idle time is over, or the worker is too old.
 
         Raises:
             StopRequested: a stop was asked for.
@@ -157,6 +161,11 @@ class Dequeuer:
                 if taken is not None or timeout is None:
                     return taken
                 seconds = float(timeout)
+                age_left = self._recycling.seconds_left
+                if age_left is not None:
+                    if not age_left:
+                        return None
+                    seconds = min(seconds, age_left)
                 if max_idle_time is not None:
                     idle_left = math.ceil(max_idle_time - (time.monotonic() - began))
                     if idle_left <= 0:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -22,13 +22,16 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.worker import BaseWorker
 
+from graceful.core import attempts
+from graceful.core.attempts import Attempt, AttemptEnd
 from graceful.core.deadline import Deadline
-from graceful.exceptions import GracefulError, StoppedByShutdown, TooManyInterruptions
+from graceful.exceptions import GracefulError, PoisonJob, StoppedByShutdown, TooManyInterruptions
 from graceful.jobs.on_interrupt import Policy, policy_of
 from graceful.worker.compat import rq_private
 from graceful.worker.compat.database import close_database_connections
 from graceful.worker.horse import parent_death
 from graceful.worker.queue import log
+from graceful.worker.queue.requeue import ATTEMPTS_FIELD
 from graceful.worker.shutdown import os_signals
 
 logger = logging.getLogger("graceful.worker")
@@ -69,13 +72,12 @@ def fail(
     """
     if job.get_status(refresh=True) in OVER:
         return False
-    error: GracefulError = TooManyInterruptions(f"interrupted by {interruptions} shutdowns, the last one included")
-    if why:
-        error = TooManyInterruptions(f"its work horse could not start: {why} (interruption {interruptions})")
-    if by_policy:
-        error = StoppedByShutdown(
-            "interrupted by the shutdown of its worker; its policy is to fail, not to be requeued"
-        )
+    error: GracefulError = StoppedByShutdown(
+        "interrupted by the shutdown of its worker; its policy is to fail, not to be requeued"
+    )
+    if not by_policy:
+        found: Any = worker.connection.hget(job.key, ATTEMPTS_FIELD)
+        error = too_many_interruptions(interruptions, attempts.load(found), why)
     exc_info = (type(error), error, None)
 
     def run_callbacks() -> None:
@@ -98,6 +100,24 @@ def fail(
         # RQ only logs it where a failure could not be stored (BaseWorker.handle_job_failure): it has to be done again.
         raise redis.exceptions.ConnectionError(f"the failure of job {job.id} could not be stored")
     return True
+
+
+def too_many_interruptions(interruptions: int, evidence: Sequence[Attempt], why: str = "") -> TooManyInterruptions:
+    """The error of a job that was interrupted too often; :class:`PoisonJob` if it has cost a worker.
+
+    Args:
+        interruptions: how often.
+        evidence: how its attempts have ended, as far as is known.
+        why: why its horse could not start, if that counted as the last interruption.
+    """
+    deaths = sum(attempt.ended is AttemptEnd.WORKER_DIED for attempt in evidence)
+    said = f"interrupted by {interruptions} shutdowns, the last one included"
+    if why:
+        said = f"its work horse could not start: {why} (interruption {interruptions})"
+    elif deaths:
+        said = f"interrupted {interruptions} times; its worker was killed in {deaths} of the last {len(evidence)}"
+    error = PoisonJob if deaths else TooManyInterruptions
+    return error("\n".join([said, *attempts.described(evidence)]))
 
 
 def policy(worker: Any, job: Job) -> Policy | None:

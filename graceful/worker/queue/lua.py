@@ -28,6 +28,21 @@ end
 """
 
 
+APPENDED = """
+-- Lines of text with one more, the last so many of them. What is too long was not written by us, and is dropped.
+local function appended(text, line, most)
+  local lines = {}
+  if text and #text <= 65536 then
+    for each in string.gmatch(text, '[^\\n]+') do
+      lines[#lines + 1] = each
+    end
+  end
+  lines[#lines + 1] = line
+  return table.concat(lines, '\\n', math.max(1, #lines - most + 1))
+end
+"""
+
+
 def counter(text: bytes | str | None) -> int:
     """What ``whole`` makes of a field's value, for Python that decides as a script will."""
     said = text.decode("ascii", "replace") if isinstance(text, bytes) else text or ""

@@ -15,16 +15,24 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 
 from graceful.conf import Settings
+from graceful.core import attempts
+from graceful.core.attempts import Attempt, AttemptEnd
 from graceful.core.phases import JobOutcome
 from graceful.reports.set_aside import Script
 from graceful.worker.compat import rq_private
 from graceful.worker.queue.fetch import HOLDERS_KEY
-from graceful.worker.queue.lua import ASK, WHOLE
+from graceful.worker.queue.lua import APPENDED, ASK, WHOLE
 
 INTERRUPTIONS_FIELD = "graceful_interruptions"
 """In the job's hash; RQ leaves fields alone that it does not know (``Job.save`` is an HSET)."""
 # Another field, which job_store.py writes, says how many there were when the job last got on: a long job that goes on
 # where it was is not to fail for being interrupted by many deploys, only for getting nowhere between them.
+
+ATTEMPTS_FIELD = "graceful_attempts"
+"""In the job's hash too: how each attempt that counts has ended (:mod:`graceful.core.attempts`)."""
+POISON_KEY = "graceful:poison"
+"""Sorted set: ids of the jobs that were interrupted too often, by the server's time; the newest of them."""
+MOST_POISON = 1000
 
 NOT_ONCE = -1
 """As the most interruptions that are allowed: the job is taken out of all places, and not requeued."""
@@ -52,6 +60,11 @@ class Why(Enum):
             return JobOutcome.RETURNED
         return JobOutcome.INTERRUPTED if self is Why.INTERRUPTED else JobOutcome.KILLED
 
+    @property
+    def attempt_end(self) -> AttemptEnd | None:
+        """How the attempt ended that this counts; None if it counts none."""
+        return None if self is Why.NOT_STARTED else AttemptEnd[self.name]
+
 
 class HeldJob(NamedTuple):
     """A job that a worker holds.
@@ -74,11 +87,12 @@ class HeldJob(NamedTuple):
 REQUEUE_SCRIPT = (
     ASK
     + WHOLE
+    + APPENDED
     + """
 -- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker,
--- holders and scheduled registry. ARGV: job id, composite id of the execution (or ''), execution id, field to count in
--- (or ''), most that
--- is allowed, id of the worker that holds it.
+-- holders, scheduled registry and poison jobs. ARGV: job id, composite id of the execution (or ''), execution id, field
+-- to count in (or ''), most that is allowed, id of the worker that holds it, how this attempt has ended (or ''), how
+-- many attempts are kept, how many poison jobs are.
 local holder = redis.call('HGET', KEYS[9], ARGV[1])
 redis.call('LLEN', KEYS[1])
 -- A job that is no hash can be run by nobody: it is gone.
@@ -99,7 +113,8 @@ if holder ~= ARGV[6] then
   return {in_queue and 'in its queue' or 'not held', count}
 end
 local found, requeue, too_many
-local counts = false
+local counts, again = false, false
+local attempts = ask('HGET', KEYS[4], 'graceful_attempts')
 if not status then
   found = 'gone'
 elseif status ~= 'started' and status ~= 'queued' then
@@ -109,7 +124,8 @@ elseif in_queue then
 else
   counts = ARGV[4] ~= ''
   -- Whoever was to fail it may have died over it: the next one does not count it again.
-  if counts and redis.call('HGET', KEYS[4], 'graceful_interrupted_in') ~= ARGV[6] then
+  again = redis.call('HGET', KEYS[4], 'graceful_interrupted_in') == ARGV[6]
+  if counts and not again then
     count = count + 1
   end
   too_many = counts and count - before_progress > tonumber(ARGV[5])
@@ -127,8 +143,15 @@ redis.pcall('LREM', KEYS[2], 0, ARGV[1])
 redis.call('DEL', KEYS[3])
 if counts then
   redis.call('HSET', KEYS[4], ARGV[4], string.format('%d', count))
+  if ARGV[7] ~= '' and not again then
+    redis.call('HSET', KEYS[4], 'graceful_attempts', appended(attempts, ARGV[7], tonumber(ARGV[8])))
+  end
 end
 if too_many then
+  if tonumber(ARGV[5]) >= 0 then
+    redis.pcall('ZADD', KEYS[11], redis.call('TIME')[1], ARGV[1])
+    redis.pcall('ZREMRANGEBYRANK', KEYS[11], 0, -1 - tonumber(ARGV[9]))
+  end
   -- It stays held until it has been failed.
   redis.call('HSET', KEYS[4], 'graceful_interrupted_in', ARGV[6])
   return {found, count}
@@ -180,7 +203,13 @@ class Requeued(NamedTuple):
 
 
 def requeue(
-    connection: redis.Redis, held: HeldJob, why: Why, settings: Settings, *, policy: str | None = None
+    connection: redis.Redis,
+    held: HeldJob,
+    why: Why,
+    settings: Settings,
+    *,
+    policy: str | None = None,
+    attempt: Attempt | None = None,
 ) -> Requeued:
     """Take a job out of every place that says it is in flight, and put it at the front of its queue.
 
@@ -192,6 +221,7 @@ def requeue(
         why: why it goes back.
         settings: ``GRACEFUL_INTERRUPTED_JOBS`` and ``GRACEFUL_MAX_INTERRUPTIONS``.
         policy: ``"requeue"`` or ``"fail"``, where the job says so itself.
+        attempt: what is known of how it ended; kept with the job if this counts.
 
     Raises:
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
@@ -213,6 +243,7 @@ def requeue(
             rq_private.worker_executions_key(execution) if execution else "graceful:none",
             HOLDERS_KEY,
             rq_private.scheduled_registry_key(held.origin, connection),
+            POISON_KEY,
         ],
         args=[
             held.id,
@@ -221,6 +252,9 @@ def requeue(
             INTERRUPTIONS_FIELD if counts else "",
             most if counts else 0,
             held.worker_id,
+            attempts.dump(attempt) if attempt else "",
+            attempts.MOST_ATTEMPTS,
+            MOST_POISON,
         ],
     )
     found, interruptions = reply
