@@ -82,7 +82,7 @@ def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:
 
 
 def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
-    """The exit hooks: whether each can be imported, and called with none or one argument."""
+    """The hooks: whether each can be imported, and called with none or one argument."""
     found = read()[0]
     lists = (
         ("GRACEFUL_EXIT_HOOKS", found.exit_hooks, "exit_hook", registered_exit_hooks()),
@@ -94,6 +94,9 @@ def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
         for where, specs in ((key, from_settings), (decorator, registered)):
             for spec in specs:
                 messages.extend(_check_hook(where, spec))
+    for key, specs in (("GRACEFUL_BUSY_HOOKS", found.busy_hooks), ("GRACEFUL_IDLE_HOOKS", found.idle_hooks)):
+        for spec in specs:
+            messages.extend(_check_hook(key, spec))
     return messages
 
 

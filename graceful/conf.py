@@ -37,6 +37,9 @@ class Settings:
         reports_keep: older reports are removed.
         spool_dir: directory for reports while neither Redis nor the database is reachable.
         report_connections: how many workers at once may store their report in the database; None for any number.
+        busy_hooks: ``GRACEFUL_BUSY_HOOKS``, in the order in which they run.
+        idle_hooks: ``GRACEFUL_IDLE_HOOKS``, in the order in which they run.
+        idle_after: seconds without a job after which a worker counts as idle.
         json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
     """
 
@@ -51,6 +54,9 @@ class Settings:
     reports_keep: timedelta
     spool_dir: pathlib.Path
     report_connections: int | None = 20
+    busy_hooks: tuple[HookSpec, ...] = ()
+    idle_hooks: tuple[HookSpec, ...] = ()
+    idle_after: float = 10.0
     json_token: str | None = field(default=None, repr=False)
 
     def with_timeout(self, seconds: float) -> Settings:
@@ -132,6 +138,9 @@ def read() -> tuple[Settings, list[Problem]]:
         reports_keep=reader.reports_keep(),
         spool_dir=reader.spool_dir(),
         report_connections=reader.report_connections(),
+        busy_hooks=read_hooks("GRACEFUL_BUSY_HOOKS", reader.value("GRACEFUL_BUSY_HOOKS"), reader.found),
+        idle_hooks=read_hooks("GRACEFUL_IDLE_HOOKS", reader.value("GRACEFUL_IDLE_HOOKS"), reader.found),
+        idle_after=reader.seconds("GRACEFUL_IDLE_AFTER"),
         json_token=reader.json_token(),
     )
     return read_settings, reader.found

@@ -196,6 +196,15 @@ def test_generators_in_disguise() -> None:
     assert [number for number, _ in found()] == ["graceful.E017", "graceful.E017"]
 
 
+def test_busy_and_idle_hooks_are_checked_too() -> None:
+    """Busy and idle hooks are imported, and their signatures looked at."""
+    ready = ["graceful.hooks.scale_in.ecs_task_protection", "graceful.hooks.scale_in.kubernetes_pod_deletion_cost"]
+    with override_settings(GRACEFUL_BUSY_HOOKS=ready, GRACEFUL_IDLE_HOOKS=ready):
+        assert found() == []
+    with override_settings(GRACEFUL_BUSY_HOOKS=["no_such_package.hook"], GRACEFUL_IDLE_HOOKS=[too_many]):
+        assert [number for number, _ in found()] == ["graceful.E014", "graceful.E016"]
+
+
 @override_settings(GRACEFUL_HORSE_EXIT_HOOKS=[{"call": fine, "when": too_many}])
 def test_condition_that_needs_arguments() -> None:
     """A condition that requires arguments is refused."""
