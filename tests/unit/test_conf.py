@@ -124,7 +124,13 @@ def test_another_setting_leaves_the_cache_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["GRACEFUL_TIMEOUT", "GRACEFUL_HOOKS_TIMEOUT", "GRACEFUL_INTERRUPT_TIMEOUT", "GRACEFUL_IDLE_AFTER"]
+    "key",
+    [
+        "GRACEFUL_TIMEOUT",
+        "GRACEFUL_HOOKS_TIMEOUT",
+        "GRACEFUL_INTERRUPT_TIMEOUT",
+        "GRACEFUL_IDLE_AFTER",
+    ],
 )
 @pytest.mark.parametrize(
     "value", [-5, 0, 0.0, True, "5", None, math.nan, math.inf, -math.inf, 10**400, 604801, Fraction(1, 2), []]
@@ -136,6 +142,16 @@ def test_seconds_that_are_none(key: str, value: object) -> None:
     too_long = isinstance(value, (int, float)) and value > 604800
     rule = "at most 604800 seconds" if too_long else "a positive number of seconds"
     assert message.startswith(f"{key} must be {rule}, got: ")
+
+
+def test_the_platforms_time() -> None:
+    """What the platform waits is a number of seconds, or None for what the platform tells."""
+    with override_settings(GRACEFUL_PLATFORM_TIMEOUT=120):
+        assert settings().platform_timeout == 120.0
+    assert settings().platform_timeout is None
+    rule = "GRACEFUL_PLATFORM_TIMEOUT must be a positive number of seconds, got: "
+    assert only_problem(GRACEFUL_PLATFORM_TIMEOUT=0) == ("E002", f"{rule}0")
+    assert only_problem(GRACEFUL_PLATFORM_TIMEOUT="2min") == ("E002", f"{rule}'2min'")
 
 
 def test_message_has_key_rule_and_value() -> None:
