@@ -14,22 +14,16 @@ import yaml
 
 from graceful import conf
 from graceful.checks import check_platform
+from tests.support import recipe_files
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARGIN_SECONDS = 5
 DEFAULT_SECONDS = {"heroku": 30}
 """Where the platform's time cannot be set."""
 
 
-def blocks(name: str, language: str) -> list[str]:
-    text = (RECIPES / f"{name}.md").read_text(encoding="utf-8")
-    return [body for kind, body in BLOCK.findall(text) if kind == language]
-
-
 def only(name: str, language: str) -> str:
-    (found,) = blocks(name, language)
-    return found
+    return recipe_files.only(f"recipes/{name}", language)
 
 
 def ini(name: str) -> dict[str, dict[str, str]]:
