@@ -63,6 +63,8 @@ class ScaleIn:
         self._changed = threading.Condition()
         self._pulse = Pulse(time.monotonic())
         self._looks_at = 0.0
+        self._news = True
+        """Whether the next job is news to those outside, and waits until they have been told."""
         self._running: dict[str, threads.Bounded[None]] = {}
         self._thread: threading.Thread | None = None
 
@@ -74,13 +76,14 @@ class ScaleIn:
 
     @contextmanager
     def job(self) -> Iterator[None]:
-        """In this block the worker has a job. It waits for the first call of the busy hooks, a second at most."""
+        """In this block the worker has a job. The first one after idleness waits for the busy hooks, for a second."""
         until = Deadline.after(JOB_WAITS_SECONDS)
         self._update(working=True)
-        while self._thread is not None and self._thread.is_alive() and self._pulse.told is not True:
+        while self._news and self._thread is not None and self._thread.is_alive():
             if until.expired or self._inbox.unread:
                 break
             self._inbox.wait(until.left())
+        self._news = False
         try:
             yield
         finally:
@@ -99,33 +102,35 @@ class ScaleIn:
         with self._changed:
             self._pulse = replace(self._pulse, **changes)  # type: ignore[arg-type]
             # Not at each of a thousand jobs a second, but only where the thread has to look earlier than it means to.
-            if next_call(self._seen(), now := time.monotonic(), self._settings.idle_after)[1] + now < self._looks_at:
+            if time.monotonic() + self._next()[1] < self._looks_at:
                 self._changed.notify()
 
-    def _seen(self) -> Pulse:
-        """The pulse, with jobs in threads of the worker's class."""
-        working = self._pulse.working or (not self._pulse.ending and self._others_run())
-        return replace(self._pulse, working=working)
+    def _next(self) -> tuple[bool | None, float]:
+        """As :func:`next_call`. Nobody tells when a job in a thread of the worker's class ends: that is looked for."""
+        now, idle_after = time.monotonic(), self._settings.idle_after
+        if self._pulse.working or self._pulse.ending or not self._others_run():
+            return next_call(self._pulse, now, idle_after)
+        self._pulse = replace(self._pulse, idle_since=now)
+        busy, seconds = next_call(replace(self._pulse, working=True), now, idle_after)
+        return busy, min(seconds, idle_after)
 
     def _run(self) -> None:
         count = BusyCount(self._worker, self._settings.spool_dir)
-        while True:
+        ending = False
+        while not ending:
             with self._changed:
-                pulse, now = self._seen(), time.monotonic()
-                busy, seconds = next_call(pulse, now, self._settings.idle_after)
-                if busy is None:
-                    if pulse.ending:
-                        break
-                    self._looks_at = now + seconds
+                busy, seconds = self._next()
+                ending = self._pulse.ending
+                if busy is None and not ending:
+                    self._looks_at = time.monotonic() + seconds
                     self._changed.wait(None if math.isinf(seconds) else seconds)
                     self._looks_at = 0.0
-                    continue
-            succeeded = self._tell(busy, count)
-            with self._changed:
-                self._pulse = replace(self._pulse, told=busy, told_at=time.monotonic(), succeeded=succeeded)
-            self._inbox.wake()
-            if pulse.ending:
-                break
+            if busy is not None:
+                succeeded = self._tell(busy, count)
+                with self._changed:
+                    self._pulse = replace(self._pulse, told=busy, told_at=time.monotonic(), succeeded=succeeded)
+                    self._news = not busy
+                self._inbox.wake()
         count.close()
 
     def _tell(self, busy: bool, count: BusyCount) -> bool:

@@ -18,7 +18,7 @@ from tests.conftest import StartWorker
 from tests.support import jobs
 from tests.support.processes import WorkerProcess
 from tests.support.stand_ins import EcsAgent
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_pass, wait_until
 from tests.support.worker_hooks import notes
 
 NOTE = "tests.support.worker_hooks.busy_note"
@@ -118,27 +118,39 @@ def test_a_burst_ends_unprotected(start: Start, queue: Queue, agent: EcsAgent) -
     assert agent.told == [True, False]
 
 
-def test_an_endpoint_that_hangs(start: Start, connection: redis.Redis, queue: Queue, agent: EcsAgent) -> None:
-    """A job waits a second for it, the next one not at all; the end waits no longer than that either."""
+def test_an_endpoint_that_hangs(start: Start, queue: Queue, agent: EcsAgent) -> None:
+    """The first job waits a second for it, and no other one; the end waits no longer than that either."""
     over = threading.Event()
     agent.before_answer = over.wait
     worker = start(ECS, environment={"ECS_AGENT_URI": agent.uri}, GRACEFUL_IDLE_AFTER=30)
     try:
         began = time.monotonic()
-        first = queue.enqueue(jobs.quick)
-        wait_until(lambda: first.get_status(refresh=True) == "finished", 10, lambda: worker.output)
-        assert 1 <= time.monotonic() - began < 4
-        wait_until(lambda: "took longer than 5 s" in worker.output, 10, lambda: worker.output)
-        began = time.monotonic()
-        second = queue.enqueue(jobs.quick)
-        wait_until(lambda: second.get_status(refresh=True) == "finished", 10, lambda: worker.output)
-        assert time.monotonic() - began < 0.9
+        enqueued = [queue.enqueue(jobs.quick) for _ in range(5)]
+        finished = [job.get_status for job in enqueued]
+        wait_until(lambda: all(status(refresh=True) == "finished" for status in finished), 10, lambda: worker.output)
+        assert 1 <= time.monotonic() - began < 3.5
+        assert len(agent.requests) == 1
         began = time.monotonic()
         worker.signal()
         assert worker.wait() == 0, worker.output
         assert time.monotonic() - began < 3
     finally:
         over.set()
+
+
+def test_jobs_in_threads_of_the_workers_class(
+    start: Start, connection: redis.Redis, queue: Queue, told: Callable[[], list[bool]]
+) -> None:
+    """A worker whose class hands its jobs on to threads is busy until they have ended."""
+    job = queue.enqueue(jobs.until_released, "go")
+    worker = start(NOTE, options=["--worker-class", "tests.support.horse_workers.InThreads"])
+    wait_until(lambda: started(connection, job.id), 10, lambda: worker.output)
+    let_pass(3 * IDLE_AFTER, "it would be idle by now, if the job counted for nothing")
+    assert told() == [True]
+    connection.rpush("go", 1)
+    wait_until(lambda: told() == [True, False], 10, lambda: worker.output)
+    worker.signal()
+    assert worker.wait() == 0, worker.output
 
 
 def test_a_stop_while_a_job_waits_for_its_protection(start: Start, queue: Queue, agent: EcsAgent) -> None:
