@@ -12,16 +12,16 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 MARGIN_SECONDS = 5.0
 """Between the end of the worker's grace period and that of its platform; a fifth of the latter if that is less."""
 SYSTEMCTL_SECONDS = 1.0
 CGROUP = Path("/proc/self/cgroup")
 DOCKER_FILE = Path("/.dockerenv")
-TIME_SPAN = re.compile(r"(\d+)(month|min|ms|us|y|w|d|h|s)\b")
+TIME_SPAN = r"(\d+)(month|min|ms|us|y|w|d|h|s)\b"
 UNIT_SECONDS = {
     "y": 31_557_600.0,
     "month": 2_629_800.0,
@@ -50,8 +50,7 @@ class Platform(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformGrace:
+class PlatformGrace(NamedTuple):
     """How long a platform waits before it sends SIGKILL.
 
     Args:
@@ -141,5 +140,5 @@ def _seconds(span: str) -> float | None:
     """A time as systemctl shows it: ``1min 30s``, or ``infinity``."""
     if span == "infinity":
         return math.inf
-    parts = TIME_SPAN.findall(span)
+    parts = re.findall(TIME_SPAN, span)
     return sum(float(number) * UNIT_SECONDS[unit] for number, unit in parts) if parts else None
