@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from graceful.core.deadline import Deadline
 from graceful.worker.busy_count import FILE, LOOK_SECONDS, BusyCount
+from tests.support.processes import ROOT
 
 
 def soon() -> Deadline:
@@ -50,36 +53,39 @@ def test_who_becomes_busy_waits_for_the_last_word(tmp_path: Path) -> None:
 
 def test_a_process_that_dies_does_not_count(tmp_path: Path) -> None:
     """The kernel takes the share of a dead worker away."""
-    reader, writer = os.pipe()
-    if not (pid := os.fork()):
-        BusyCount("dies", tmp_path).join(soon())
-        os.write(writer, b"joined")
-        time.sleep(60)
-    assert os.read(reader, 6) == b"joined"
+    script = f"""
+import pathlib, time, django
+django.setup()
+from graceful.core.deadline import Deadline
+from graceful.worker.busy_count import BusyCount
+BusyCount("dies", pathlib.Path({str(tmp_path)!r})).join(Deadline.after(5))
+print("joined", flush=True)
+time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"}
     lives = BusyCount("lives", tmp_path)
-    with lives.left() as alone:
-        assert not alone
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE) as dies:
+        assert dies.stdout is not None
+        assert dies.stdout.readline() == b"joined\n"
+        with lives.left() as alone:
+            assert not alone
+        dies.kill()
     with lives.left() as alone:
         assert alone
     lives.close()
-    os.close(reader)
-    os.close(writer)
 
 
 def test_a_child_of_the_worker_is_part_of_it(tmp_path: Path) -> None:
     """A horse that was forked from a busy worker keeps nobody from being idle once the worker is."""
     one, two = BusyCount("one", tmp_path), BusyCount("two", tmp_path)
     one.join(soon())
-    if not (pid := os.fork()):
-        time.sleep(60)
-    with one.left() as alone:
-        assert alone
-    with two.left() as alone:
-        assert alone
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
+    assert one._descriptor is not None
+    with subprocess.Popen(["sleep", "60"], pass_fds=[one._descriptor]) as child:
+        with one.left() as alone:
+            assert alone
+        with two.left() as alone:
+            assert alone
+        child.kill()
     one.close()
     two.close()
 
