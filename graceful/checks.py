@@ -30,6 +30,8 @@ W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks
 W003  migrations that are not applied (``check --database default``)
 W004  advice from the stored reports (``check --database default``)
+W005  a grace period too long for the platform (worker's start, ``check --deploy``)
+W006  the same, unless the platform is told to wait longer than by default
 ====  =========================================================================
 """
 
@@ -37,6 +39,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -66,6 +70,7 @@ def register_checks() -> None:
     register(check_hooks)
     register(check_migrations, Tags.database)
     register(check_reports, Tags.database)
+    register(check_platform, deploy=True)
 
 
 def check_apps(app_configs: object = None, **_: Any) -> list[CheckMessage]:
@@ -85,7 +90,7 @@ def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:
 
 
 def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
-    """The exit hooks: whether each can be imported, and called with none or one argument."""
+    """The hooks: whether each can be imported, and called with none or one argument."""
     found = read()[0]
     lists = (
         ("GRACEFUL_EXIT_HOOKS", found.exit_hooks, "exit_hook", registered_exit_hooks()),
@@ -97,6 +102,9 @@ def check_hooks(app_configs: object = None, **_: Any) -> list[CheckMessage]:
         for where, specs in ((key, from_settings), (decorator, registered)):
             for spec in specs:
                 messages.extend(_check_hook(where, spec))
+    for key, specs in (("GRACEFUL_BUSY_HOOKS", found.busy_hooks), ("GRACEFUL_IDLE_HOOKS", found.idle_hooks)):
+        for spec in specs:
+            messages.extend(_check_hook(key, spec))
     return messages
 
 
@@ -144,6 +152,36 @@ def check_reports(app_configs: object = None, databases: Sequence[str] | None = 
         for each in advice
         if each.warning
     ]
+
+
+def check_platform(
+    app_configs: object = None, timeout: float | None = None, key: str = "GRACEFUL_TIMEOUT", **_: Any
+) -> list[CheckMessage]:
+    """Whether the platform waits longer than the worker may take: at a worker's start and with ``check --deploy``.
+
+    Other commands, such as those of the web side, have no grace period. It makes no connection.
+
+    Args:
+        timeout: the worker's grace period in seconds, where it is not that of the settings.
+        key: its source.
+    """
+    from graceful.reports.platforms import MARGIN_SECONDS, platform_grace  # Of no use to other commands.
+
+    settings = read()[0]
+    timeout = settings.timeout if timeout is None else timeout
+    grace = platform_grace(os.environ, settings.platform_timeout)
+    if grace is None or timeout <= grace.longest_timeout:
+        return []
+    needed = math.ceil(timeout + MARGIN_SECONDS)
+    message = (
+        f"{key} should be at most {grace.longest_timeout:g}, since {grace.name} sends SIGKILL after {grace.seconds:g} s"
+    )
+    if not grace.unless:
+        hint = f"Lower it, or let the platform wait {needed} s if it can. docs/recipes has a page for each platform."
+        return [Warning(f"{message}, got: {timeout:g}", hint=hint, id="graceful.W005")]
+    hint = f"If {grace.name} waits longer, say so: GRACEFUL_PLATFORM_TIMEOUT = {needed}, or what {grace.unless} says."
+    message = f"{message} unless {grace.unless} is set, got: {timeout:g}"
+    return [Warning(message, hint=hint, id="graceful.W006")]
 
 
 def _same_names(

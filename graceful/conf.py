@@ -40,6 +40,10 @@ class Settings:
         max_memory: above so many MB of worker and work horse the worker ends between two jobs; None: never.
         max_age: so many seconds after its start as well; None: never.
         job_memory: a job whose process has more MB than this fails; None: none does.
+        busy_hooks: ``GRACEFUL_BUSY_HOOKS``, in the order in which they run.
+        idle_hooks: ``GRACEFUL_IDLE_HOOKS``, in the order in which they run.
+        idle_after: seconds without a job after which a worker counts as idle.
+        platform_timeout: seconds that the platform waits before SIGKILL, where the project says so.
         json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
     """
 
@@ -57,6 +61,10 @@ class Settings:
     max_memory: int | None = None
     max_age: float | None = None
     job_memory: int | None = None
+    busy_hooks: tuple[HookSpec, ...] = ()
+    idle_hooks: tuple[HookSpec, ...] = ()
+    idle_after: float = 10.0
+    platform_timeout: float | None = None
     json_token: str | None = field(default=None, repr=False)
 
     def with_timeout(self, seconds: float) -> Settings:
@@ -149,6 +157,10 @@ def read() -> tuple[Settings, list[Problem]]:
         max_memory=reader.megabytes("E022", "GRACEFUL_MAX_MEMORY"),
         max_age=reader.max_age(),
         job_memory=reader.megabytes("E024", "GRACEFUL_JOB_MEMORY"),
+        busy_hooks=read_hooks("GRACEFUL_BUSY_HOOKS", reader.value("GRACEFUL_BUSY_HOOKS"), reader.found),
+        idle_hooks=read_hooks("GRACEFUL_IDLE_HOOKS", reader.value("GRACEFUL_IDLE_HOOKS"), reader.found),
+        idle_after=reader.seconds("GRACEFUL_IDLE_AFTER"),
+        platform_timeout=reader.seconds_or_none("GRACEFUL_PLATFORM_TIMEOUT"),
         json_token=reader.json_token(),
     )
     return read_settings, reader.found

@@ -32,6 +32,10 @@ DEFAULTS: dict[str, object] = {
     "GRACEFUL_MAX_MEMORY": None,
     "GRACEFUL_MAX_AGE": None,
     "GRACEFUL_JOB_MEMORY": None,
+    "GRACEFUL_BUSY_HOOKS": [],
+    "GRACEFUL_IDLE_HOOKS": [],
+    "GRACEFUL_IDLE_AFTER": 10.0,
+    "GRACEFUL_PLATFORM_TIMEOUT": None,
 }
 INTERRUPTED_JOBS = ("requeue", "fail")
 LONGEST_RELEASE = 200
@@ -69,10 +73,16 @@ class Reader:
                 self.found.append(Problem("E001", key, f"{key} is not a setting of django-rq-graceful{meant}", hint))
 
     def seconds(self, key: str) -> float:
-        if valid_seconds(self.value(key)):
-            return float(self.value(key))
-        self.found.append(Problem("E002", key, timeout_rule(key, self.value(key)), SECONDS_HINT))
-        return float(str(DEFAULTS[key]))
+        seconds = self.seconds_or_none(key)
+        return float(str(DEFAULTS[key])) if seconds is None else seconds
+
+    def seconds_or_none(self, key: str) -> float | None:
+        value = self.value(key)
+        if valid_seconds(value):
+            return float(value)
+        if value is not None or DEFAULTS[key] is not None:
+            self.found.append(Problem("E002", key, timeout_rule(key, value), SECONDS_HINT))
+        return None
 
     def warn_of_long_hooks(self, key: str, hooks: Iterable[HookSpec], hooks_timeout: float) -> None:
         if self.found_for("GRACEFUL_HOOKS_TIMEOUT"):

@@ -77,6 +77,11 @@ class Bounded(Generic[T]):
         """Whether a thread could be started for it; without one it is not done."""
         return self._thread is not None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its thread has not come to the end yet."""
+        return self._thread is not None and self._thread.is_alive()
+
     def run(self) -> None:
         """Do it in the calling thread."""
         self.error = None

@@ -97,7 +97,8 @@ def start_worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sta
     """Start a worker process and wait until it takes jobs.
 
     Of the call: ``queues``, ``options``, ``command`` as in :class:`WorkerProcess`; ``settings``, Django settings that
-    this process has otherwise; ``server``, another than the test's; ``wait=False``, do not wait for it. The test
+    this process has otherwise; ``server``, another than the test's; ``wait=False``, do not wait for it; and
+    ``wrapped`` as in :class:`DjangoProcess`. The test
     database is the worker's where the test uses ``shared_database``; otherwise it has an empty one in memory.
     At the end whatever still runs is killed; a worker that ended and left processes behind fails the test.
     """
@@ -114,6 +115,7 @@ def start_worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sta
         server: Server | None = None,
         name: str | None = None,
         wait: bool = True,
+        **process: Any,
     ) -> WorkerProcess:
         if server is None:
             own = "own_valkey" in request.fixturenames
@@ -134,6 +136,7 @@ def start_worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sta
                 **(environment or {}),
             },
             settings={"GRACEFUL_SPOOL_DIR": str(tmp_path / "spool"), **(settings or {})},
+            **process,
         )
         workers.append(worker)
         if wait:

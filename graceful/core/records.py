@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from graceful.core.deadline import Deadline
 from graceful.core.phases import HookOutcome, JobOutcome, Outcome, Phase, Reason
@@ -156,6 +156,13 @@ class ShutdownReport(NamedTuple):
     def sealed(self) -> bool:
         """Whether the report is complete: by its worker, or by a reaper, which does not change the phase."""
         return self.outcome is not None
+
+
+class HookArgument(Protocol):
+    """What every hook may be given, whatever else it is told."""
+
+    def time_left(self) -> float:
+        """Seconds that this hook still has."""
 
 
 class Shutdown(NamedTuple):

@@ -6,7 +6,7 @@ import traceback
 from types import TracebackType
 
 from graceful.core.phases import HookOutcome
-from graceful.core.records import HookResult, HookSpec, Shutdown
+from graceful.core.records import HookArgument, HookResult, HookSpec
 from graceful.core.text import cut
 from graceful.exceptions import HookSkipped, HookTimedOut
 from graceful.hooks.calls import INVOKE_CODE, invoke
@@ -39,16 +39,16 @@ class Attempt:
         self.note_stack(stack)
         self.abandoned = True
 
-    def run(self, shutdown: Shutdown) -> None:
+    def run(self, argument: HookArgument) -> None:
         """Import the hook, ask its ``when`` and call it."""
         try:
-            invoke(self._call, shutdown, self.note_stack)
+            invoke(self._call, argument, self.note_stack)
         except HookSkipped as skipped:
             self.outcome, self.detail = HookOutcome.SKIPPED, cut(_last_line(skipped), DETAIL_LIMIT)
         except BaseException as error:
             self.outcome, self.error = HookOutcome.FAILED, error.with_traceback(_without_runner(error.__traceback__))
 
-    def _call(self, shutdown: Shutdown) -> None:
+    def _call(self, argument: HookArgument) -> None:
         try:
             call = load(self.spec)
             when = None if self.spec.when is None else load(self.spec.when)
@@ -56,9 +56,9 @@ class Attempt:
             if self.spec.optional and names_missing_module(self.spec, error):
                 raise HookSkipped(str(error)) from error
             raise
-        if when is not None and not invoke(when, shutdown, self.note_stack):
+        if when is not None and not invoke(when, argument, self.note_stack):
             raise HookSkipped("its condition does not hold")
-        returned = invoke(call, shutdown, self.note_stack)
+        returned = invoke(call, argument, self.note_stack)
         if isinstance(returned, str):
             self.detail = cut(returned, DETAIL_LIMIT)
 

@@ -1,4 +1,4 @@
-"""How an exit hook is called: with or without the :class:`Shutdown`, as a plain or an ``async`` function."""
+"""How an exit hook is called: with or without its argument, as a plain or an ``async`` function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from types import CodeType, FrameType
 
-from graceful.core.records import Shutdown
+from graceful.core.records import HookArgument
 from graceful.exceptions import HookTimedOut
 from graceful.hooks.stacks import Stack, coroutine_stack
 
@@ -17,7 +17,7 @@ so that its ``finally`` blocks run."""
 
 
 def wants_shutdown(call: Callable[..., object]) -> bool:
-    """Whether the hook is called with the :class:`Shutdown`.
+    """Whether the hook is called with its argument, the :class:`~graceful.core.records.Shutdown` of an exit hook.
 
     It is if it requires one argument, or has a parameter named ``shutdown``. Other parameters with defaults are left
     alone: ``pool.close(timeout=5)`` is a hook without arguments.
@@ -37,7 +37,7 @@ def wants_shutdown(call: Callable[..., object]) -> bool:
     return named is not None and named.kind not in (named.VAR_POSITIONAL, named.VAR_KEYWORD)
 
 
-def invoke(call: Callable[..., object], shutdown: Shutdown, on_async_timeout: Callable[[Stack], None]) -> object:
+def invoke(call: Callable[..., object], shutdown: HookArgument, on_async_timeout: Callable[[Stack], None]) -> object:
     """Call a hook and wait for it if it is ``async``; its exceptions propagate.
 
     The alarm raises only while this frame is on the stack: everything in here is within the caller's ``try``.
@@ -82,7 +82,7 @@ def _binds(signature: inspect.Signature, *args: object, **kwargs: object) -> boo
 
 
 async def _awaited(
-    awaitable: Awaitable[object], shutdown: Shutdown, on_async_timeout: Callable[[Stack], None]
+    awaitable: Awaitable[object], shutdown: HookArgument, on_async_timeout: Callable[[Stack], None]
 ) -> object:
     left = shutdown.time_left()
     task = asyncio.ensure_future(awaitable)

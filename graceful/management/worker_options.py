@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -17,6 +18,7 @@ from django_rq.queues import get_queues
 from django_rq.workers import get_worker_class
 from rq.utils import import_attribute
 
+from graceful import checks as graceful_checks
 from graceful.exceptions import InvalidSettings, UnsupportedWorkerClass
 from graceful.worker.classes import make_graceful
 
@@ -117,7 +119,21 @@ def check_system() -> None:
         raise InvalidSettings("\n".join(str(message) for message in ours))
     if errors:
         raise SystemCheckError("\n".join(str(message) for message in errors))
-    for message in found:
+    _write(found)
+
+
+def check_platform(timeout: float, key: str) -> None:
+    """Warn of a grace period that is too long for the platform.
+
+    Args:
+        timeout: the worker's grace period in seconds.
+        key: the setting or option that it is from.
+    """
+    _write(graceful_checks.check_platform(timeout=timeout, key=key))
+
+
+def _write(messages: Iterable[checks.CheckMessage]) -> None:
+    for message in messages:
         if not message.is_silenced():
             sys.stderr.write(f"{message}\n")
 

@@ -57,9 +57,7 @@ class Spool:
         """
         name = file_name(report.id)
         try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                self.directory.mkdir(mode=0o700)
+            self._make()
             with self._opened() as folder:
                 _write_file(folder, name, report_json.dump(report).encode())
         except (OSError, ValueError) as error:
@@ -106,6 +104,17 @@ class Spool:
                     _set_aside(folder, name, str(error))
         return sorted(reports, key=lambda report: (report.started_at, report.id))
 
+    def open_lock(self, name: str) -> int:
+        """A descriptor for ``flock(2)`` of a file in the directory that is no report; made if it is not there.
+
+        Raises:
+            OSError: the directory is not ours, or cannot be written.
+        """
+        self._make()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._opened() as folder:
+            return os.open(name, flags, 0o600, dir_fd=folder)
+
     def set_aside(self, report_id: str, why: str) -> None:
         """Rename a report's file, so that it is kept, but not read again.
 
@@ -114,6 +123,11 @@ class Spool:
         """
         with self._opened() as folder:
             _set_aside(folder, file_name(report_id), why)
+
+    def _make(self) -> None:
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            self.directory.mkdir(mode=0o700)
 
     def _exists(self) -> bool:
         return os.path.lexists(self.directory)

@@ -51,6 +51,7 @@ from graceful.worker.shutdown.report import WorkerReport
 from graceful.worker.shutdown.stall_guard import StallGuard
 
 if TYPE_CHECKING:
+    from graceful.worker.scale_in import ScaleIn
     from graceful.worker.worker import GracefulMixin
 
 log = logging.getLogger("graceful.worker")
@@ -59,6 +60,8 @@ TEARDOWN_FAILED = "Worker %s: RQ's teardown failed: %s"
 NOT_ASKED = "Worker %s: Redis could not be asked what this worker still held: %s"
 
 TEARDOWN_SECONDS = 1.5
+SCALE_IN_SECONDS = 1.0
+"""How long the idle hooks may hold up the exit hooks, counted from the end of RQ's teardown."""
 
 
 class Session:
@@ -100,6 +103,7 @@ class Session:
         )
         self.memory_watch = MemoryWatch(worker, settings, self.memory, self.job_process)
         self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox, self.memory_watch)
+        self.scale_in: ScaleIn | None = None
         self.current: CurrentJob | None = None
         self.loop = Loop(worker, self.worker_id, self.coordinator, self.back_off, self.thread_jobs, self.recycling)
         self._torn_down = True
@@ -134,6 +138,14 @@ class Session:
         worker = self.report.worker
         self.recycling.begin()
         self.memory_watch.begin()
+        if self.settings.busy_hooks or self.settings.idle_hooks:
+            from graceful.worker.scale_in import ScaleIn  # Not at the cost of workers that have no such hooks: 2 ms.
+
+            running = self.thread_jobs
+            self.scale_in = ScaleIn(
+                worker.name, worker.queues, self.settings, self.inbox, others_run=lambda: running.any_running
+            )
+            self.scale_in.start()
         signals.send(signals.worker_started, Session, worker=worker.name, queues=worker.queues, release=worker.release)
 
     # A job.
@@ -205,6 +217,8 @@ class Session:
     def tear_down(self, teardown: Callable[[], None]) -> None:
         """RQ's teardown, within a bound: a Redis that does not answer must not eat the time of the hooks."""
         self.thread_jobs.wait()
+        if self.scale_in is not None:
+            self.scale_in.end()
         self.dequeuer.close()
         doing = bounded(teardown, min(TEARDOWN_SECONDS, self.coordinator.end().left() / 4))
         self._torn_down = doing.error is None
@@ -225,6 +239,8 @@ class Session:
         leftover = bounded(self._requeue_leftover, end.left() / 8)
         if leftover.error is not None:
             log.warning(NOT_ASKED, self.worker.name, leftover.error)
+        if self.scale_in is not None:
+            self.scale_in.wait(min(SCALE_IN_SECONDS, end.left() / 4))
         # Only now that all are settled: no receiver can hold that up.
         for job in self.coordinator.state.jobs.in_flight:
             if job.outcome in INTERRUPTED and job.outcome is not JobOutcome.UNKNOWN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -158,7 +159,9 @@ class GracefulMixin(JobInFlight):
         Raises:
             StopRequested: a stop was asked for before the job was started.
         """
-        self._at_work.execute(job, queue, lambda: super(GracefulMixin, self).execute_job(job, queue))
+        session = self._at_work
+        with session.scale_in.job() if session.scale_in is not None else nullcontext():
+            session.execute(job, queue, lambda: super(GracefulMixin, self).execute_job(job, queue))
 
     @at_work
     def teardown(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -139,6 +140,13 @@ def until_released(key: str, seconds: float = 30.0) -> None:
     except BaseException:
         note_stop()
         raise
+    note_end()
+
+
+def leaves_a_process() -> None:
+    """Starts a program that outlives both the job and the shell that started it."""
+    note_start()
+    subprocess.run(["/bin/sh", "-c", "sleep 0.1 &"], check=True)
     note_end()
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP, SIGTERM
 from typing import Any
@@ -93,6 +93,7 @@ class DjangoProcess:
         environment: added to the environment.
         settings: Django settings that this process has otherwise; must be JSON.
         root: the checkout whose code runs.
+        wrapped: makes the command line another one, for instance that of a shell.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class DjangoProcess:
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
         root: Path = ROOT,
+        wrapped: Callable[[list[str]], list[str]] = list,
     ) -> None:
         self.arguments = list(arguments)
         self.output_path = output
@@ -112,7 +114,7 @@ class DjangoProcess:
         environ.update(environment or {})
         with output.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "django", *self.arguments],
+                wrapped([sys.executable, "-m", "django", *self.arguments]),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -17,6 +17,7 @@ from rq.job import Job
 from rq.worker import BaseWorker
 
 from graceful.core import shutdown
+from graceful.core.activity import Activity
 from graceful.core.records import Shutdown
 from graceful.worker.shutdown import coordinator
 from tests.support.processes import pids_in_session
@@ -170,3 +171,25 @@ class AskedTwice(Worker):
             raise redis.exceptions.ConnectionError("cut")
         finally:
             threading.Timer(0.2, over.set).start()
+
+
+def busy_note(activity: Activity) -> None:
+    """A busy or idle hook."""
+    _note("activity", busy=activity.busy, worker=activity.worker, queues=activity.queues, left=activity.time_left())
+
+
+def never_returns(activity: Activity) -> None:
+    """A busy or idle hook that takes no notice of its time."""
+    busy_note(activity)
+    while True:
+        time.sleep(0.05)
+
+
+def fails_at_activity(activity: Activity) -> None:
+    """A busy or idle hook that fails.
+
+    Raises:
+        RuntimeError: always.
+    """
+    _note("failing", busy=activity.busy)
+    raise RuntimeError("on purpose")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graceful.core.records import Grace
+from graceful.reports import platforms
 from graceful.reports.advice import Advice, advise
 from graceful.reports.figures import Figures, FunctionCost, HookRuns, Need
 from graceful.reports.platforms import Platform, platform_of
@@ -166,12 +168,17 @@ def test_a_hook_that_times_out(p95: float | None, words: str) -> None:
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "INVOCATION_ID": "1"}, Platform.KUBERNETES),
         ({"DYNO": "worker.1"}, Platform.HEROKU),
         ({"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4"}, Platform.ECS),
+        ({"FLY_MACHINE_ID": "e784"}, Platform.FLY),
+        ({"RENDER": "true"}, Platform.RENDER),
         ({"INVOCATION_ID": "1"}, Platform.SYSTEMD),
         ({"DYNO": ""}, Platform.UNKNOWN),
     ],
 )
-def test_the_platform_is_known_by_its_variables(environment: dict[str, str], platform: Platform) -> None:
+def test_the_platform_is_known_by_its_variables(
+    environment: dict[str, str], platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Each platform is recognised by the variable that it sets itself."""
+    monkeypatch.setattr(platforms, "DOCKER_FILE", tmp_path / "dockerenv")  # The tests may run in a container.
     assert platform_of(environment) is platform
 
 

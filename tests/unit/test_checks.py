@@ -108,7 +108,7 @@ def test_each_id_is_found(number: str) -> None:
 def test_every_id_is_in_the_table_and_in_a_test() -> None:
     """Every check id is in the documented table and has a test."""
     listed = re.findall(r"^([EW]\d{3})  ", inspect.getdoc(graceful.checks) or "", re.MULTILINE)
-    assert listed == [*SETTINGS, "W003", "W004"]  # Of the database: in tests/db.
+    assert listed == [*SETTINGS, "W003", "W004", "W005", "W006"]  # In tests/db, and in test_platform_check.py.
 
 
 def test_checks_are_registered_with_django() -> None:
@@ -197,6 +197,15 @@ class GeneratorObject:
 def test_generators_in_disguise() -> None:
     """Generators are refused also in a partial or as a method."""
     assert [number for number, _ in found()] == ["graceful.E017", "graceful.E017"]
+
+
+def test_busy_and_idle_hooks_are_checked_too() -> None:
+    """Busy and idle hooks are imported, and their signatures looked at."""
+    ready = ["graceful.hooks.scale_in.ecs_task_protection", "graceful.hooks.scale_in.kubernetes_pod_deletion_cost"]
+    with override_settings(GRACEFUL_BUSY_HOOKS=ready, GRACEFUL_IDLE_HOOKS=ready):
+        assert found() == []
+    with override_settings(GRACEFUL_BUSY_HOOKS=["no_such_package.hook"], GRACEFUL_IDLE_HOOKS=[too_many]):
+        assert [number for number, _ in found()] == ["graceful.E014", "graceful.E016"]
 
 
 @override_settings(GRACEFUL_HORSE_EXIT_HOOKS=[{"call": fine, "when": too_many}])

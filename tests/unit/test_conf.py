@@ -129,7 +129,15 @@ def test_another_setting_leaves_the_cache_alone() -> None:
         assert settings() is before
 
 
-@pytest.mark.parametrize("key", ["GRACEFUL_TIMEOUT", "GRACEFUL_HOOKS_TIMEOUT", "GRACEFUL_INTERRUPT_TIMEOUT"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "GRACEFUL_TIMEOUT",
+        "GRACEFUL_HOOKS_TIMEOUT",
+        "GRACEFUL_INTERRUPT_TIMEOUT",
+        "GRACEFUL_IDLE_AFTER",
+    ],
+)
 @pytest.mark.parametrize(
     "value", [-5, 0, 0.0, True, "5", None, math.nan, math.inf, -math.inf, 10**400, 604801, Fraction(1, 2), []]
 )
@@ -140,6 +148,16 @@ def test_seconds_that_are_none(key: str, value: object) -> None:
     too_long = isinstance(value, (int, float)) and value > 604800
     rule = "at most 604800 seconds" if too_long else "a positive number of seconds"
     assert message.startswith(f"{key} must be {rule}, got: ")
+
+
+def test_the_platforms_time() -> None:
+    """What the platform waits is a number of seconds, or None for what the platform tells."""
+    with override_settings(GRACEFUL_PLATFORM_TIMEOUT=120):
+        assert settings().platform_timeout == 120.0
+    assert settings().platform_timeout is None
+    rule = "GRACEFUL_PLATFORM_TIMEOUT must be a positive number of seconds, got: "
+    assert only_problem(GRACEFUL_PLATFORM_TIMEOUT=0) == ("E002", f"{rule}0")
+    assert only_problem(GRACEFUL_PLATFORM_TIMEOUT="2min") == ("E002", f"{rule}'2min'")
 
 
 def test_message_has_key_rule_and_value() -> None:
@@ -260,7 +278,9 @@ def test_all_problems_are_raised_at_once() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "a.b", {"call": "a.b"}, {"a.b"}, 7])
-@pytest.mark.parametrize("key", ["GRACEFUL_EXIT_HOOKS", "GRACEFUL_HORSE_EXIT_HOOKS"])
+@pytest.mark.parametrize(
+    "key", ["GRACEFUL_EXIT_HOOKS", "GRACEFUL_HORSE_EXIT_HOOKS", "GRACEFUL_BUSY_HOOKS", "GRACEFUL_IDLE_HOOKS"]
+)
 def test_hooks_are_a_list(key: str, value: object) -> None:
     """A list of hooks is a list or tuple."""
     number, message = only_problem(**{key: value})
@@ -329,6 +349,15 @@ def test_two_hooks_of_one_name(entries: list[object]) -> None:
 def test_the_same_name_in_both_lists_is_fine() -> None:
     """The same name may be in both lists."""
     assert found(GRACEFUL_EXIT_HOOKS=["a.b"], GRACEFUL_HORSE_EXIT_HOOKS=["a.b"]) == []
+
+
+def test_busy_and_idle_hooks() -> None:
+    """Busy and idle hooks are read like exit hooks; one function may be in both lists."""
+    with override_settings(GRACEFUL_BUSY_HOOKS=["a.b"], GRACEFUL_IDLE_HOOKS=["a.b", some_hook], GRACEFUL_IDLE_AFTER=60):
+        read = settings()
+    assert read.busy_hooks == (HookSpec("a.b", "a.b"),)
+    assert [spec.name for spec in read.idle_hooks] == ["a.b", f"{__name__}.some_hook"]
+    assert read.idle_after == 60.0
 
 
 def test_hook_with_more_time_than_all_have_is_a_warning() -> None:

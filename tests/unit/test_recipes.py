@@ -13,22 +13,17 @@ import pytest
 import yaml
 
 from graceful import conf
+from graceful.checks import check_platform
+from tests.support import recipe_files
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARGIN_SECONDS = 5
 DEFAULT_SECONDS = {"heroku": 30}
 """Where the platform's time cannot be set."""
 
 
-def blocks(name: str, language: str) -> list[str]:
-    text = (RECIPES / f"{name}.md").read_text(encoding="utf-8")
-    return [body for kind, body in BLOCK.findall(text) if kind == language]
-
-
 def only(name: str, language: str) -> str:
-    (found,) = blocks(name, language)
-    return found
+    return recipe_files.only(f"recipes/{name}", language)
 
 
 def ini(name: str) -> dict[str, dict[str, str]]:
@@ -72,6 +67,15 @@ def named_settings(name: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key.startswith("GRACEFUL_")}
 
 
+VARIABLES = {
+    "supervisor": "SUPERVISOR_ENABLED",
+    "kubernetes": "KUBERNETES_SERVICE_HOST",
+    "ecs": "ECS_CONTAINER_METADATA_URI_V4",
+    "heroku": "DYNO",
+    "fly": "FLY_MACHINE_ID",
+    "render": "RENDER",
+}
+"""By which a worker knows the platform."""
 PLATFORMS = ["systemd", "docker", "kubernetes", "ecs", "heroku", "fly", "render", "supervisor"]
 
 
@@ -82,6 +86,21 @@ def test_the_platform_waits_longer_than_the_worker_needs(name: str, settings: An
         setattr(settings, key, value)
     assert conf.problems() == []
     assert conf.settings().timeout + MARGIN_SECONDS <= platform_seconds(name)
+
+
+@pytest.mark.parametrize(("name", "variable"), VARIABLES.items())
+def test_a_worker_on_the_platform_is_not_warned(
+    name: str, variable: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the settings of the recipe, the system check has nothing to say on that platform."""
+    for each in VARIABLES.values():
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(variable, "1")
+    for key, value in named_settings(name).items():
+        setattr(settings, key, value)
+    assert check_platform() == []
+    if name != "heroku":
+        assert platform_seconds(name) == settings.GRACEFUL_PLATFORM_TIMEOUT
 
 
 @pytest.mark.parametrize("name", PLATFORMS)

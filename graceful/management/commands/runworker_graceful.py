@@ -22,6 +22,7 @@ from graceful.management.worker_options import (
     IMPORT_ERRORS,
     NUMBERS,
     check_class,
+    check_platform,
     check_queues,
     check_system,
     worker_class,
@@ -90,11 +91,14 @@ class Command(RQWorkerCommand):
         if not options["unchecked"]:
             # Of ours it tells all at once; conf.settings() knows nothing of hooks that cannot be imported.
             check_system()
-        conf.settings()
+        settings = conf.settings()
         seconds = options["timeout"]
         if seconds is not None:
-            for problem in conf.settings().with_timeout(seconds).warnings("--timeout"):
+            settings = settings.with_timeout(seconds)
+            for problem in settings.warnings("--timeout"):
                 self.stderr.write(self.style.WARNING(f"{problem.message}\n\tHINT: {problem.hint}"))
+        if not options["unchecked"]:
+            check_platform(settings.timeout, "GRACEFUL_TIMEOUT" if seconds is None else "--timeout")
         # django-rq's hints know RQ's Worker alone, which a SimpleWorker of RQ 3 is not.
         graceful_class: Any = worker_class(options["worker_class"])
         check_queues(queues)

@@ -39,6 +39,11 @@ class ThreadJobs:
         self._used = False
         self._lock = threading.Lock()
 
+    @property
+    def any_running(self) -> bool:
+        """Whether a job runs in a thread now."""
+        return bool(self._running)
+
     @contextmanager
     def running(self, job: Job, queue: Queue) -> Iterator[Callable[[bool], None]]:
         """The job runs in this block, which calls what it gets with whether the job finished."""
