@@ -21,7 +21,11 @@ class StopAsked(NamedTuple):
 
 
 class QuietAsked(NamedTuple):
-    """SIGTSTP: take no new job."""
+    """SIGTSTP or the command of that name: take no new job."""
+
+
+class ResumeAsked(NamedTuple):
+    """Take jobs again."""
 
 
 class StacksAsked(NamedTuple):
@@ -95,6 +99,7 @@ class Tick(NamedTuple):
 Event = (
     StopAsked
     | QuietAsked
+    | ResumeAsked
     | StacksAsked
     | JobTaken
     | JobDescribed
@@ -129,6 +134,8 @@ class Effect(Enum):
     """Log that a stop was asked for again."""
     QUIETED = auto()
     """Log that the worker takes no new job."""
+    RESUMED = auto()
+    """Log that it takes jobs again."""
     STACKS = auto()
     """Log the stacks of worker and job."""
     INTERRUPT = auto()
@@ -147,7 +154,7 @@ class Effect(Enum):
     @property
     def logs(self) -> bool:
         """Whether all that it does is to tell somebody: that may block for ever where nobody reads the log."""
-        return self in (Effect.REQUESTED, Effect.REPEATED, Effect.QUIETED, Effect.STACKS)
+        return self in (Effect.REQUESTED, Effect.REPEATED, Effect.QUIETED, Effect.RESUMED, Effect.STACKS)
 
 
 Effects = tuple[Effect, ...]

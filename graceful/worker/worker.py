@@ -119,9 +119,10 @@ class GracefulMixin(JobInFlight):
 
     @at_work
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """A command from RQ's channel, in the pubsub thread: ``shutdown`` is recorded like a signal."""
-        if parse_payload(message).get("command") == os_signals.SHUTDOWN_COMMAND:
-            self._at_work.inbox.record_command(os_signals.SHUTDOWN_COMMAND)
+        """A command from RQ's channel, in the pubsub thread: ``shutdown`` and ours are recorded like a signal."""
+        command = parse_payload(message).get("command")
+        if command in os_signals.COMMANDS:
+            self._at_work.inbox.record_command(command)
         else:
             super().handle_payload(message)
 

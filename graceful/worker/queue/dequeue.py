@@ -140,6 +140,7 @@ class Dequeuer:
                 raise StopRequested
             if state.quiet:
                 self.hold_off(timeout is None)
+                idle, began = False, time.monotonic()
             try:
                 if not idle:
                     worker.set_state(WorkerStatus.IDLE)

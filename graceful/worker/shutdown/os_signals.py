@@ -23,6 +23,10 @@ from graceful.worker.shutdown.way_out import WayOut
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SHUTDOWN_COMMAND = "shutdown"
 """RQ's command, recorded like a signal."""
+QUIET_COMMAND, RESUME_COMMAND = "quiet", "resume"
+"""Commands of ours on RQ's channel. A stock worker and earlier versions ignore what they do not know
+(``rq.command.handle_command``, 2.6.1 to 3.0.0)."""
+COMMANDS = (SHUTDOWN_COMMAND, QUIET_COMMAND, RESUME_COMMAND)
 QUIET_SIGNAL = signal.SIGTSTP
 STACKS_SIGNAL = signal.SIGTTIN
 INTERRUPT_SIGNAL = signal.SIGURG
@@ -37,7 +41,7 @@ CLOSED_SECONDS = 0.05
 
 
 class Received(NamedTuple):
-    """One request from outside: a signal's name or ``"shutdown"`` for RQ's command, and when it came (monotonic)."""
+    """One request from outside: a signal's name or one of :data:`COMMANDS`, and when it came (monotonic)."""
 
     name: str
     at: float
