@@ -22,6 +22,7 @@ E016  a hook, or its ``when``, that needs more than one argument
 E017  a hook, or its ``when``, that is a generator: calling it runs nothing
 E018  ``django_rq`` not in ``INSTALLED_APPS``
 E019  ``GRACEFUL_JSON_TOKEN`` not a string that is hard to guess
+E025  ``GRACEFUL_PROBE_PORT`` neither a port nor None
 E034  ``GRACEFUL_REPORT_CONNECTIONS`` not a whole number from 1
 W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks

@@ -38,6 +38,7 @@ class Settings:
         spool_dir: directory for reports while neither Redis nor the database is reachable.
         report_connections: how many workers at once may store their report in the database; None for any number.
         json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
+        probe_port: port on which workers answer probes; None if they do not.
     """
 
     exit_hooks: tuple[HookSpec, ...]
@@ -52,6 +53,7 @@ class Settings:
     spool_dir: pathlib.Path
     report_connections: int | None = 20
     json_token: str | None = field(default=None, repr=False)
+    probe_port: int | None = None
 
     def with_timeout(self, seconds: float) -> Settings:
         """These settings with another grace period, as ``--timeout`` asks for it.
@@ -133,6 +135,7 @@ def read() -> tuple[Settings, list[Problem]]:
         spool_dir=reader.spool_dir(),
         report_connections=reader.report_connections(),
         json_token=reader.json_token(),
+        probe_port=reader.probe_port(),
     )
     return read_settings, reader.found
 

@@ -29,10 +29,12 @@ DEFAULTS: dict[str, object] = {
     "GRACEFUL_SPOOL_DIR": None,
     "GRACEFUL_REPORT_CONNECTIONS": 20,
     "GRACEFUL_JSON_TOKEN": None,
+    "GRACEFUL_PROBE_PORT": None,
 }
 INTERRUPTED_JOBS = ("requeue", "fail")
 LONGEST_RELEASE = 200
 SHORTEST_TOKEN = 16
+MOST_PORT = 65535
 LONGEST_KEEP = timedelta(days=36500)
 MOST_INTERRUPTIONS = 1_000_000
 SECONDS_HINT = "Give the seconds as a number, for instance 25 or 2.5."
@@ -143,6 +145,15 @@ class Reader:
         hint = "So many workers at once store their report themselves, each over a database connection of its own."
         self.wrong("E034", key, "a whole number from 1, or None for any number", hint)
         return 20
+
+    def probe_port(self) -> int | None:
+        key = "GRACEFUL_PROBE_PORT"
+        value = self.value(key)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_PORT):
+            return value
+        hint = "None: no probes over HTTP, unless --probe-port says so."
+        self.wrong("E025", key, f"a whole number from 1 to {MOST_PORT}, or None", hint)
+        return None
 
     def json_token(self) -> str | None:
         key = "GRACEFUL_JSON_TOKEN"

@@ -95,7 +95,7 @@ class Session:
         self.coordinator = Coordinator(State(budget, started_at=time.monotonic()), inbox, self.effects)
         reaper = Reaper(connection, f"worker {worker.name}", self.worker_id, settings, worker)
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
-        self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
+        self.thread_jobs = ThreadJobs(self.coordinator, self.membership, inbox)
         self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
         self.dequeuer = Dequeuer(worker, self.worker_id, settings, self.coordinator, self.membership, inbox, own)
         self.monitor = HorseMonitor(worker, self.coordinator, self.membership, inbox)

@@ -86,6 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "E017": {"GRACEFUL_EXIT_HOOKS": [generator]},
     "E018": {"INSTALLED_APPS": [app for app in django_settings.INSTALLED_APPS if app != "django_rq"]},
     "E019": {"GRACEFUL_JSON_TOKEN": "short"},
+    "E025": {"GRACEFUL_PROBE_PORT": 0},
     "E034": {"GRACEFUL_REPORT_CONNECTIONS": 0},
     "W001": {"GRACEFUL_TIMEOUT": 8},
     "W002": {"GRACEFUL_EXIT_HOOKS": [{"call": fine, "timeout": 6}]},

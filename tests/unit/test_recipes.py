@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import itertools
 import json
 import re
 import tomllib
@@ -82,6 +83,20 @@ def test_the_platform_waits_longer_than_the_worker_needs(name: str, settings: An
         setattr(settings, key, value)
     assert conf.problems() == []
     assert conf.settings().timeout + MARGIN_SECONDS <= platform_seconds(name)
+
+
+def test_kubernetes_asks_what_a_worker_answers() -> None:
+    """Each probe asks the port that the worker is told, the right question, and outside of the container's loopback."""
+    (container,) = yaml.safe_load(only("kubernetes", "yaml"))["spec"]["template"]["spec"]["containers"]
+    options = dict(itertools.pairwise(container["args"]))
+    assert options["--probe-host"] == "0.0.0.0"
+    asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    assert {name: each["path"] for name, each in asked.items()} == {
+        "startup": "/ready",
+        "readiness": "/ready",
+        "liveness": "/live",
+    }
+    assert {str(each["port"]) for each in asked.values()} == {options["--probe-port"]}
 
 
 @pytest.mark.parametrize("name", PLATFORMS)

@@ -58,6 +58,8 @@ class Inbox:
         self._noticed_at: dict[int, float] = {}
         self._stood_in: set[int] = set()
         self.pid = os.getpid()
+        self.due_at = time.monotonic()
+        """When whoever attends to it comes by again at the latest: the loop's sign of life."""
         self.told_to_stop = False
         """Whether this process is on its way out when the capture ends, because somebody asked for that."""
         # Sockets rather than a pipe: another process can look at what lies in one, and leave it there.
@@ -139,6 +141,10 @@ class Inbox:
         except OSError:
             return False
 
+    def comes_by(self, again_within: float = 0.0) -> None:
+        """Whoever attends to it is alive, and comes by again within so many seconds."""
+        self.due_at = time.monotonic() + again_within
+
     def wait(self, seconds: float, others: Sequence[Any] = ()) -> list[Any]:
         """Wait until a signal comes, one of ``others`` (sockets) can be read, or the time is up.
 
@@ -156,7 +162,9 @@ class Inbox:
         if self._noticed_at:
             seconds = min(seconds, STAND_IN_SECONDS)
         # poll() counts whole milliseconds; rounding up keeps a short wait from becoming a busy loop.
+        self.comes_by(again_within=seconds)
         events = poll.poll(max(0, int(seconds * 1000 + 0.999)))
+        self.comes_by()
         ready = [descriptor for descriptor, _ in events]
         if self.reader.fileno() in ready:
             try:
