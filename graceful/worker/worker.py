@@ -62,6 +62,7 @@ class GracefulMixin(JobInFlight):
         with os_signals.capture() as inbox:
             self._session = self._ended = session = Session(self, inbox, settings)
             self.join(session.worker_id, session.memory)
+            systemd = _systemd(self, session)
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -73,6 +74,8 @@ class GracefulMixin(JobInFlight):
             finally:
                 self.is_at_work, self._session = False, None
                 session.memory.close()
+                if systemd is not None:
+                    systemd.end()
         if code:
             raise SystemExit(code)
         return worked
@@ -214,3 +217,15 @@ class GracefulMixin(JobInFlight):
         except RedisError as error:
             # RQ's loop would end the worker for it; the dequeue that follows waits for Redis to come back.
             log.warning(NOT_SENT, self.name, error)
+
+
+def _systemd(worker: GracefulMixin, session: Session) -> Any:
+    """What tells systemd how the worker is, if systemd has started this very process and wants to know."""
+    own = str(os.getpid())
+    # The latter since systemd 248: a worker of a pool, or in a job's program, must not speak for the whole unit.
+    if "NOTIFY_SOCKET" not in os.environ or os.environ.get("SYSTEMD_EXEC_PID", own) != own:
+        return None
+    # Imported here, since a worker without systemd is not to pay for it at its start: 2 ms.
+    from graceful.worker.probes import systemd
+
+    return systemd.begin(worker, session.inbox, session.worker_id)

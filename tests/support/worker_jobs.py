@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import multiprocessing
 import os
 import signal
@@ -308,3 +309,10 @@ def cleans_up(seconds: float) -> None:
         time.sleep(seconds)
     finally:
         current_job().connection.rpush("tests:cleaned", current_job().id)
+
+
+def environment_of_a_child(*names: str) -> list[str | None]:
+    """These variables as the job has them, then as a program has them that it starts."""
+    code = f"import os, json; print(json.dumps([os.environ.get(name) for name in {names!r}]))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [*(os.environ.get(name) for name in names), *json.loads(run.stdout)]

@@ -114,6 +114,13 @@ def test_every_recipe_is_in_the_index() -> None:
     assert set(re.findall(r"\(([\w-]+\.md)\)", index)) == {page.name for page in RECIPES.glob("*.md")} - {"README.md"}
 
 
+def test_systemd_listens_to_the_worker_alone() -> None:
+    """What a worker tells is asked for, and believed of the unit's main process only."""
+    service = ini("systemd")["Service"]
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    assert seconds(service["WatchdogSec"]) > 0
+
+
 def test_exit_codes_mean_to_systemd_what_they_mean_here() -> None:
     """Interrupted jobs are no failure of the unit, and wrong settings are not tried again."""
     service = ini("systemd")["Service"]
