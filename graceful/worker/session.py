@@ -281,7 +281,7 @@ class Session:
             the exit code.
         """
         if self._stall_guard is not None:
-            self._stall_guard.dismiss()
+            self._stall_guard.attend_alone()
         end = self.coordinator.end().cut_to(self.settings.hooks_timeout)
         leftover = bounded(self._requeue_leftover, end.left() / 8)
         if leftover.error is not None:
@@ -289,6 +289,8 @@ class Session:
         for job in self._interrupted:
             signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
         state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
+        if self._stall_guard is not None:
+            self._stall_guard.dismiss()
         self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
         return state.exit_code or 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -170,3 +171,15 @@ class AskedTwice(Worker):
             raise redis.exceptions.ConnectionError("cut")
         finally:
             threading.Timer(0.2, over.set).start()
+
+
+def naps_long() -> str:
+    """An exit hook that takes some seconds."""
+    time.sleep(4)
+    return "napped"
+
+
+def stands_in_c_code() -> str:
+    """An exit hook whose main thread comes to no signal handler for some seconds, without holding the GIL."""
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 5_000_000)
+    return "done"
