@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from rq.command import send_command
 from rq.suspension import resume, suspend
 
 from graceful.probe import ask
+from graceful.worker.probes.server import REQUEST_SECONDS
 from tests.conftest import StartWorker
-from tests.support import jobs, resumable_jobs
+from tests.support import jobs, resumable_jobs, worker_jobs
 from tests.support.reports import report_of
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -126,10 +128,9 @@ def test_each_state(
     wait_until(lambda: ask("ready", path) == OK)
     job = queue.enqueue(resumable_jobs.slow_at, 39, 200)
     queue.enqueue(jobs.quick)
-    wait_until(lambda: (status(path)["job"] or {}).get("progress"))
+    wait_until(lambda: (status(path)["job"] or {}).get("progress") == {"done": 39, "total": 200})
     found = status(path)["job"]
     assert (found["id"], found["function"]) == (job.id, "tests.support.resumable_jobs.slow_at")
-    assert found["progress"] == {"done": 39, "total": 200}
     assert ask("ready", path) == OK, "a busy worker takes jobs, one after the other"
     worker.signal()
     wait_until(lambda: ask("ready", path) == (False, "stopping"))
@@ -194,29 +195,26 @@ def test_a_socket_that_a_killed_worker_left(connection: redis.Redis, start_worke
     assert oct(os.stat(path).st_mode & 0o777) == "0o600"
 
 
-def test_a_horse_does_not_hold_the_port(
-    connection: redis.Redis, queue: Queue, start_worker: StartWorker, port: int
+def test_a_horse_does_not_listen(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker, port: int, path: str
 ) -> None:
-    """A worker may start on the port of one that was killed while its horse still runs."""
-    worker = start_worker(options=["--probe-port", str(port)])
-    job = queue.enqueue(jobs.until_released, "go")
-    wait_until(lambda: connection.hget(jobs.PIDS, job.id))
-    horse = int(connection.hget(jobs.PIDS, job.id) or 0)
-    os.kill(horse, signal.SIGSTOP)
-    worker.signal(signal.SIGKILL)
-    worker.wait()
-    start_worker(["high"], options=["--probe-port", str(port)])
-    assert http_answer(port, "/ready")[0] == 200
-    worker.clear()
+    """A horse that outlives its worker holds neither port nor socket, so that another worker may start on them."""
+    start_worker(options=["--probe-port", str(port), "--probe-socket", path])
+    job = queue.enqueue(worker_jobs.listening_sockets)
+    wait_until(lambda: job.get_status(refresh=True) == "finished")
+    assert job.return_value() == []
+    assert http_answer(port, "/live") == (200, "ok\n")
 
 
 def test_callers_that_say_nothing(connection: redis.Redis, start_worker: StartWorker, port: int) -> None:
     """Many idle connections keep nobody from an answer, hold up no exit, and are dropped."""
     worker = start_worker(options=["--probe-port", str(port)])
+    began = time.monotonic()
     idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(40)]
     idle[-1].sendall(b"GET /live HTTP/1.1\r\nX: ")
     assert http_answer(port, "/live") == (200, "ok\n")
     assert idle[0].recv(1) == b"", "the oldest is dropped at once"
+    assert time.monotonic() - began < REQUEST_SECONDS
     assert idle[-1].recv(1) == b"", "each after its time"
     more = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
     worker.signal()

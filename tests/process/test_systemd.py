@@ -102,6 +102,8 @@ def test_the_watchdog(connection: redis.Redis, queue: Queue, start_worker: Start
     assert pinged()
     connection.rpush("go", 1)
     assert worker.wait() == 0
+    hook = next(number for number, line in enumerate(systemd.lines) if line.startswith("STATUS=exit hook "))
+    assert "WATCHDOG=1" not in systemd.lines[hook:]
     last_ping = max(number for number, line in enumerate(systemd.lines) if line == "WATCHDOG=1")
     assert [line for line in systemd.lines[last_ping:] if line.startswith("EXTEND_TIMEOUT_USEC=")]
 

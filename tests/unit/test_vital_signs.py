@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,21 +45,21 @@ def stopped(ago: float = 0.0) -> StopAsked:
 
 
 @pytest.mark.parametrize(
-    ("state", "rq_state", "why"),
+    ("make", "rq_state", "why"),
     [
-        (None, "started", "starting"),
-        (running(), "started", "starting"),
-        (running(), "idle", ""),
-        (running(), "busy", ""),
-        (running(), "suspended", "suspended"),
-        (running(QuietAsked()), "busy", "quiet"),
-        (running(QuietAsked(), stopped()), "busy", "stopping"),
-        (running(stopped(), TornDown(), HooksOver()), "idle", "stopping"),
+        (lambda: None, "started", "starting"),
+        (lambda: running(), "started", "starting"),
+        (lambda: running(), "idle", ""),
+        (lambda: running(), "busy", ""),
+        (lambda: running(), "suspended", "suspended"),
+        (lambda: running(QuietAsked()), "busy", "quiet"),
+        (lambda: running(QuietAsked(), stopped()), "busy", "stopping"),
+        (lambda: running(stopped(), TornDown(), HooksOver()), "idle", "stopping"),
     ],
 )
-def test_ready(inbox: Inbox, state: State | None, rq_state: str, why: str) -> None:
+def test_ready(inbox: Inbox, make: Callable[[], State | None], rq_state: str, why: str) -> None:
     """Ready only where it takes jobs; in each of these states it is alive."""
-    found = signs(inbox, state, rq_state)
+    found = signs(inbox, make(), rq_state)
     assert (found.why_not_ready(), found.why_not_alive()) == (why, "")
     assert (found.status()["ready"], found.status()["not_ready"]) == (not why, why)
 

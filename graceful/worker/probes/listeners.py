@@ -16,7 +16,7 @@ from graceful.worker.probes.vital_signs import VitalSigns
 from graceful.worker.shutdown.os_signals import Inbox
 from graceful.worker.worker import GracefulMixin
 
-BACKLOG = 16
+BACKLOG = 64
 
 
 class Listeners:
