@@ -25,6 +25,7 @@ E019  ``GRACEFUL_JSON_TOKEN`` not a string that is hard to guess
 E022  ``GRACEFUL_MAX_MEMORY`` not a whole number of MB
 E023  ``GRACEFUL_MAX_AGE`` not a positive number of seconds
 E024  ``GRACEFUL_JOB_MEMORY`` not a whole number of MB
+E025  ``GRACEFUL_PROBE_PORT`` neither a port nor None
 E034  ``GRACEFUL_REPORT_CONNECTIONS`` not a whole number from 1
 W001  hooks and interruption leave a running job no time
 W002  a hook's timeout above that of all hooks

@@ -45,6 +45,7 @@ class Settings:
         idle_after: seconds without a job after which a worker counts as idle.
         platform_timeout: seconds that the platform waits before SIGKILL, where the project says so.
         json_token: opens the JSON of :mod:`graceful.urls` without a session; None if only sessions do.
+        probe_port: port on which workers answer probes; None if they do not.
     """
 
     exit_hooks: tuple[HookSpec, ...]
@@ -66,6 +67,7 @@ class Settings:
     idle_after: float = 10.0
     platform_timeout: float | None = None
     json_token: str | None = field(default=None, repr=False)
+    probe_port: int | None = None
 
     def with_timeout(self, seconds: float) -> Settings:
         """These settings with another grace period, as ``--timeout`` asks for it.
@@ -162,6 +164,7 @@ def read() -> tuple[Settings, list[Problem]]:
         idle_after=reader.seconds("GRACEFUL_IDLE_AFTER"),
         platform_timeout=reader.seconds_or_none("GRACEFUL_PLATFORM_TIMEOUT"),
         json_token=reader.json_token(),
+        probe_port=reader.probe_port(),
     )
     return read_settings, reader.found
 

@@ -107,6 +107,7 @@ class ShutdownReport(models.Model):
         verbose_name_plural = _("shutdown reports")
         ordering = ["-happened_at", "-id"]
         default_permissions = ("view",)
+        permissions = [("quiet_workers", "Can make workers quiet, and have them resume")]
         indexes = [
             models.Index(fields=["-happened_at", "-id"], name="graceful_by_time"),
             models.Index(fields=["outcome", "-happened_at", "-id"], name="graceful_by_outcome"),

@@ -36,10 +36,12 @@ DEFAULTS: dict[str, object] = {
     "GRACEFUL_IDLE_HOOKS": [],
     "GRACEFUL_IDLE_AFTER": 10.0,
     "GRACEFUL_PLATFORM_TIMEOUT": None,
+    "GRACEFUL_PROBE_PORT": None,
 }
 INTERRUPTED_JOBS = ("requeue", "fail")
 LONGEST_RELEASE = 200
 SHORTEST_TOKEN = 16
+MOST_PORT = 65535
 LONGEST_KEEP = timedelta(days=36500)
 MOST_INTERRUPTIONS = 1_000_000
 MOST_MEGABYTES = 999_999
@@ -176,6 +178,15 @@ class Reader:
         if valid_seconds(value):
             return float(value)
         self.found.append(Problem("E023", key, timeout_rule(key, value), "For instance 3600; None sets no limit."))
+        return None
+
+    def probe_port(self) -> int | None:
+        key = "GRACEFUL_PROBE_PORT"
+        value = self.value(key)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_PORT):
+            return value
+        hint = "None: no probes over HTTP, unless --probe-port says so."
+        self.wrong("E025", key, f"a whole number from 1 to {MOST_PORT}, or None", hint)
         return None
 
     def json_token(self) -> str | None:

@@ -13,7 +13,7 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
 
 from graceful.admin.job_links import job_link
-from graceful.admin.read_only import ReadOnlyAdmin
+from graceful.admin.read_only import TELL_PERMISSION, ReadOnlyAdmin
 from graceful.core.records import InFlightJob
 from graceful.reports.deploys.lines import DeployPage
 from graceful.reports.deploys.page import deploy_page
@@ -60,6 +60,7 @@ def _page(model_admin: ReadOnlyAdmin, request: HttpRequest, read: Reader, *, fou
         "media": model_admin.media,
         "page": page,
         "refresh": REFRESH_SECONDS,
+        "may_tell": request.user.has_perm(TELL_PERMISSION),
         "has_view_permission": True,
     }
     request.current_app = model_admin.admin_site.name

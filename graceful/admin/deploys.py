@@ -27,6 +27,8 @@ class LastDeployAdmin(ReadOnlyAdmin):
             path("", wrap(self.last_view), name=f"{name}_changelist"),
             path("release/<path:label>/", wrap(self.release_view), name=f"{name}_release"),
             path("of/<path:report_id>/", wrap(self.report_view), name=f"{name}_of"),
+            path("worker/<path:report_id>/quiet/", wrap(self.tell_view), {"told": "quiet"}, name=f"{name}_quiet"),
+            path("worker/<path:report_id>/resume/", wrap(self.tell_view), {"told": "resume"}, name=f"{name}_resume"),
         ]
 
     # Not in a request's transaction: while that one reads, SQLite could not store reports.
@@ -56,3 +58,13 @@ class LastDeployAdmin(ReadOnlyAdmin):
         from graceful.admin import deploy_pages
 
         return deploy_pages.of_report(self, request, wanted)
+
+    @transaction.non_atomic_requests
+    def tell_view(self, request: HttpRequest, report_id: str, told: str) -> HttpResponse:
+        """Make one living worker quiet, or have it take jobs again, after a confirmation."""
+        wanted = unquote(report_id)
+        if "\x00" in wanted or len(wanted) > ID_LENGTH:
+            raise Http404
+        from graceful.admin import tell_page
+
+        return tell_page.tell(self, request, wanted, told)

@@ -21,6 +21,8 @@ from graceful.worker.cluster.reaper import reap
 
 PAGE_SECONDS = 0.5
 """How long a page waits for reports that are not archived yet."""
+TELL_PERMISSION = "graceful.quiet_workers"
+"""Whoever has it may make a living worker quiet. Reports themselves nobody may change."""
 
 
 def reap_for_page(connection: Redis) -> int:

@@ -21,7 +21,11 @@ class StopAsked(NamedTuple):
 
 
 class QuietAsked(NamedTuple):
-    """SIGTSTP: take no new job."""
+    """SIGTSTP or the command of that name: take no new job."""
+
+
+class ResumeAsked(NamedTuple):
+    """Take jobs again."""
 
 
 class StacksAsked(NamedTuple):
@@ -100,6 +104,7 @@ class Tick(NamedTuple):
 Event = (
     StopAsked
     | QuietAsked
+    | ResumeAsked
     | StacksAsked
     | JobTaken
     | JobDescribed
@@ -134,6 +139,8 @@ class Effect(Enum):
     """Log that a stop was asked for again."""
     QUIETED = auto()
     """Log that the worker takes no new job."""
+    RESUMED = auto()
+    """Log that it takes jobs again."""
     STACKS = auto()
     """Log the stacks of worker and job."""
     INTERRUPT = auto()
@@ -152,7 +159,7 @@ class Effect(Enum):
     @property
     def logs(self) -> bool:
         """Whether all that it does is to tell somebody: that may block for ever where nobody reads the log."""
-        return self in (Effect.REQUESTED, Effect.REPEATED, Effect.QUIETED, Effect.STACKS)
+        return self in (Effect.REQUESTED, Effect.REPEATED, Effect.QUIETED, Effect.RESUMED, Effect.STACKS)
 
 
 Effects = tuple[Effect, ...]

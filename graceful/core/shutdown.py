@@ -22,6 +22,7 @@ from graceful.core.events import (
     JobTaken,
     LoopEnded,
     QuietAsked,
+    ResumeAsked,
     StacksAsked,
     Stalled,
     StopAsked,
@@ -145,6 +146,8 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return _stop(state, event)
         case QuietAsked():
             return state._replace(quiet=True), () if state.quiet else (Effect.WRITE_JOURNAL, Effect.QUIETED)
+        case ResumeAsked():
+            return _resumed(state)
         case JobTaken(job):
             return _job_taken(state._replace(job=job, interrupt_sent=False, killed=False), job), ()
         case JobDescribed(job):
@@ -165,6 +168,12 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return _sealed(state, now), (Effect.STORE,)
         case Tick():
             return state, ()
+
+
+def _resumed(state: State) -> tuple[State, Effects]:
+    if not state.quiet or state.stopping:  # Nobody is called back who was told to go.
+        return state, ()
+    return state._replace(quiet=False), (Effect.WRITE_JOURNAL, Effect.RESUMED)
 
 
 def _stop(state: State, event: StopAsked) -> tuple[State, Effects]:

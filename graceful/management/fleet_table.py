@@ -11,7 +11,7 @@ from graceful.core.records import ShutdownReport
 from graceful.reports.builder import RUNNING_HOOK
 from graceful.reports.terminal import Row, table
 from graceful.reports.text import progress_words, short_seconds
-from graceful.worker.cluster.fleet import LiveWorker
+from graceful.worker.cluster.fleet import LiveWorker, state_of
 
 HEADS = ("state", "left", "worker", "release", "host", "pid", "job", "elapsed", "progress", "function")
 STYLES = {"idle": "dim", "busy": "green", "quiet": "yellow", "silent": "red"}
@@ -28,16 +28,6 @@ def fleet_table(workers: Sequence[LiveWorker], now: datetime, columns: int, *, c
         rich: what :func:`graceful.reports.terminal.load_rich` returned.
     """
     return table(HEADS, [_row(worker, now) for worker in workers], columns, colour=colour, rich=rich)
-
-
-def state_of(worker: LiveWorker) -> str:
-    """What a worker is at, in one word; of the exit hooks, which one runs."""
-    report = worker.report
-    if worker.silent:
-        return "silent"
-    if report.phase is Phase.RUNNING:
-        return "quiet" if report.quiet else "idle" if worker.job is None else "busy"
-    return str(report.phase)
 
 
 def summary(workers: Sequence[LiveWorker]) -> str:

@@ -39,6 +39,11 @@ HELPS = {
     "serializer": "dotted path of the serializer of jobs and results",
     "args": "names of the queues, the most urgent one first (default: default)",
 }
+PROBE_HELPS = {
+    "--probe-port": ("PORT", "answer HTTP probes there: /live, /ready, /status (default: GRACEFUL_PROBE_PORT)"),
+    "--probe-host": ("HOST", "the address for that (default: 127.0.0.1)"),
+    "--probe-socket": ("PATH", "answer probes on this Unix socket, for manage.py worker_probe"),
+}
 CLASS_OPTIONS = ("queue_class", "job_class", "serializer")
 NUMBERS = ("worker_ttl", "max_jobs", "max_idle_time")
 """Options that RQ takes as they are, and that mean nothing at zero or below."""

@@ -40,6 +40,16 @@ class Migration(migrations.Migration):
                 name="graceful_by_recycled",
             ),
         ),
+        migrations.AlterModelOptions(
+            name="shutdownreport",
+            options={
+                "default_permissions": ("view",),
+                "ordering": ["-happened_at", "-id"],
+                "permissions": [("quiet_workers", "Can make workers quiet, and have them resume")],
+                "verbose_name": "shutdown report",
+                "verbose_name_plural": "shutdown reports",
+            },
+        ),
         migrations.CreateModel(
             name="PoisonJob",
             fields=[],

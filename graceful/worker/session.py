@@ -95,7 +95,7 @@ class Session:
         self.coordinator = Coordinator(State(budget, started_at=time.monotonic()), inbox, self.effects)
         reaper = Reaper(connection, f"worker {worker.name}", self.worker_id, settings, worker)
         self.membership = Membership(worker.name, heartbeat, reaper, self.coordinator)
-        self.thread_jobs = ThreadJobs(self.coordinator, self.membership)
+        self.thread_jobs = ThreadJobs(self.coordinator, self.membership, inbox)
         self.back_off = BackOff(worker.name, self.coordinator, self.membership, inbox)
         self.recycling = Recycling(worker.name, settings)
         self.dequeuer = Dequeuer(
@@ -234,7 +234,7 @@ class Session:
             the exit code.
         """
         if self._stall_guard is not None:
-            self._stall_guard.dismiss()
+            self._stall_guard.attend_alone()
         end = self.coordinator.end().cut_to(self.settings.hooks_timeout)
         leftover = bounded(self._requeue_leftover, end.left() / 8)
         if leftover.error is not None:
@@ -246,6 +246,8 @@ class Session:
             if job.outcome in INTERRUPTED and job.outcome is not JobOutcome.UNKNOWN:
                 signals.send(signals.job_interrupted, Session, worker=self.worker.name, job=job)
         state = self.coordinator.send(TornDown(holds_nothing=bool(leftover.value)))
+        if self._stall_guard is not None:
+            self._stall_guard.dismiss()
         self.inbox.told_to_stop = bool(state.exit_code) or state.signal is not None
         return state.exit_code or 0
 

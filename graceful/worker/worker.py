@@ -68,6 +68,7 @@ class GracefulMixin(JobInFlight):
         with os_signals.capture() as inbox:
             self._session = self._ended = session = Session(self, inbox, settings)
             self.join(session.worker_id, session.memory)
+            systemd = _systemd(self, session)
             worked = False
             try:
                 worked = super().work(*args, **kwargs)
@@ -79,6 +80,8 @@ class GracefulMixin(JobInFlight):
             finally:
                 self.is_at_work, self._session = False, None
                 session.memory.close()
+                if systemd is not None:
+                    systemd.end()
         if code:
             raise SystemExit(code)
         return worked
@@ -125,9 +128,10 @@ class GracefulMixin(JobInFlight):
 
     @at_work
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """A command from RQ's channel, in the pubsub thread: ``shutdown`` is recorded like a signal."""
-        if parse_payload(message).get("command") == os_signals.SHUTDOWN_COMMAND:
-            self._at_work.inbox.record_command(os_signals.SHUTDOWN_COMMAND)
+        """A command from RQ's channel, in the pubsub thread: ``shutdown`` and ours are recorded like a signal."""
+        command = parse_payload(message).get("command")
+        if command in os_signals.COMMANDS:
+            self._at_work.inbox.record_command(command)
         else:
             super().handle_payload(message)
 
@@ -221,3 +225,15 @@ class GracefulMixin(JobInFlight):
         except RedisError as error:
             # RQ's loop would end the worker for it; the dequeue that follows waits for Redis to come back.
             log.warning(NOT_SENT, self.name, error)
+
+
+def _systemd(worker: GracefulMixin, session: Session) -> Any:
+    """What tells systemd how the worker is, if systemd has started this very process and wants to know."""
+    own = str(os.getpid())
+    # The latter since systemd 248: a worker of a pool, or in a job's program, must not speak for the whole unit.
+    if "NOTIFY_SOCKET" not in os.environ or os.environ.get("SYSTEMD_EXEC_PID", own) != own:
+        return None
+    # Imported here, since a worker without systemd is not to pay for it at its start: 2 ms.
+    from graceful.worker.probes import systemd
+
+    return systemd.begin(worker, session.inbox, session.worker_id)

@@ -325,7 +325,7 @@ def installed() -> Iterator[None]:
             "HorseMonitor": _HorseMonitor,
             "ShutdownEffects": _Effects,
             "Heartbeat": NotedHeartbeat,
-            "StallGuard": lambda *others, **named: SimpleNamespace(dismiss=nothing),
+            "StallGuard": lambda *others, **named: SimpleNamespace(attend_alone=nothing, dismiss=nothing),
             "bounded": _inline,
             "close_database_connections": nothing,
             "os": system,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -193,3 +194,15 @@ def fails_at_activity(activity: Activity) -> None:
     """
     _note("failing", busy=activity.busy)
     raise RuntimeError("on purpose")
+
+
+def naps_long() -> str:
+    """An exit hook that takes some seconds."""
+    time.sleep(4)
+    return "napped"
+
+
+def stands_in_c_code() -> str:
+    """An exit hook whose main thread comes to no signal handler for some seconds, without holding the GIL."""
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 5_000_000)
+    return "done"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import multiprocessing
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -314,3 +316,24 @@ def crashes() -> None:
     """Crashes its process in C code."""
     note_start()
     ctypes.string_at(0)
+
+
+def environment_of_a_child(*names: str) -> list[str | None]:
+    """These variables as the job has them, then as a program has them that it starts."""
+    code = f"import os, json; print(json.dumps([os.environ.get(name) for name in {names!r}]))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [*(os.environ.get(name) for name in names), *json.loads(run.stdout)]
+
+
+def listening_sockets() -> list[str]:
+    """The addresses on which the job's process listens."""
+    found = []
+    for descriptor in range(3, 200):
+        try:
+            candidate = socket.socket(fileno=os.dup(descriptor))
+        except OSError:
+            continue  # Not open, or no socket.
+        with candidate:
+            if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.append(str(candidate.getsockname()))
+    return found

@@ -89,6 +89,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "E022": {"GRACEFUL_MAX_MEMORY": "512"},
     "E023": {"GRACEFUL_MAX_AGE": 0},
     "E024": {"GRACEFUL_JOB_MEMORY": -1},
+    "E025": {"GRACEFUL_PROBE_PORT": 0},
     "E034": {"GRACEFUL_REPORT_CONNECTIONS": 0},
     "W001": {"GRACEFUL_TIMEOUT": 8},
     "W002": {"GRACEFUL_EXIT_HOOKS": [{"call": fine, "timeout": 6}]},

@@ -24,6 +24,17 @@ def some_hook() -> None:
     """Stands in for a hook."""
 
 
+def test_probe_port() -> None:
+    """A port, or None for no probes."""
+    for value in (0, 65536, "8080", True, 80.0):
+        number, message = only_problem(GRACEFUL_PROBE_PORT=value)
+        rule = f"GRACEFUL_PROBE_PORT must be a whole number from 1 to 65535, or None, got: {value!r}"
+        assert (number, message) == ("E025", rule)
+    with override_settings(GRACEFUL_PROBE_PORT=8080):
+        assert settings().probe_port == 8080
+    assert settings().probe_port is None
+
+
 class Pool:
     """Something with a method to be called at exit."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import itertools
 import json
 import re
 import tomllib
@@ -103,6 +104,20 @@ def test_a_worker_on_the_platform_is_not_warned(
         assert platform_seconds(name) == settings.GRACEFUL_PLATFORM_TIMEOUT
 
 
+def test_kubernetes_asks_what_a_worker_answers() -> None:
+    """Each probe asks the port that the worker is told, the right question, and outside of the container's loopback."""
+    (container,) = yaml.safe_load(only("kubernetes", "yaml"))["spec"]["template"]["spec"]["containers"]
+    options = dict(itertools.pairwise(container["args"]))
+    assert options["--probe-host"] == "0.0.0.0"
+    asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    assert {name: each["path"] for name, each in asked.items()} == {
+        "startup": "/ready",
+        "readiness": "/ready",
+        "liveness": "/live",
+    }
+    assert {str(each["port"]) for each in asked.values()} == {options["--probe-port"]}
+
+
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_the_worker_gets_the_signal_itself(name: str) -> None:
     """No recipe starts the worker by way of a shell that would keep the signal."""
@@ -116,6 +131,13 @@ def test_every_recipe_is_in_the_index() -> None:
     """The index links each page, and no page that is not there."""
     index = (RECIPES / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\(([\w-]+\.md)\)", index)) == {page.name for page in RECIPES.glob("*.md")} - {"README.md"}
+
+
+def test_systemd_listens_to_the_worker_alone() -> None:
+    """What a worker tells is asked for, and believed of the unit's main process only."""
+    service = ini("systemd")["Service"]
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    assert seconds(service["WatchdogSec"]) > 0
 
 
 def test_exit_codes_mean_to_systemd_what_they_mean_here() -> None:

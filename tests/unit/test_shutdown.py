@@ -83,6 +83,14 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def quiet(self) -> None:
         self.send(events.QuietAsked())
+        assert self.state.quiet or self.state.sealed
+
+    @rule()
+    def resume(self) -> None:
+        stopping = self.state.stopping
+        effects = self.send(events.ResumeAsked())
+        assert not (stopping and effects), "nobody is called back who was told to go"
+        assert stopping or self.state.sealed or not self.state.quiet
 
     @precondition(lambda self: self.state.job is None)
     @rule()

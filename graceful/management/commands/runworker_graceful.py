@@ -21,6 +21,7 @@ from graceful.management.worker_options import (
     HELPS,
     IMPORT_ERRORS,
     NUMBERS,
+    PROBE_HELPS,
     check_class,
     check_platform,
     check_queues,
@@ -63,6 +64,8 @@ class Command(RQWorkerCommand):
         for option, unit in (("--max-memory", "MB"), ("--max-age", "SECONDS")):
             dest = option[2:].replace("-", "_")
             parser.add_argument(option, type=positive_number, metavar=unit, help=HELPS[dest])
+        for name, (metavar, text) in PROBE_HELPS.items():
+            parser.add_argument(name, metavar=metavar, help=text)
         # Django adds it only to a command whose checks it runs itself. Not under Django's own name for it, which
         # call_command() sets to true wherever its caller does not.
         parser.add_argument(
@@ -77,7 +80,7 @@ class Command(RQWorkerCommand):
         with os_signals.capture() as inbox:
             stall_guard = StallGuard(inbox, _Start(inbox), START_SECONDS)
             try:
-                code = self._run(queues, options, stall_guard.dismiss)
+                code = self._run(queues, options, inbox, stall_guard.dismiss)
             except (InvalidSettings, UnsupportedWorkerClass) as error:
                 self.stderr.write(self.style.ERROR(str(error)))
                 code = os.EX_CONFIG
@@ -87,7 +90,13 @@ class Command(RQWorkerCommand):
             # Still inside: a signal that comes now must not change the exit code.
             leave(code, self._seconds_left)
 
-    def _run(self, queues: tuple[str, ...], options: dict[str, Any], started: Callable[[], None]) -> int:
+    def _run(
+        self,
+        queues: tuple[str, ...],
+        options: dict[str, Any],
+        inbox: os_signals.Inbox,
+        started: Callable[[], None],
+    ) -> int:
         if not options["unchecked"]:
             # Of ours it tells all at once; conf.settings() knows nothing of hooks that cannot be imported.
             check_system()
@@ -104,6 +113,7 @@ class Command(RQWorkerCommand):
         check_queues(queues)
         for option in CLASS_OPTIONS:
             check_class(option, options[option])
+        probes = _probes(options)
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
         try:
@@ -126,6 +136,8 @@ class Command(RQWorkerCommand):
             write_pid(os.path.expanduser(options["pid"]))
         close_database_connections()
         live_line = _live_line(worker, level)
+        if probes is not None:
+            probes.answer(worker, inbox)
         started()
         try:
             worker.work(
@@ -140,6 +152,8 @@ class Command(RQWorkerCommand):
             code = int(ended.code or 0)
         if live_line is not None:
             live_line.end(worker.report)
+        if probes is not None:
+            probes.remove_file()
         self._seconds_left = worker.seconds_left
         return code
 
@@ -175,3 +189,17 @@ def _live_line(worker: Any, level: str) -> Any:
         return None
     setup_loghandlers(level, name="graceful")  # As the worker does later: its records must not garble the line.
     return LiveLine(worker, terminal)
+
+
+def _probes(options: dict[str, Any]) -> Any:
+    """Listen for probes, if that is wanted; None if it is not.
+
+    Raises:
+        InvalidSettings: an address is wrong, or cannot be listened on.
+    """
+    if conf.settings().probe_port is None and options["probe_port"] is None and options["probe_socket"] is None:
+        return None
+    # Imported here, since a worker without probes is not to pay for them at its start: 2 ms.
+    from graceful.worker.probes.listeners import listeners
+
+    return listeners(options)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
-import math
 import os
 import sys
 import time
@@ -18,7 +16,8 @@ from django.utils.translation import override
 from graceful.core.deadline import Deadline
 from graceful.core.records import utc_now
 from graceful.core.text import one_line
-from graceful.management.arguments import positive_number, release_label
+from graceful.management.arguments import positive_number, release_label, seconds
+from graceful.management.progress_line import ProgressLine
 from graceful.reports.deploys.gate import Gate, Look, line, verdict, who_is_stale
 from graceful.reports.deploys.records import Verdict
 from graceful.reports.deploys.rows import Living
@@ -35,20 +34,6 @@ FLEET_SECONDS = 5.0
 ARCHIVE_SECONDS = 10.0
 DATABASE_SECONDS = 5.0
 """The database may take so long for an answer, or until the timeout if that is later."""
-SAY_AGAIN_SECONDS = 30.0
-"""Without a terminal, what has not changed is said again after so long."""
-LONGEST_TIMEOUT = 7 * 24 * 3600
-
-
-def seconds(text: str) -> float:
-    """An argument that must be a number of seconds above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= LONGEST_TIMEOUT:
-        raise argparse.ArgumentTypeError(f"seconds above 0, at most {LONGEST_TIMEOUT}, were expected, got: {text!r}")
-    return value
 
 
 class Command(BaseCommand):
@@ -79,16 +64,16 @@ class Command(BaseCommand):
         """Wait, and exit by the verdict."""
         gate = Gate(options["release"], options["workers"])
         deadline = Deadline.after(options["timeout"])
-        self.began, self.said, self.said_at = time.monotonic(), "", -math.inf
+        self.line = ProgressLine(self.stdout)
         try:
             look, living = self._wait(gate, deadline)
-            self._end_line()
+            self.line.end()
             if not look.known:
                 raise CommandError("Redis is unreachable: the workers are not known.", returncode=os.EX_UNAVAILABLE)
             archive_everything(ARCHIVE_SECONDS)
             deploys = _asked(lambda: gate.deploys(living, utc_now()), deadline)
         except (DatabaseError, TimeoutError) as error:
-            self._end_line()
+            self.line.end()
             why = one_line(str(error).strip())
             raise CommandError(f"The reports cannot be read: {why}", returncode=os.EX_UNAVAILABLE) from error
         with override("en"):
@@ -102,15 +87,14 @@ class Command(BaseCommand):
     def _wait(self, gate: Gate, deadline: Deadline) -> tuple[Look, Living]:
         while True:
             living = living_workers(min(FLEET_SECONDS, max(0.5, deadline.left())))
-            passed = time.monotonic() - self.began
             try:
                 look = _asked(functools.partial(gate.look, living), deadline)
             except (DatabaseError, TimeoutError):  # A failover during the deploy is waited out, as Redis's is.
                 if deadline.expired:
                     raise
-                self._show(f"{passed:4.0f} s  The database is unreachable")
+                self.line.show("The database is unreachable")
             else:
-                self._show(line(gate, look, passed))
+                self.line.show(line(gate, look))
                 if look.over or deadline.expired:
                     return look, living
             time.sleep(min(LOOK_SECONDS, max(0.0, deadline.left())))
@@ -125,22 +109,6 @@ class Command(BaseCommand):
             self.stderr.write(f"Stale, {len(look.earlier)} in all:")
             for each in who_is_stale(look):
                 self.stderr.write(f"  {each}")
-
-    def _show(self, text: str) -> None:
-        """A line that is written over on a terminal; elsewhere one whenever something has changed."""
-        if self.stdout.isatty():
-            self.stdout.write(f"\r\x1b[K{text}", ending="")
-            self.stdout.flush()
-            return
-        said, now = text.partition("s  ")[2], time.monotonic()
-        if said != self.said or now - self.said_at >= SAY_AGAIN_SECONDS:
-            self.stdout.write(text)
-            self.stdout.flush()
-            self.said, self.said_at = said, now
-
-    def _end_line(self) -> None:
-        if self.stdout.isatty():
-            self.stdout.write("")
 
     def _exit(self, found: Verdict) -> NoReturn:
         words = {

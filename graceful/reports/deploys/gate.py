@@ -98,7 +98,7 @@ def verdict_of_release(label: str, now: datetime) -> Verdict:
     return Verdict.CLEAN if material is None else deploy_of(material).verdict
 
 
-def line(gate: Gate, look: Look, seconds: float) -> str:
+def line(gate: Gate, look: Look) -> str:
     """The live line: what is still waited for."""
     parts = [f"{len(look.arrived)} of {look.wanted} workers of {one_line(gate.release)}"]
     if look.earlier:
@@ -109,7 +109,7 @@ def line(gate: Gate, look: Look, seconds: float) -> str:
         parts.append("no earlier worker")
     if not look.known:
         parts.append("Redis is unreachable")
-    return f"{seconds:4.0f} s  " + "; ".join(parts)
+    return "; ".join(parts)
 
 
 def _jobs(members: Sequence[Member], most: int = 1) -> list[str]:

@@ -37,8 +37,15 @@ class HookLine:
 
 @dataclass(frozen=True, slots=True)
 class LivingLine:
-    """One living worker."""
+    """One living worker.
 
+    Args:
+        report: its report's id.
+        tell: what it can be told, ``"quiet"`` or ``"resume"``; empty where neither would be heard or of use.
+    """
+
+    report: str
+    tell: str
     worker: str
     host: str
     release: str

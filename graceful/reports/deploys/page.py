@@ -239,6 +239,8 @@ def _living(each: Member, stale: set[str], now: datetime, job_link: JobLink) -> 
         state, words = "failed", _("heartbeat overdue")
     elif each.stopping:
         state, words = "interrupted", stored_label(Phase, each.phase)
+    elif each.quiet:
+        state, words = "plain", _("quiet")
     elif each.id in stale:
         state, words = "interrupted", _("stale")
     left = ""
@@ -249,6 +251,8 @@ def _living(each: Member, stale: set[str], now: datetime, job_link: JobLink) -> 
         values = {"done": job.progress_done, "total": job.progress_total}
         progress = (_("%(done)d") if job.progress_total is None else _("%(done)d of %(total)d")) % values
     return LivingLine(
+        report=each.id,
+        tell="" if each.silent or each.stopping else "resume" if each.quiet else "quiet",
         worker=one_line(each.worker),
         host=one_line(each.hostname),
         release=one_line(each.release),

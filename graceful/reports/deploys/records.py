@@ -50,6 +50,7 @@ class Member:
         id: of its report.
         outcome: None for a worker that lives.
         silent: whether it lives as far as is known, but its heartbeat is overdue.
+        quiet: whether it lives, and takes no new job though nobody has asked it to stop.
         job: its job in flight, if it lives.
     """
 
@@ -69,6 +70,7 @@ class Member:
     grace: Grace = field(default_factory=Grace)
     living: bool = False
     silent: bool = False
+    quiet: bool = False
     job: Running | None = None
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from rq.job import Job
 
+from graceful.core.phases import Phase
 from graceful.core.records import ShutdownReport
 from graceful.exceptions import CursorMismatch
 from graceful.jobs.progress import Progress, progress_in
@@ -47,6 +48,16 @@ class LiveWorker:
         """When its process will be over; None while no shutdown was requested, or the grace period is unknown."""
         requested, period = self.report.requested_at, self.report.grace.period
         return None if requested is None or period is None else requested + timedelta(seconds=period)
+
+
+def state_of(worker: LiveWorker) -> str:
+    """What a worker is at, in one word; of the exit hooks, which one runs."""
+    report = worker.report
+    if worker.silent:
+        return "silent"
+    if report.phase is Phase.RUNNING:
+        return "quiet" if report.quiet else "idle" if worker.job is None else "busy"
+    return str(report.phase)
 
 
 def fleet(connection: redis.Redis) -> list[LiveWorker]:

@@ -116,6 +116,7 @@ def member_of(worker: LiveWorker) -> Member:
         grace=report.grace,
         living=True,
         silent=worker.silent,
+        quiet=report.quiet,
         job=worker.job,
     )
 

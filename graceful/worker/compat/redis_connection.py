@@ -37,6 +37,14 @@ def socket_of_main_thread() -> Any:
     return found
 
 
+def main_thread_waits() -> bool:
+    """Whether the main thread is in a call of a Redis connection."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and not isinstance(frame.f_locals.get("self"), AbstractConnection):
+        frame = frame.f_back
+    return frame is not None
+
+
 def know_driver(pool: Any) -> None:
     """Have redis-py look its own version up once, and not for each connection: in a newborn horse that takes 1 ms.
 

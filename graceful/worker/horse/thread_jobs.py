@@ -20,6 +20,7 @@ from graceful.core.records import InFlightJob
 from graceful.worker.cluster.membership import Membership
 from graceful.worker.compat import rq_private
 from graceful.worker.shutdown.coordinator import Coordinator
+from graceful.worker.shutdown.os_signals import Inbox
 
 LOOK_SECONDS = 0.05
 
@@ -30,9 +31,11 @@ class ThreadJobs:
     Args:
         coordinator: is told of their ends.
         membership: sends the worker's heartbeat while they are waited for.
+        inbox: is told meanwhile that the loop is alive.
     """
 
-    def __init__(self, coordinator: Coordinator, membership: Membership) -> None:
+    def __init__(self, coordinator: Coordinator, membership: Membership, inbox: Inbox) -> None:
+        self._inbox = inbox
         self._coordinator = coordinator
         self._membership = membership
         self._running: dict[str, tuple[Job, Queue]] = {}
@@ -75,6 +78,7 @@ class ThreadJobs:
         while quiet < 2:  # A pool may be between two jobs.
             limits = self._coordinator.attend().limits
             self._membership.beat()
+            self._inbox.comes_by()
             quiet = 0 if self._running else quiet + 1
             if limits is not None and limits.hard.expired:
                 break

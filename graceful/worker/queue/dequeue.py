@@ -75,6 +75,8 @@ class Dequeuer:
         self._fetcher = Fetcher(worker.connection, worker_id)
         self._watch = QueueWatch(own, inbox, worker_id)
         self._fetched: Fetched | None = None
+        self.redis_away = False
+        """Whether the last try to get a job has found Redis unreachable; for probes."""
         self._maintenance_due = False
 
     def maintain_when_idle(self) -> None:
@@ -144,6 +146,7 @@ class Dequeuer:
                 raise StopRequested
             if state.quiet:
                 self.hold_off(timeout is None)
+                idle, began = False, time.monotonic()
             try:
                 if not idle:
                     worker.set_state(WorkerStatus.IDLE)
@@ -155,6 +158,7 @@ class Dequeuer:
                     if worker.should_run_maintenance_tasks:
                         worker.run_maintenance_tasks()
                 taken = self._take()
+                self.redis_away = False
                 if taken is None and self._maintenance_due:
                     self._maintain()
                     continue
@@ -174,6 +178,7 @@ class Dequeuer:
                 self._wait_for_work(seconds)
                 wait_seconds = 1.0
             except FOR_NOW as error:
+                self.redis_away = True
                 if self._inbox.unread:
                     continue
                 if isinstance(error, redis.exceptions.ReadOnlyError):

@@ -9,11 +9,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from graceful.core.deadline import Deadline
-from graceful.core.events import Effect, Event, JobDescribed, QuietAsked, StacksAsked, StopAsked, Tick
+from graceful.core.events import Effect, Event, JobDescribed, QuietAsked, ResumeAsked, StacksAsked, StopAsked, Tick
 from graceful.core.phases import Reason
 from graceful.core.records import InFlightJob
 from graceful.core.shutdown import State, step
-from graceful.worker.shutdown.os_signals import QUIET_SIGNAL, SHUTDOWN_COMMAND, STACKS_SIGNAL, Inbox, Received
+from graceful.worker.shutdown.os_signals import (
+    QUIET_COMMAND,
+    QUIET_SIGNAL,
+    RESUME_COMMAND,
+    SHUTDOWN_COMMAND,
+    STACKS_SIGNAL,
+    Inbox,
+    Received,
+)
 
 log = logging.getLogger("graceful.worker")
 EFFECT_FAILED = "Shutdown: the step %s failed"
@@ -102,8 +110,10 @@ class Coordinator:
 
 def event_of(received: Received) -> Event:
     """What a signal or a command means."""
-    if received.name == QUIET_SIGNAL.name:
+    if received.name in (QUIET_SIGNAL.name, QUIET_COMMAND):
         return QuietAsked()
+    if received.name == RESUME_COMMAND:
+        return ResumeAsked()
     if received.name == STACKS_SIGNAL.name:
         return StacksAsked()
     if received.name == SHUTDOWN_COMMAND:

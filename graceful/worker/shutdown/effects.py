@@ -38,6 +38,7 @@ FROM_POOL = "SIGINT from its pool"
 REPEATED = "Worker %s: asked to stop again%s"
 TOO_SOON = ", too soon to count"
 QUIETED = "Worker %s: quiet, takes no new job"
+RESUMED = "Worker %s: takes jobs again"
 STACKS = "Worker %s: stacks of the worker\n%s"
 HORSE_STACKS = "Worker %s: stacks of the work horse\n%s"
 HOOKS_FAILED = "Worker %s: the exit hooks could not be run"
@@ -120,6 +121,8 @@ class ShutdownEffects:
                 log.warning(REPEATED, self._worker.name, "" if counted else TOO_SOON)
             case Effect.QUIETED:
                 log.info(QUIETED, self._worker.name)
+            case Effect.RESUMED:
+                log.info(RESUMED, self._worker.name)
             case Effect.STACKS:
                 self._log_stacks(coordinator)
             case Effect.INTERRUPT:

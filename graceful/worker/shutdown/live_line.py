@@ -13,25 +13,22 @@ import time
 from datetime import datetime
 from typing import Any
 
-from redis.exceptions import RedisError
-from rq.job import Job
-
 from graceful import signals
 from graceful.core.limits import distinct
 from graceful.core.phases import HookOutcome, Phase
 from graceful.core.records import HookResult, InFlightJob, ShutdownReport, utc_now
 from graceful.core.shutdown import State
-from graceful.jobs.progress import JobInRedis, Progress, last_progress
+from graceful.jobs.progress import Progress
 from graceful.reports.terminal import CLEAR_LINE, Row, Terminal, load_rich, shortened, styled, table, wants_colour
 from graceful.reports.text import hook_words, plain, progress_words, seconds_text, short_seconds
 from graceful.resume.clock import shutdown_requested
 from graceful.threads import started
-from graceful.worker.compat.redis_connection import client_of_its_own
+from graceful.worker.horse.progress_reader import ProgressReader
 from graceful.worker.worker import GracefulMixin
 
 FRAME_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
-"""So often the job's progress is read; and so long Redis may take for it."""
+"""So long Redis may take for the job's progress."""
 TABLE_SECONDS = 0.2
 """How long the terminal may take for the table of the hooks: the end of the process waits for it."""
 SHORTEST_NAME = 12
@@ -88,7 +85,7 @@ class LiveLine:
 
     def _draw(self) -> None:
         assert self._terminal is not None
-        progress = _ProgressReader(self._worker)
+        progress = ProgressReader(self._worker.connection, PROGRESS_SECONDS)
         hook, hook_at = "", 0.0
         while not self._over.wait(FRAME_SECONDS):
             state, now = self._worker.shutdown_state, time.monotonic()
@@ -158,34 +155,6 @@ def _fitted(before: str, name: str, after: str, columns: int) -> str:
 def _hook_row(hook: HookResult) -> Row:
     words = (hook.outcome.replace("_", " "), seconds_text(hook.seconds), hook.name, hook_words(hook))
     return Row(words, STYLES.get(hook.outcome, "red"))
-
-
-class _ProgressReader:
-    """Reads a job's progress over a client of its own; after an error never again."""
-
-    def __init__(self, worker: GracefulMixin) -> None:
-        self._client = client_of_its_own(worker.connection, PROGRESS_SECONDS)
-        self._read_at = 0.0
-        self._found: Progress | None = None
-
-    def of(self, job: InFlightJob) -> Progress | None:
-        if self._client is not None and time.monotonic() - self._read_at >= PROGRESS_SECONDS:
-            try:
-                self._found = last_progress(_JobKey(self._client, job.id))
-            except RedisError:
-                self._client = None
-            self._read_at = time.monotonic()
-        return self._found
-
-
-class _JobKey(JobInRedis):
-    def __init__(self, connection: Any, job_id: str) -> None:
-        self.connection = connection
-        self._id = job_id
-
-    @property
-    def key(self) -> Any:
-        return Job.key_for(self._id)
 
 
 class _AboveTheLine(logging.Formatter):

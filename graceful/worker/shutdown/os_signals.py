@@ -23,6 +23,10 @@ from graceful.worker.shutdown.way_out import WayOut
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SHUTDOWN_COMMAND = "shutdown"
 """RQ's command, recorded like a signal."""
+QUIET_COMMAND, RESUME_COMMAND = "quiet", "resume"
+"""Commands of ours on RQ's channel. A stock worker and earlier versions ignore what they do not know
+(``rq.command.handle_command``, 2.6.1 to 3.0.0)."""
+COMMANDS = (SHUTDOWN_COMMAND, QUIET_COMMAND, RESUME_COMMAND)
 QUIET_SIGNAL = signal.SIGTSTP
 STACKS_SIGNAL = signal.SIGTTIN
 INTERRUPT_SIGNAL = signal.SIGURG
@@ -37,7 +41,7 @@ CLOSED_SECONDS = 0.05
 
 
 class Received(NamedTuple):
-    """One request from outside: a signal's name or ``"shutdown"`` for RQ's command, and when it came (monotonic)."""
+    """One request from outside: a signal's name or one of :data:`COMMANDS`, and when it came (monotonic)."""
 
     name: str
     at: float
@@ -54,6 +58,8 @@ class Inbox:
         self._noticed_at: dict[int, float] = {}
         self._stood_in: set[int] = set()
         self.pid = os.getpid()
+        self.due_at = time.monotonic()
+        """When whoever attends to it comes by again at the latest: the loop's sign of life."""
         self.told_to_stop = False
         """Whether this process is on its way out when the capture ends, because somebody asked for that."""
         # Sockets rather than a pipe: another process can look at what lies in one, and leave it there.
@@ -135,6 +141,10 @@ class Inbox:
         except OSError:
             return False
 
+    def comes_by(self, again_within: float = 0.0) -> None:
+        """Whoever attends to it is alive, and comes by again within so many seconds."""
+        self.due_at = time.monotonic() + again_within
+
     def wait(self, seconds: float, others: Sequence[Any] = ()) -> list[Any]:
         """Wait until a signal comes, one of ``others`` (sockets) can be read, or the time is up.
 
@@ -152,7 +162,9 @@ class Inbox:
         if self._noticed_at:
             seconds = min(seconds, STAND_IN_SECONDS)
         # poll() counts whole milliseconds; rounding up keeps a short wait from becoming a busy loop.
+        self.comes_by(again_within=seconds)
         events = poll.poll(max(0, int(seconds * 1000 + 0.999)))
+        self.comes_by()
         ready = [descriptor for descriptor, _ in events]
         if self.reader.fileno() in ready:
             try:

@@ -19,6 +19,8 @@ from graceful.worker.shutdown.os_signals import Inbox
 log = logging.getLogger("graceful.worker")
 STALLED = "The main thread did not act upon a signal in time, another one did"
 CUT = "Redis does not answer, its connection is cut"
+LOOK_SECONDS = 1.0
+"""So often it looks whether it is still wanted."""
 
 
 class Attends(Protocol):
@@ -33,7 +35,7 @@ class Attends(Protocol):
 
 
 class StallGuard:
-    """Acts where the main thread does not, from the first signal on.
+    """Acts where the main thread does not, from the first signal on; while exit hooks run, for all that is asked for.
 
     It walks the main thread's frames to find the connection that holds it. RQ's ``connection_timeout`` cannot do
     that: it is minutes long, since RQ's blocking commands need it, and a call that waits already keeps the timeout
@@ -51,20 +53,29 @@ class StallGuard:
         self._attends = attends
         self._patience = patience
         self._job_process = job_process
-        self._over = threading.Event()
+        self._over, self._alone, self._attending = threading.Event(), threading.Event(), threading.Event()
         self._thread = started(threading.Thread(target=self._watch, name="graceful-stall-guard", daemon=True))
+
+    def attend_alone(self) -> None:
+        """The main thread does not come by any more: it runs exit hooks, whose calls are not cut."""
+        self._alone.set()
+        self._inbox.ring()
+        if self._thread is not None:
+            self._attending.wait(self._patience)
 
     def dismiss(self) -> None:
         """The main thread is past everything that could hold it."""
         self._over.set()
+        self._alone.set()
         self._inbox.ring()
+        self._inbox.wake()
         if self._thread is not None:
             self._thread.join(self._patience)
 
     def _watch(self) -> None:
-        while (self._inbox.unread or self._inbox.heard()) and not self._over.is_set():
+        while (self._inbox.unread or self._inbox.heard()) and not self._alone.is_set():
             before: socket.socket | None = None
-            while not self._over.wait(self._patience):
+            while not self._alone.wait(self._patience):
                 if self._inbox.unread:
                     self._attends.attend()
                     log.warning(STALLED)
@@ -75,6 +86,12 @@ class StallGuard:
                     _cut(held_by)
                     held_by = None
                 before = held_by
+        self._attending.set()
+        while not self._over.is_set():
+            # Waits as the main thread does, and so also hears of a signal whose handler that one cannot come to.
+            self._inbox.wait(LOOK_SECONDS)
+            if self._inbox.unread:
+                self._attends.attend()
 
     def _held_by(self) -> socket.socket | None:
         """The socket that the main thread waits for, where it is the worker's own doing."""
