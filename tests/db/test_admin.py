@@ -83,9 +83,9 @@ class Tags(HTMLParser):
 
 
 def test_only_the_view_permission_exists() -> None:
-    """The models define no permission but ``view``, and the one to requeue a poison job."""
+    """The models define no permission but ``view``, and those to requeue a poison job and to make workers quiet."""
     names = Permission.objects.filter(content_type__app_label="graceful").values_list("codename", flat=True)
-    assert sorted(names) == ["requeue_poison", "view_shutdownreport"]
+    assert sorted(names) == ["quiet_workers", "requeue_poison", "view_shutdownreport"]
 
 
 @pytest.mark.parametrize("path", ["", "last/", "{id}/change/", "{id}/export/", "{id}/history/"])
