@@ -77,7 +77,7 @@ def of_each_outcome() -> list[ShutdownReport]:
     many = tuple(HookResult(f"hook-{number}", HookOutcome.FAILED, 0.1, error="broken_pipe") for number in range(30))
     reports = [
         a_report(outcome=outcome, reason=reason, signal=None, jobs=JobTally(1, 2, jobs[:9]))
-        for outcome, reason in zip((*Outcome, *Outcome), (*Reason, None, Reason.EXIT, Reason.EXIT), strict=True)
+        for outcome, reason in zip((*Outcome, *Outcome), (*Reason, None), strict=True)
     ]
     reports += [a_report(phase=phase, outcome=None, exit_code=None) for phase in Phase]
     reports += [a_report(jobs=JobTally(1, 2, jobs[start : start + 9])) for start in range(0, len(jobs), 9)]
