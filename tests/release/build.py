@@ -9,7 +9,14 @@ import sys
 import tarfile
 from pathlib import Path
 
-CARRIED = ("tests/conftest.py", "docs/architecture.md", "demo_project/settings.py", "CHANGELOG.md", "LICENSE", "Makefile")
+CARRIED = (
+    "tests/conftest.py",
+    "docs/architecture.md",
+    "demo_project/settings.py",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+)
 """Some of what an sdist must have, so that its tests run and its documents can be read."""
 
 
