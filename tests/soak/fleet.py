@@ -39,7 +39,7 @@ class Fleet:
         self.enqueued = 0
         self.faults = {"SIGKILL": 0, "Redis restarted": 0}
         self.graceful = self._start()
-        self.stock = lane.start_worker([QUEUE], "one queue", stock=True, name="soak-stock")
+        self.stock = self._start(stock=True)
         self.rolled = [self._start() for _ in range(ROLLED)]
         self._over = threading.Event()
         self._feeder = threading.Thread(target=self._feed, daemon=True)
@@ -65,7 +65,7 @@ class Fleet:
         self._replace(index, worker)
 
     def restart_redis(self) -> None:
-        """It comes back with all that it held."""
+        """It comes back with all that it held. Who had a job in flight ends with 69, and is started anew."""
         self.faults["Redis restarted"] += 1
         server = self.lane.server
         with server.client(socket_timeout=5, retry=None) as client:
@@ -74,14 +74,18 @@ class Fleet:
         server.process.wait(10)
         server.start()
 
-    def check(self) -> None:
-        """Check that those who stay are there.
+    def check(self, *, redis_was_away: bool) -> None:
+        """Check that those who stay are there; start those anew that Redis's restart has ended.
 
         Raises:
-            AssertionError: one has ended.
+            AssertionError: one has ended for another reason.
         """
-        for worker in (self.graceful, self.stock):
-            assert not worker.ended.is_set(), f"{worker!r} has ended:\n{worker.output[-3000:]}"
+        for name in ("graceful", "stock"):
+            worker: Worker = getattr(self, name)
+            if worker.ended.is_set():
+                assert redis_was_away, f"{worker!r} has ended:\n{worker.output[-3000:]}"
+                self.ended += name == "graceful"
+                setattr(self, name, self._start(stock=name == "stock"))
 
     def drain(self, seconds: float) -> int:
         """Enqueue nothing more, and wait until all is done; the number of jobs that failed.
@@ -99,9 +103,9 @@ class Fleet:
         )
         return len(FailedJobRegistry(queue=queue))
 
-    def _start(self) -> Worker:
+    def _start(self, *, stock: bool = False) -> Worker:
         settings = {**BUDGETS, "GRACEFUL_RELEASE": f"soak-{self.release}"}
-        worker = self.lane.start_worker([QUEUE], "one queue", settings=settings)
+        worker = self.lane.start_worker([QUEUE], "one queue", stock=stock, settings=settings)
         # Before that it may be no worker yet, but a process that has just been forked.
         wait_until(lambda: self.lane.connection.exists(f"rq:worker:{worker.name}"), 30, lambda: worker.output)
         return worker
