@@ -19,9 +19,12 @@ from tests.soak.chart import sparkline, svg
 from tests.soak.fleet import Fleet
 from tests.soak.growth import Tolerance, grows, growth, second_half
 from tests.soak.sampler import of_database, of_fleet, of_redis, of_worker
+from tests.support.waiting import let_pass
 
 OUTPUT = Path(__file__).parents[2] / ".soak"
 SAMPLE_SECONDS = 5.0
+DEPLOY_SECONDS = 3.0
+"""From one deploy to the next: what RQ keeps of a worker for a minute is as much as so many deploys leave."""
 KILL_EVERY, RESTART_EVERY = 4, 10
 """Deploys. Redis is restarted in the first half only: who stays must have the second behind it in one piece."""
 TOLERANCES = {
@@ -69,6 +72,7 @@ def run(seconds: float, seed: int) -> tuple[dict[str, list[float]], str]:
         sampled_at = 0.0
         while (passed := time.monotonic() - began) < seconds:
             first_half = passed < seconds / 2
+            let_pass(max(0.0, fleet.release * DEPLOY_SECONDS - passed), "the next deploy is due")
             fleet.deploy()
             if fleet.release % KILL_EVERY == 0:
                 fleet.kill_one()
@@ -80,7 +84,8 @@ def run(seconds: float, seed: int) -> tuple[dict[str, list[float]], str]:
                 samples.append(sample(lane, fleet))
         failed = fleet.drain(120)
         summary = (
-            f"{fleet.release} deploys, {fleet.ended} workers replaced, {fleet.enqueued} jobs, {failed} failed, "
+            f"{fleet.release} deploys, {fleet.ended} workers replaced, {fleet.enqueued} jobs, "
+            f"{len(failed)} failed (last with: {', '.join(failed) or 'nobody'}), "
             + ", ".join(f"{name} {count}x" for name, count in fleet.faults.items())
         )
     return aligned(samples), summary

@@ -38,6 +38,7 @@ class Fleet:
         self.ended = 0
         self.enqueued = 0
         self.faults = {"SIGKILL": 0, "Redis restarted": 0}
+        self.stock_names: list[str] = []
         self.graceful = self._start()
         self.stock = self._start(stock=True)
         self.rolled = [self._start() for _ in range(ROLLED)]
@@ -87,8 +88,8 @@ class Fleet:
                 self.ended += name == "graceful"
                 setattr(self, name, self._start(stock=name == "stock"))
 
-    def drain(self, seconds: float) -> int:
-        """Enqueue nothing more, and wait until all is done; the number of jobs that failed.
+    def drain(self, seconds: float) -> list[str]:
+        """Enqueue nothing more, and wait until all is done; who had each job that failed: ``stock`` or ``graceful``.
 
         Raises:
             NeverHappened: jobs are left.
@@ -101,11 +102,17 @@ class Fleet:
             seconds,
             lambda: f"{queue.count} jobs wait",
         )
-        return len(FailedJobRegistry(queue=queue))
+        failed = FailedJobRegistry(queue=queue).get_job_ids(cleanup=False)
+        return sorted("stock" if self._had(job) in self.stock_names else "graceful" for job in failed)
+
+    def _had(self, job_id: str) -> str:
+        return str((self.lane.connection.hget(f"rq:job:{job_id}", "worker_name") or b"").decode())
 
     def _start(self, *, stock: bool = False) -> Worker:
         settings = {**BUDGETS, "GRACEFUL_RELEASE": f"soak-{self.release}"}
         worker = self.lane.start_worker([QUEUE], "one queue", stock=stock, settings=settings)
+        if stock:
+            self.stock_names.append(worker.name)
         # Before that it may be no worker yet, but a process that has just been forked.
         wait_until(lambda: self.lane.connection.exists(f"rq:worker:{worker.name}"), 30, lambda: worker.output)
         return worker

@@ -37,11 +37,9 @@ def threads(pid: int) -> int:
 
 
 def of_worker(label: str, worker: Worker) -> dict[str, float]:
-    """One worker process's own figures."""
-    rss, pss = memory(worker.pid)
+    """One worker process's own figures. (Its PSS says how many share its pages, not what it needs.)"""
     return {
-        f"{label}: RSS, MiB": rss,
-        f"{label}: PSS, MiB": pss,
+        f"{label}: RSS, MiB": memory(worker.pid)[0],
         f"{label}: descriptors": descriptors(worker.pid),
         f"{label}: threads": threads(worker.pid),
     }
