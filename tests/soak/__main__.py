@@ -85,7 +85,7 @@ def run(seconds: float, seed: int) -> tuple[dict[str, list[float]], str]:
         failed = fleet.drain(120)
         summary = (
             f"{fleet.release} deploys, {fleet.ended} workers replaced, {fleet.enqueued} jobs, "
-            f"{len(failed)} failed (last with: {', '.join(failed) or 'nobody'}), "
+            f"{len(failed)} failed ({'; '.join(failed)}), "
             + ", ".join(f"{name} {count}x" for name, count in fleet.faults.items())
         )
     return aligned(samples), summary

@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 from rq import Queue
+from rq.job import Job
 from rq.registry import FailedJobRegistry
 
 from tests.chaos.lane import Lane, Worker
@@ -25,7 +26,7 @@ BUDGETS: dict[str, Any] = {
     "GRACEFUL_INTERRUPT_TIMEOUT": 1.0,
 }
 KEPT_SECONDS = 20
-"""How long RQ keeps what is known of a job that is over: short, so that it expires within the run."""
+"""How long RQ keeps what is known of a finished job: short, so that it expires within the run."""
 
 
 class Fleet:
@@ -89,7 +90,7 @@ class Fleet:
                 setattr(self, name, self._start(stock=name == "stock"))
 
     def drain(self, seconds: float) -> list[str]:
-        """Enqueue nothing more, and wait until all is done; who had each job that failed: ``stock`` or ``graceful``.
+        """Enqueue nothing more, and wait until all is done; who had each job that failed, and why.
 
         Raises:
             NeverHappened: jobs are left.
@@ -103,10 +104,12 @@ class Fleet:
             lambda: f"{queue.count} jobs wait",
         )
         failed = FailedJobRegistry(queue=queue).get_job_ids(cleanup=False)
-        return sorted("stock" if self._had(job) in self.stock_names else "graceful" for job in failed)
+        return [self._failure(Job.fetch(job_id, connection=self.lane.connection)) for job_id in failed]
 
-    def _had(self, job_id: str) -> str:
-        return str((self.lane.connection.hget(f"rq:job:{job_id}", "worker_name") or b"").decode())
+    def _failure(self, job: Job) -> str:
+        result = job.latest_result()
+        reason = (result.exc_string or "").strip().rpartition("\n")[2] if result else "no result"
+        return f"{'stock' if job.worker_name in self.stock_names else 'graceful'}: {reason}"
 
     def _start(self, *, stock: bool = False) -> Worker:
         settings = {**BUDGETS, "GRACEFUL_RELEASE": f"soak-{self.release}"}
@@ -128,7 +131,7 @@ class Fleet:
 
     def _feed(self) -> None:
         queue = self._queue()
-        kept = {"result_ttl": KEPT_SECONDS, "failure_ttl": KEPT_SECONDS}
+        kept = {"result_ttl": KEPT_SECONDS, "failure_ttl": 86400}  # Failures are few, and are told at the end.
         while not self._over.wait(0.1):
             _despite_redis(lambda: self._enqueue(queue, kept))
 
