@@ -242,7 +242,8 @@ def _write(rows: ReportRows, alias: str, *, instead: bool = False) -> None:
         rows.report.save(using=alias, force_insert=True)
         ReportedHook.objects.using(alias).bulk_create(rows.hooks)
         ReportedJob.objects.using(alias).bulk_create(rows.jobs)
-        ReportKeyword.objects.using(alias).bulk_create(rows.keywords)
+        # A collation that ignores case takes two names for one, as the search by it does.
+        ReportKeyword.objects.using(alias).bulk_create(rows.keywords, ignore_conflicts=True)
 
 
 @contextmanager

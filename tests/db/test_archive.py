@@ -42,6 +42,13 @@ def test_any_report_comes_back_as_it_was(report: ShutdownReport) -> None:
     assert report_json.dump(found) == report_json.dump(report)
 
 
+def test_queues_whose_names_a_database_takes_for_one() -> None:
+    """A report of queues that differ in nothing but case is stored, also where the collation sees no difference."""
+    report = a_report(queues=("high", "High", "HIGH"))
+    assert archive.store(report, seconds=5)
+    assert archive.read(report.id) == report
+
+
 def test_times_come_back_where_django_keeps_naive_ones() -> None:
     """With USE_TZ off times are stored naive and read back aware."""
     with override_settings(USE_TZ=False, TIME_ZONE="Europe/Vienna"):

@@ -201,14 +201,15 @@ def test_without_tables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_check_of_the_database_finds_migrations_that_are_not_applied() -> None:
     """``check --database`` names missing migrations and what to run; it is silent where all are there."""
-    assert run_checks(databases=["default"]) == []
+    # MySQL and MariaDB lack partial indexes, of which Django warns there.
+    assert {found.id for found in run_checks(databases=["default"])} <= {"models.W037"}
     call_command("migrate", "graceful", "0001", verbosity=0)
     try:
-        (warning,) = run_checks(databases=["default"])
+        (warning,) = [found for found in run_checks(databases=["default"]) if found.id != "models.W037"]
     finally:
         call_command("migrate", "graceful", verbosity=0)
     assert warning.id == "graceful.W003"
     assert "0002" in warning.msg
     assert "0001" not in warning.msg
     assert "manage.py migrate" in str(warning.hint)
-    assert run_checks() == []
+    assert {found.id for found in run_checks()} <= {"models.W037"}

@@ -133,13 +133,15 @@ SOME = 23
 @pytest.fixture(scope="module", autouse=True)
 def tables(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The tables of this module's models, which are in no migration."""
+    # MySQL and MariaDB have no primary key of bytes without a length; its test is left out there.
+    made = [model for model in MODELS if connection.vendor != "mysql" or model is not WithBytes]
     with django_db_blocker.unblock():
         with connection.schema_editor() as editor:
-            for model in MODELS:
+            for model in made:
                 editor.create_model(model)
         yield
         with connection.schema_editor() as editor:
-            for model in reversed(MODELS):
+            for model in reversed(made):
                 editor.delete_model(model)
 
 
@@ -203,8 +205,8 @@ def test_the_order_of_the_queryset_itself_is_followed(worker: Worker, orders: Qu
 @pytest.mark.parametrize(
     "values",
     [
-        [WithUuid(uuid.UUID(int=number * 10**30 + 7)) for number in range(9)],
-        [WithText(text) for text in ("", "1", "10", "2", "B", "a", "ä", "€", "😀'\"")],
+        [WithUuid(uuid.UUID(int=number * 10**30 + 7, version=4)) for number in range(9)],
+        [WithText(text) for text in ("", "1", "10", "2", "B", "a", "ü", "€", "😀'\"")],
         [WithDateTime(datetime.datetime(2026, 1, 1, 1, 1, 1, part, UTC)) for part in (0, 1, 10, 500, 999_999)],
         [WithDate(datetime.date(1999 + year, 12, 31)) for year in range(5)],
         [WithTime(datetime.time(5, 7, 9, part)) for part in (0, 1, 10, 500, 999_999)],

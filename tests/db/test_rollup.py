@@ -116,8 +116,13 @@ def test_at_once_each_report_is_counted_once(monkeypatch: pytest.MonkeyPatch, ca
         thread.start()
     for thread in threads:
         thread.join()
-    roll_up(ALWAYS)  # What those left to each other.
-    assert caplog.text == ""  # Neither a deadlock nor a lock that could not be had.
+    while roll_up(ALWAYS):
+        pass  # What those left to each other.
+    if connections["default"].vendor == "mysql":
+        # InnoDB locks gaps between rows: one of two that insert may be told of a deadlock, and what it had waits.
+        assert all("1213" in record.getMessage() for record in caplog.records), caplog.text
+    else:
+        assert caplog.text == ""  # Neither a deadlock nor a lock that could not be had.
     assert counted() == 80
     assert HookRollup.objects.aggregate(n=Sum("count"))["n"] == 240
     assert sum(row.jobs_interrupted for row in ShutdownRollup.objects.all()) == 80

@@ -1,0 +1,1 @@
+"""Build, check and rehearse a release: ``python -m tests.release``."""
