@@ -16,7 +16,7 @@ SHOWN_ATTRIBUTES = {"title", "aria-label", "alt", "placeholder", "data-label"}
 NAMES = re.compile(
     r"(?<![\w-])(?:[Ww]orker|CSV|JSON|ID|Redis|Kubernetes|Docker|ECS|Fargate|Heroku|systemd|django-rq|burst|shutdown|tini|exec|UTC|"
     r"GRACEFUL_\w+|SIG[A-Z]+|terminationGracePeriodSeconds|preStop|stopTimeout|TimeoutStopSec=|resumable|--max-jobs|"
-    r"manage\.py archive_reports|except BaseException|except|s|ms|min|p50|p95|p99)(?![\w-])"
+    r"manage\.py archive_reports|except BaseException|except|s|ms|min|MB|p50|p95|p99)(?![\w-])"
 )
 """What is the same in Chinese: names, units, and what is written so in code."""
 
