@@ -59,7 +59,8 @@ def test_a_second_worker_goes_on_where_the_first_was_stopped(
     assert second.wait(30) == 0, second.output
     assert done(connection, job) == rows
     assert job.get_status() == "finished"
-    assert fields(connection, job) <= {"graceful_interruptions", "graceful_interruptions_before_progress"}
+    kept = {"graceful_interruptions", "graceful_interruptions_before_progress", "graceful_attempts"}
+    assert fields(connection, job) <= kept
 
 
 def test_it_gives_the_worker_back_at_once(
