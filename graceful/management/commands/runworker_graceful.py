@@ -66,6 +66,9 @@ class Command(RQWorkerCommand):
             parser.add_argument(option, type=positive_number, metavar=unit, help=HELPS[dest])
         for name, (metavar, text) in PROBE_HELPS.items():
             parser.add_argument(name, metavar=metavar, help=text)
+        parser.add_argument(
+            "--autoreload", action="store_true", help="for development: restart the worker gracefully when code changes"
+        )
         # Django adds it only to a command whose checks it runs itself. Not under Django's own name for it, which
         # call_command() sets to true wherever its caller does not.
         parser.add_argument(
@@ -80,6 +83,8 @@ class Command(RQWorkerCommand):
         with os_signals.capture() as inbox:
             stall_guard = StallGuard(inbox, _Start(inbox), START_SECONDS)
             try:
+                if options["autoreload"] and (code := self._autoreload(inbox, stall_guard.dismiss)) is not None:
+                    leave(code)
                 code = self._run(queues, options, inbox, stall_guard.dismiss)
             except (InvalidSettings, UnsupportedWorkerClass) as error:
                 self.stderr.write(self.style.ERROR(str(error)))
@@ -89,6 +94,15 @@ class Command(RQWorkerCommand):
                 code = os.EX_UNAVAILABLE
             # Still inside: a signal that comes now must not change the exit code.
             leave(code, self._seconds_left)
+
+    def _autoreload(self, inbox: os_signals.Inbox, started: Callable[[], None]) -> int | None:
+        """The exit code of the last worker; None in the process that is the worker."""
+        from graceful.management import autoreload  # For development: other workers are not to pay for its import.
+
+        if autoreload.is_child():
+            return None
+        started()
+        return autoreload.run(inbox, self.stderr.write)
 
     def _run(
         self,
