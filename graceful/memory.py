@@ -41,7 +41,19 @@ def _resident_by_libproc(pid: int) -> int | None:
 
 
 def peak(usage: resource.struct_rusage | None = None) -> int:
-    """The most that was ever resident, of an ended process by its ``usage`` (wait4(2)), or else of this one."""
+    """The most that was ever resident, of an ended process by its ``usage`` (wait4(2)), or else of this one.
+
+    Of this one by ``VmHWM`` (proc_pid_status(5)) where there is that: ``ru_maxrss`` outlives an execve(2), and so is at
+    least what the process had resident that has started this one.
+    """
+    if usage is None and sys.platform == "linux":
+        try:
+            with open("/proc/self/status", "rb") as status:
+                for line in status:
+                    if line.startswith(b"VmHWM:"):
+                        return int(line.split()[1]) * 1024
+        except (OSError, ValueError, IndexError):
+            pass
     return (usage or resource.getrusage(resource.RUSAGE_SELF)).ru_maxrss * PEAK_UNIT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from io import StringIO
 from typing import Any
@@ -73,11 +74,13 @@ def write_wrong_types(connection: redis.Redis) -> list[str]:
     return keys
 
 
-def works_and_ends(start_worker: StartWorker, queue: Queue, name: str) -> str:
-    """Start a worker that does a job and ends; returns its output."""
+def works_and_ends(
+    start_worker: StartWorker, queue: Queue, name: str, once: Callable[[], object] = lambda: True
+) -> str:
+    """Start a worker that does a job, and stop it ``once`` that is true; returns its output."""
     job = queue.enqueue(jobs.quick)
     worker = start_worker(name=name)
-    wait_until(lambda: job.get_status(refresh=True) == "finished", 10, lambda: worker.output)
+    wait_until(lambda: job.get_status(refresh=True) == "finished" and once(), 10, lambda: worker.output)
     worker.signal()
     assert worker.wait(10) == 0, worker.output
     return worker.output
@@ -87,7 +90,7 @@ def works_and_ends(start_worker: StartWorker, queue: Queue, name: str) -> str:
 def test_a_worker_among_hostile_entries(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
     """The worker starts, runs its jobs and ends cleanly; bad entries are set aside and logged once."""
     write_hostile(connection)
-    output = works_and_ends(start_worker, queue, "gone")
+    output = works_and_ends(start_worker, queue, "gone", lambda: connection.hget(UNREADABLE_KEY, "early"))
     assert "Traceback" not in output
     assert not set(output) & set(ESCAPES) - set("\nevilowned02J[];")
     for worker_id in ("infinite", "surrogate", "other", "no object"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 import redis
 from rq import Queue
 
+from graceful.core.phases import Outcome
 from graceful.core.records import utc_now
 from graceful.reports import archive
 from graceful.reports.journal import Journal
+from graceful.reports.slots import SLOTS_KEY
 from tests.conftest import StartWorker
 from tests.db.samples import a_report
 from tests.support import jobs
@@ -41,6 +46,24 @@ def test_a_burst_ends_with_it(connection: redis.Redis, queue: Queue, start_worke
     assert worker.wait() == 0, worker.output
     assert connection.hlen(jobs.PIDS) == 1
     assert archive.read(report.id) == report
+
+
+def test_a_signal_does_not_wait_for_it(connection: redis.Redis, start_worker: StartWorker, tmp_path: Path) -> None:
+    """A worker that is stopped while it stores others' reports in a database that does not answer ends in time."""
+    path = tmp_path / "locked.sqlite3"
+    Journal(connection).write(a_report(requested_at=utc_now(), drained_at=utc_now(), ended_at=utc_now()))
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("BEGIN EXCLUSIVE")
+    try:
+        settings = {"GRACEFUL_TIMEOUT": 1.5, "GRACEFUL_HOOKS_TIMEOUT": 1.0, "GRACEFUL_INTERRUPT_TIMEOUT": 0.2}
+        worker = start_worker(environment={"DATABASE_URL": f"sqlite:///{path}"}, settings=settings)
+        wait_until(lambda: connection.exists(SLOTS_KEY), 10, lambda: worker.output)  # It is at it.
+        worker.signal()
+        assert worker.wait() == 0, worker.output
+    finally:
+        database.close()
+    report = next(each for each in Journal(connection).entries() if each.worker == worker.name)
+    assert report.outcome is Outcome.CLEAN
 
 
 def test_it_is_not_put_off_for_ever(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:

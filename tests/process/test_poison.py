@@ -42,6 +42,9 @@ def error_of(job: Job) -> str:
 
 def test_a_job_that_kills_its_workers(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
     """It fails once its worker was killed too often, names each worker and host, and can be requeued from the admin."""
+    user = User.objects.create_user("somebody", is_staff=True)
+    codenames = ["view_shutdownreport", "requeue_poison"]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     job = queue.enqueue(jobs.napping, 30)
     workers = []
     for times in (1, 2):
@@ -58,9 +61,6 @@ def test_a_job_that_kills_its_workers(connection: redis.Redis, queue: Queue, sta
     assert (poison.job_id, poison.function) == (job.id, "tests.support.jobs.napping")
     assert [each.ended for each in poison.evidence] == [AttemptEnd.WORKER_DIED] * 2
 
-    user = User.objects.create_user("somebody", is_staff=True)
-    codenames = ["view_shutdownreport", "requeue_poison"]
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client = Client()
     client.force_login(user)
     response = client.post("/admin/graceful/poisonjob/requeue/", {"job": job.id})

@@ -16,6 +16,7 @@ from rq.suspension import is_suspended
 from rq.worker import BaseWorker, WorkerStatus
 
 from graceful.conf import Settings
+from graceful.threads import Bounded
 from graceful.worker.cluster.heartbeat import HEARTBEAT_SECONDS
 from graceful.worker.cluster.maintenance import run_maintenance
 from graceful.worker.cluster.membership import Membership
@@ -30,6 +31,7 @@ from graceful.worker.shutdown.coordinator import Coordinator
 from graceful.worker.shutdown.os_signals import Inbox
 
 logger = logging.getLogger("graceful.worker")
+MAINTENANCE_LOOK_SECONDS = 1.0
 SUSPENDED_SECONDS = 1.0
 FOR_NOW = (
     redis.exceptions.ConnectionError,
@@ -87,8 +89,20 @@ class Dequeuer:
             self._maintenance_due = True
 
     def _maintain(self) -> None:
+        """Run it in a thread: a signal does not wait for a database that does not answer, and leaves it to itself."""
         self._maintenance_due = False
-        run_maintenance(self._worker.connection, self._settings)
+
+        def maintain() -> None:
+            try:
+                run_maintenance(self._worker.connection, self._settings)
+            finally:
+                self._inbox.wake()
+
+        doing = Bounded(maintain)
+        if not doing.has_thread:
+            doing.run()
+        while doing.goes_on and not self._inbox.unread:
+            self._inbox.wait(MAINTENANCE_LOOK_SECONDS)
 
     def hold_off(self, burst: bool) -> None:
         """Return when jobs may be taken: as RQ's ``check_for_suspension``, but a stop ends it at once.
