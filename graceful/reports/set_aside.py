@@ -22,6 +22,7 @@ TYPES = {
     "graceful:suspects": "zset",
     "graceful:holders": "hash",
     "graceful:resumed": "hash",
+    "graceful:cron": "hash",
     "graceful:storing": "zset",
     "graceful:poison": "zset",
     "graceful:journal": "hash",

@@ -1,0 +1,1 @@
+"""A configuration without cron jobs."""
