@@ -36,6 +36,7 @@ HELPS = {
     "max_memory": "end between two jobs above so many MB, worker and work horse together "
     "(default: GRACEFUL_MAX_MEMORY)",
     "max_age": "end between two jobs so many seconds after the start (default: GRACEFUL_MAX_AGE)",
+    "workers": "run so many workers, forked from one process",
     "serializer": "dotted path of the serializer of jobs and results",
     "args": "names of the queues, the most urgent one first (default: default)",
 }

@@ -66,6 +66,7 @@ class Command(RQWorkerCommand):
             parser.add_argument(option, type=positive_number, metavar=unit, help=HELPS[dest])
         for name, (metavar, text) in PROBE_HELPS.items():
             parser.add_argument(name, metavar=metavar, help=text)
+        parser.add_argument("--workers", type=positive_number, metavar="N", help=HELPS["workers"])
         parser.add_argument(
             "--autoreload", action="store_true", help="for development: restart the worker gracefully when code changes"
         )
@@ -82,18 +83,27 @@ class Command(RQWorkerCommand):
         """Run the worker. Ends the process with the exit code of the shutdown."""
         with os_signals.capture() as inbox:
             stall_guard = StallGuard(inbox, _Start(inbox), START_SECONDS)
-            try:
+
+            def run() -> int:
                 if options["autoreload"] and (code := self._autoreload(inbox, stall_guard.dismiss)) is not None:
-                    leave(code)
-                code = self._run(queues, options, inbox, stall_guard.dismiss)
-            except (InvalidSettings, UnsupportedWorkerClass) as error:
-                self.stderr.write(self.style.ERROR(str(error)))
-                code = os.EX_CONFIG
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                self.stderr.write(self.style.ERROR(f"Redis cannot be reached: {error}"))
-                code = os.EX_UNAVAILABLE
+                    return code
+                run_them = self._run_pool if options["workers"] else self._run
+                return run_them(queues, options, inbox, stall_guard.dismiss)
+
+            code = self._coded(run)
             # Still inside: a signal that comes now must not change the exit code.
             leave(code, self._seconds_left)
+
+    def _coded(self, run: Callable[[], int]) -> int:
+        """The exit code of ``run``, or of what hinders it, which is told."""
+        try:
+            return run()
+        except (InvalidSettings, UnsupportedWorkerClass) as error:
+            self.stderr.write(self.style.ERROR(str(error)))
+            return os.EX_CONFIG
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            self.stderr.write(self.style.ERROR(f"Redis cannot be reached: {error}"))
+            return os.EX_UNAVAILABLE
 
     def _autoreload(self, inbox: os_signals.Inbox, started: Callable[[], None]) -> int | None:
         """The exit code of the last worker; None in the process that is the worker."""
@@ -111,6 +121,49 @@ class Command(RQWorkerCommand):
         inbox: os_signals.Inbox,
         started: Callable[[], None],
     ) -> int:
+        graceful_class = self._checked(queues, options)
+        return self._work(queues, options, inbox, started, graceful_class)
+
+    def _run_pool(
+        self,
+        queues: tuple[str, ...],
+        options: dict[str, Any],
+        inbox: os_signals.Inbox,
+        started: Callable[[], None],
+    ) -> int:
+        from graceful.worker.pool import Pool  # A worker that is alone is not to pay for its import.
+
+        if _wants_probes(options):
+            raise InvalidSettings("--workers cannot be used with probes: several workers cannot answer at one address")
+        graceful_class = self._checked(queues, options)
+        settings = conf.settings()
+        if options["timeout"] is not None:
+            settings = settings.with_timeout(options["timeout"])
+        if options["pid"]:
+            write_pid(os.path.expanduser(options["pid"]))
+        setup_loghandlers(LEVELS.get(options["verbosity"], "DEBUG"), name="graceful")
+        close_database_connections()
+        started()  # Its thread is over: a process that forks has none.
+
+        def start(number: int) -> None:
+            name = f"{options['name']}.{number}" if options["name"] else None
+            with os_signals.capture() as own_inbox:
+                os_signals.unblock()
+                own = {**options, "name": name, "pid": None}
+                guard = StallGuard(own_inbox, _Start(own_inbox), START_SECONDS)
+                code = self._coded(lambda: self._work(queues, own, own_inbox, guard.dismiss, graceful_class))
+                leave(code, self._seconds_left)
+
+        ends_by_itself = bool(options["burst"] or options["max_idle_time"])
+        pool = Pool(inbox, settings, queues[0] if queues else "default", start, ends_by_itself=ends_by_itself)
+        return pool.run(options["workers"])
+
+    def _checked(self, queues: tuple[str, ...], options: dict[str, Any]) -> Any:
+        """The graceful worker class, once all that can be wrong has been looked at.
+
+        Raises:
+            InvalidSettings, UnsupportedWorkerClass: something is.
+        """
         if not options["unchecked"]:
             # Of ours it tells all at once; conf.settings() knows nothing of hooks that cannot be imported.
             check_system()
@@ -123,10 +176,21 @@ class Command(RQWorkerCommand):
         if not options["unchecked"]:
             check_platform(settings.timeout, "GRACEFUL_TIMEOUT" if seconds is None else "--timeout")
         # django-rq's hints know RQ's Worker alone, which a SimpleWorker of RQ 3 is not.
-        graceful_class: Any = worker_class(options["worker_class"])
+        graceful_class = worker_class(options["worker_class"])
         check_queues(queues)
         for option in CLASS_OPTIONS:
             check_class(option, options[option])
+        return graceful_class
+
+    def _work(
+        self,
+        queues: tuple[str, ...],
+        options: dict[str, Any],
+        inbox: os_signals.Inbox,
+        started: Callable[[], None],
+        graceful_class: Any,
+    ) -> int:
+        seconds = options["timeout"]
         probes = _probes(options)
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
@@ -205,13 +269,17 @@ def _live_line(worker: Any, level: str) -> Any:
     return LiveLine(worker, terminal)
 
 
+def _wants_probes(options: dict[str, Any]) -> bool:
+    return bool(conf.settings().probe_port or options["probe_port"] or options["probe_socket"])
+
+
 def _probes(options: dict[str, Any]) -> Any:
     """Listen for probes, if that is wanted; None if it is not.
 
     Raises:
         InvalidSettings: an address is wrong, or cannot be listened on.
     """
-    if conf.settings().probe_port is None and options["probe_port"] is None and options["probe_socket"] is None:
+    if not _wants_probes(options):
         return None
     # Imported here, since a worker without probes is not to pay for them at its start: 2 ms.
     from graceful.worker.probes.listeners import listeners

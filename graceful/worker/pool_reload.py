@@ -1,0 +1,92 @@
+"""SIGHUP to a pool: the parent executes itself anew, with new code, and adopts its workers, which are then replaced.
+
+A fork of the parent as it is would run the old code. Where the new code cannot be loaded nothing happens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import IO, NoReturn
+
+from django.utils.autoreload import get_child_arguments
+
+from graceful.jobs.shared_memory import unnamed_file
+from graceful.worker.shutdown import os_signals
+
+ADOPTED = "GRACEFUL_POOL_WORKERS"
+"""Environment variable of the parent that has executed itself: places and process ids of the workers that are there."""
+SHOWN = 2000
+"""Characters of what went wrong."""
+
+
+def start_directory() -> str:
+    """Where the process was started, by its name: a symbolic link may lead to another release by the next start."""
+    here = os.getcwd()
+    name = os.environ.get("PWD", here)
+    try:
+        return name if os.path.samefile(name, here) else here
+    except OSError:
+        return here
+
+
+class NewCode:
+    """Whether the new code can be loaded: ``manage.py check`` in a process of its own.
+
+    Args:
+        directory: where to start it.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._output: IO[bytes] = os.fdopen(unnamed_file(), "w+b")
+        self._process = subprocess.Popen(
+            [*_command(), "check"], cwd=directory, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
+        )
+
+    @property
+    def known(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def problem(self) -> str:
+        """What is wrong with the new code; empty if nothing is. To be asked once, at the end."""
+        with self._output:
+            self._output.seek(0)
+            told = self._output.read().decode(errors="replace")
+        return told[-SHOWN:] or "no output" if self._process.returncode else ""
+
+    def stop(self) -> None:
+        """It does not matter any more."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+
+def execute(directory: str, workers: dict[int, int]) -> NoReturn:
+    """Become the new parent. Signals are held back until that has its handlers.
+
+    Args:
+        directory: where to start.
+        workers: process ids of the workers, by the numbers of their places.
+    """
+    os.environ[ADOPTED] = json.dumps(workers)
+    with os_signals.blocked():
+        os.chdir(directory)
+        command = [*_command(), *sys.argv[1:]]
+        os.execv(command[0], command)
+
+
+def adopted() -> dict[int, int]:
+    """The workers that the parent had before it executed itself; empty in one that was started."""
+    text = os.environ.pop(ADOPTED, None)
+    if text is None:
+        return {}
+    os_signals.unblock()
+    return {int(number): int(pid) for number, pid in json.loads(text).items()}
+
+
+def _command() -> list[str]:
+    """How this process was started, without its arguments."""
+    return [str(part) for part in get_child_arguments()][: -len(sys.argv[1:]) or None]
