@@ -7,9 +7,11 @@ import redis
 from django.core.management import call_command
 
 from graceful.core.phases import Outcome
+from graceful.core.records import utc_now
 from graceful.reports import archive, slots
 from graceful.reports.journal import Journal
 from tests.conftest import StartWorker
+from tests.db.samples import a_report
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
@@ -34,7 +36,11 @@ def test_without_a_slot_the_report_waits(connection: redis.Redis, start_worker: 
 def test_a_slot_is_given_back(connection: redis.Redis, start_worker: StartWorker) -> None:
     """Workers that end one after the other all store their reports, also with one slot."""
     for _ in range(3):
+        report = a_report(requested_at=utc_now(), drained_at=utc_now(), ended_at=utc_now())
+        Journal(connection).write(report)
         worker = start_worker(settings={"GRACEFUL_REPORT_CONNECTIONS": 1})
+        # Its maintenance, which takes a slot too, is over.
+        wait_until(lambda at=report.id: archive.read(at) and not connection.exists(slots.SLOTS_KEY), 10)  # type: ignore[misc]
         worker.signal()
         assert worker.wait() == 0, worker.output
         assert Journal(connection).entries() == []
