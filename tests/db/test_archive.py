@@ -171,7 +171,9 @@ def test_a_closed_pool_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
         with archive.fresh_connection("default", archive.Deadline.after(1)):
             return dict(archive.connections["default"].settings_dict["OPTIONS"])
 
-    assert "pool" not in (bounded(options_of_a_fresh_one, 5).value or {"pool": None})
+    fresh = bounded(options_of_a_fresh_one, 5).value
+    assert fresh is not None
+    assert "pool" not in fresh
     report = a_report()
     # Committed, too, where the project does that itself.
     assert archive.store(report, seconds=5)
