@@ -14,7 +14,8 @@
 #   make clean       remove everything that the above created
 
 PYTHON ?= python3
-JOBS ?= auto
+# Most tests wait for processes: a core carries two at a time.
+JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 ARGS ?=
 ROUNDS ?= 200
 STORM ?= 500

@@ -128,9 +128,13 @@ def test_each_state(
     wait_until(lambda: ask("ready", path) == OK)
     job = queue.enqueue(resumable_jobs.slow_at, 39, 200)
     queue.enqueue(jobs.quick)
-    wait_until(lambda: (status(path)["job"] or {}).get("progress") == {"done": 39, "total": 200})
-    found = status(path)["job"]
-    assert (found["id"], found["function"]) == (job.id, "tests.support.resumable_jobs.slow_at")
+
+    def shown() -> tuple[Any, ...]:
+        found = status(path)["job"] or {}
+        return found.get("id"), found.get("function"), found.get("progress")
+
+    function = "tests.support.resumable_jobs.slow_at"
+    wait_until(lambda: shown() == (job.id, function, {"done": 39, "total": 200}), description=lambda: str(shown()))
     assert ask("ready", path) == OK, "a busy worker takes jobs, one after the other"
     worker.signal()
     wait_until(lambda: ask("ready", path) == (False, "stopping"))

@@ -226,4 +226,5 @@ def test_redis_and_database_are_away(own_valkey: Server, start_worker: StartWork
     own_valkey.start()
     reaper = start_worker(environment=environment)
     wait_until(lambda: Row.objects.filter(worker=worker.name).exists(), 10, lambda: reaper.output)
-    assert list((tmp_path / "spool").iterdir()) == []
+    # It is removed once the database has it.
+    wait_until(lambda: list((tmp_path / "spool").iterdir()) == [], 10, lambda: reaper.output)
