@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         resumable,
         resume_state,
         shutdown_requested,
+        step,
         time_left,
         uninterruptible,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "resume_state",
     "run_at_exit",
     "shutdown_requested",
+    "step",
     "time_left",
     "uninterruptible",
 ]
@@ -57,6 +59,7 @@ _HOMES = {
         "resumable",
         "resume_state",
         "shutdown_requested",
+        "step",
         "time_left",
         "uninterruptible",
     ),

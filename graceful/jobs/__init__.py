@@ -6,6 +6,7 @@ from graceful.jobs.on_interrupt import on_interrupt, policy_of
 from graceful.jobs.progress import Progress, progress
 from graceful.resume.clock import shutdown_requested, time_left, uninterruptible
 from graceful.resume.loop import checkpoint, resumable, resume_state
+from graceful.resume.steps import step
 
 __all__ = [
     "Progress",
@@ -16,6 +17,7 @@ __all__ = [
     "resumable",
     "resume_state",
     "shutdown_requested",
+    "step",
     "time_left",
     "uninterruptible",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from graceful.exceptions import CursorMismatch
-from graceful.resume.cursors import FIELD, read
+from graceful.resume.cursors import FIELD, STEP, read
 
 
 class JobInRedis(Protocol):
@@ -64,7 +64,7 @@ def progress_in(saved: Mapping[str, Any]) -> tuple[Progress, ...]:
     return tuple(
         Progress(name, each["done"], each["total"], bool(each["finished"]))
         for name, each in saved["loops"].items()
-        if _is_count(each["done"]) and (each["total"] is None or _is_count(each["total"]))
+        if each["kind"] != STEP and _is_count(each["done"]) and (each["total"] is None or _is_count(each["total"]))
     )
 
 

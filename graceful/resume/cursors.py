@@ -17,6 +17,10 @@ FIELD = "graceful_resume"
 """Field of the job's hash in Redis. RQ keeps fields that it does not know: ``Job.save`` is an HSET."""
 
 
+STEP = "step"
+"""The kind of an entry that is no loop: a function whose result is its position."""
+
+
 class Store(Protocol):
     """Where the cursors of one job are kept between its runs."""
 
@@ -61,7 +65,7 @@ class Entry:
 
     Args:
         name: its name.
-        kind: what it iterates over: ``"queryset"``, ``"sequence"``, ``"file"`` or ``"iterable"``.
+        kind: what it iterates over: ``"queryset"``, ``"sequence"``, ``"file"`` or ``"iterable"``; or ``STEP``.
         about: what else a cursor must match, for instance model and ordering.
         saved: position after the last item that an earlier run finished, as JSON; None at the beginning.
         position: position after the last item that this run finished; None if it has finished none.
@@ -133,7 +137,9 @@ class Cursors:
         with self._lock:
             self._read()
             if name in self._entries:
-                raise ValueError(f"two loops of this job are called {name!r}; give each of them a name= of its own")
+                raise ValueError(
+                    f"two loops or steps of this job are called {name!r}; give each of them a name of its own"
+                )
             around = [each for each in _around.get() if each in self._entries and self._entries[each].running]
             entry = Entry(name, kind, about, parent=around[-1] if around else "", encode=encode)
             old = self._old.get(name)
@@ -144,8 +150,8 @@ class Cursors:
                 )
                 if old_loop != new_loop:
                     raise CursorMismatch(
-                        f"loop {name!r} is now over {new_loop}, but its saved cursor is of {old_loop}; "
-                        "give the loop another name= to start over"
+                        f"{name!r} is now {new_loop}, but what was saved under this name is of {old_loop}; "
+                        "give it another name to start over"
                     )
                 entry.saved, entry.done, entry.done_saved = old["position"], old["done"], old["done"]
                 entry.total, entry.finished = old["total"], old["finished"]
@@ -220,7 +226,8 @@ class Cursors:
     @property
     def in_loop(self) -> bool:
         """Whether this code runs within an item of a loop."""
-        return any(name in self._entries and self._entries[name].running for name in _around.get())
+        inside = [self._entries[name] for name in _around.get() if name in self._entries]
+        return any(entry.running and entry.kind != STEP for entry in inside)
 
     def save(self) -> None:
         """Save changes. Without a change nothing is saved, since saving means progress."""

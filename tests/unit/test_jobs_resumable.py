@@ -266,7 +266,7 @@ def test_loops_side_by_side_keep_their_cursors(worker: Worker) -> None:
 
 def test_two_loops_of_one_name_are_an_error(worker: Worker) -> None:
     """Two loops of one name raise ValueError."""
-    with worker.run(), pytest.raises(ValueError, match="two loops of this job are called 'default'"):  # noqa: PT012
+    with worker.run(), pytest.raises(ValueError, match="two loops or steps of this job are called 'default'"):  # noqa: PT012
         list(resumable("ab"))
         list(resumable("cd"))
 
