@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 TEXT_LIMIT = 16 * 1024
 """Characters kept of each traceback, stack and message."""
 CUT_MARK = "\n[... {} characters cut ...]\n"
@@ -19,6 +21,14 @@ def one_line(text: str) -> str:
 def escaped(char: str) -> str:
     """One character as Python's source writes it, in ASCII."""
     return char.encode("unicode_escape").decode("ascii")
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, ``"SIGKILL"``; ``"signal 40"`` for one without: most real-time signals (``signal(7)``)."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def cut(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.pool import Next, after_end, worst
+from graceful.core.text import signal_name
 from graceful.worker.cluster.reaper import reap
 from graceful.worker.compat.redis_connection import client_of_its_own
 from graceful.worker.horse import parent_death
@@ -77,6 +79,21 @@ class Place:
 
     up_at: float = 0.0
 
+    def handed_on(self) -> dict[str, int]:
+        """What the process must know of it that executes itself anew; seconds until a worker comes are rounded up."""
+        wait = 0 if self.pid else math.ceil(max(0.0, self.start_at - time.monotonic()))
+        told = {"number": self.number, "pid": self.pid, "failures": self.failures, "wait": wait}
+        return {**told, "leaving": self.leaving, "renewed": self.renewed}
+
+    @classmethod
+    def adopted(cls, told: dict[str, int], now: float) -> Place:
+        """The place that was handed on."""
+        place = cls(told["number"], told["pid"], now, told["failures"], now + told["wait"])
+        place.leaving, place.renewed = bool(told["leaving"]), bool(told["renewed"])
+        # One that was asked to end must not be asked twice, which would hurry it.
+        place.old = bool(place.pid) and not place.leaving and not place.renewed
+        return place
+
     def rising(self, now: float) -> bool:
         """Whether its worker does not look for jobs yet."""
         return self.up is not None or now < self.up_at
@@ -127,9 +144,8 @@ class Pool:
             signal.signal(signum, self._inbox.record)
         gc.collect()
         gc.freeze()  # So that no collection in a worker writes to the pages that all share (gc.freeze's documentation).
-        before = adopted()
-        self._places = [Place(number, pid, time.monotonic(), old=True) for number, pid in before.items()]
-        self._places = self._places or [Place(number) for number in range(1, workers + 1)]
+        now, before = time.monotonic(), adopted()
+        self._places = [Place.adopted(each, now) for each in before] or [Place(1 + index) for index in range(workers)]
         log.info(RENEWING if before else STARTED, os.getpid(), len(self._places))
         while self._places:
             self._see_who_ended()
@@ -185,7 +201,7 @@ class Pool:
             if problem:
                 log.error(KEPT, problem)
             else:
-                execute(self._directory, {place.number: place.pid for place in self._places if place.pid})
+                self._execute()
         # One at a time, so that all but one take jobs.
         now = time.monotonic()
         if any(not each.pid or each.leaving or each.renewed or each.rising(now) for each in self._places):
@@ -194,6 +210,12 @@ class Pool:
         if old is not None:
             old.old, old.renewed = False, True
             os.kill(old.pid, signal.SIGTERM)
+
+    def _execute(self) -> None:
+        try:
+            execute(self._directory, [place.handed_on() for place in self._places])
+        except OSError as error:
+            log.error(KEPT, error)
 
     def _see_who_ended(self) -> None:
         for place in [each for each in self._places if each.pid]:
@@ -207,7 +229,7 @@ class Pool:
 
     def _ended(self, place: Place, pid: int, code: int) -> None:
         if code < 0 and not self._killed:
-            log.error(DIED, pid, signal.Signals(-code).name)
+            log.error(DIED, pid, signal_name(-code))
             self._close_reports()
         _is_up(place)
         if place.renewed and self._end is None:
@@ -232,13 +254,15 @@ class Pool:
     def _act(self, name: str) -> None:
         if name in ("SIGTERM", "SIGINT"):
             self._stop(name)
+        elif self._end is not None and name in (ADD.name, TAKE.name, RELOAD.name):
+            pass  # Too late: nobody comes any more, and all are leaving.
         elif name == ADD.name:
             self._places.append(Place(max(place.number for place in self._places) + 1))
             log.info(RESIZED, self._staying())
         elif name == TAKE.name:
             self._take_one()
         elif name == RELOAD.name:
-            if self._new_code is None and self._end is None:
+            if self._new_code is None:
                 log.info(RELOADING)
                 self._new_code = NewCode(self._directory)
         elif name == STACKS_OF_ALL.name:

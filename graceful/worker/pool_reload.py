@@ -17,7 +17,7 @@ from graceful.jobs.shared_memory import unnamed_file
 from graceful.worker.shutdown import os_signals
 
 ADOPTED = "GRACEFUL_POOL_WORKERS"
-"""Environment variable of the parent that has executed itself: places and process ids of the workers that are there."""
+"""Environment variable of the parent that has executed itself: JSON of the places of its workers."""
 SHOWN = 2000
 """Characters of what went wrong."""
 
@@ -64,27 +64,34 @@ class NewCode:
         self._output.close()
 
 
-def execute(directory: str, workers: dict[int, int]) -> NoReturn:
+def execute(directory: str, places: list[dict[str, int]]) -> NoReturn:
     """Become the new parent. Signals are held back until that has its handlers.
 
     Args:
         directory: where to start.
-        workers: process ids of the workers, by the numbers of their places.
+        places: what it must know of the workers.
+
+    Raises:
+        OSError: that cannot be done.
     """
-    os.environ[ADOPTED] = json.dumps(workers)
-    with os_signals.blocked():
-        os.chdir(directory)
-        command = [*_command(), *sys.argv[1:]]
-        os.execv(command[0], command)
+    os.environ[ADOPTED] = json.dumps(places)
+    try:
+        with os_signals.blocked():
+            os.chdir(directory)
+            command = [*_command(), *sys.argv[1:]]
+            os.execv(command[0], command)
+    finally:
+        del os.environ[ADOPTED]
 
 
-def adopted() -> dict[int, int]:
-    """The workers that the parent had before it executed itself; empty in one that was started."""
+def adopted() -> list[dict[str, int]]:
+    """The places that the parent had before it executed itself; empty in one that was started."""
     text = os.environ.pop(ADOPTED, None)
     if text is None:
-        return {}
+        return []
     os_signals.unblock()
-    return {int(number): int(pid) for number, pid in json.loads(text).items()}
+    places: list[dict[str, int]] = json.loads(text)
+    return places
 
 
 def _command() -> list[str]:

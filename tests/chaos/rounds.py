@@ -358,7 +358,7 @@ class JobAccounting:
                 replay.dump(self._lane.connection, list(QUEUES), Path(directory) / f"{uuid4().hex}.json")
             self._balance_reports(workers, settings)
             self._balance_interruptions(ids, len(workers))
-            self._outcome.left_over += _left_over(self._lane, self._outcome.actor)
+            self._outcome.left_over += left_over(self._lane, self._outcome.actor)
 
     def _balance_places(self, ids: list[str]) -> None:
         outcome = self._outcome
@@ -435,7 +435,7 @@ def _codes(report: StoredReport, settings: Mapping[str, Any], fault: Fault) -> l
     return [*codes, *fault.codes, *fault.unsealed]
 
 
-def _left_over(lane: Lane, actor: str) -> list[str]:
+def left_over(lane: Lane, actor: str) -> list[str]:
     found = []
     for key in sorted(key.decode() for key in lane.connection.keys("*")):
         if actor == "cron" and key.startswith("rq:cron_"):

@@ -89,7 +89,7 @@ def test_a_killed_worker(connection: redis.Redis, queue: Queue, start_worker: St
     (holder,) = [each for each in Worker.all(connection=connection) if each.get_current_job_id() == job.id]
     horse = int(connection.hget(jobs.PIDS, job.id))  # type: ignore[arg-type]
     before = workers(connection)
-    for pid in (horse, holder.pid):
+    for pid in (holder.pid, horse):  # The worker first, or it would fail the job.
         os.kill(pid, signal.SIGKILL)
     pool.wait_output("was ended by SIGKILL")
     wait_until(lambda: ArchivedReport.objects.filter(worker=holder.name).exists(), 10, lambda: pool.output)
@@ -220,6 +220,65 @@ def test_a_stop_while_new_code_comes(
         assert pool.wait() == 0, pool.output
         assert pids_in_session(pool.pid) == []
     assert {each.outcome for each in reports()} == {Outcome.CLEAN}
+
+
+def test_new_code_while_the_pool_is_not_complete(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """What was under way is under way after SIGHUP too: a worker that was to leave, one that is to be replaced."""
+    pool = start_pool(start_worker, connection, 4)
+    job = queue.enqueue(jobs.until_released, "go")
+    wait_until(lambda: connection.hlen(jobs.PIDS) == 1, 10, lambda: pool.output)
+    busy = next(each.name for each in Worker.all(connection=connection) if each.get_current_job_id() == job.id)
+    crashed = next(name for name in workers(connection) if name != busy)
+    for _ in range(2):  # The second pause is two seconds, more than the new code takes to load.
+        before = workers(connection)
+        os.kill(before[crashed], signal.SIGKILL)
+        wait_until(lambda: workers(connection).get(crashed) not in (None, before[crashed]), 10, lambda: pool.output)  # noqa: B023
+    os.kill(workers(connection)[crashed], signal.SIGKILL)
+    pool.wait_output("another one is started in 4 s")
+    # Those that came last leave, down to the one that is busy.
+    staying = max(int(busy[5:]), int(crashed[5:]))
+    for _ in range(4 - staying):
+        pool.signal(signal.SIGTTOU)
+    pool.wait_output(f"{staying} workers from now on") if staying < 4 else None
+    pool.signal(signal.SIGHUP)
+    pool.wait_output("workers are replaced one after the other", 20)
+    connection.rpush("go", 1)
+    wait_until(lambda: job.get_status(refresh=True) == "finished", 20, lambda: pool.output)
+    wait_until(lambda: len(workers(connection)) == staying, 20, lambda: pool.output)
+    pool.signal()
+    assert pool.wait() == 0, pool.output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP])
+def test_signals_during_a_stop(
+    signum: signal.Signals, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """Nobody comes, nobody is hurried: one worker more, one less, or new code are asked for in vain."""
+    pool = start_pool(start_worker, connection, 2)
+    enqueued = [queue.enqueue(jobs.until_released, "go") for _ in range(2)]
+    wait_until(lambda: connection.hlen(jobs.PIDS) == 2, 10, lambda: pool.output)
+    pool.signal()
+    pool.wait_output("2 workers are stopped")
+    for each in (signum, signal.SIGUSR2):
+        pool.signal(each)
+    pool.wait_output("threads of the parent")
+    connection.rpush("go", 1, 1)
+    assert pool.wait(15) == 0, pool.output
+    assert [job.get_status(refresh=True) for job in enqueued] == ["finished", "finished"]
+    assert "new code" not in pool.output
+    assert {each.outcome for each in reports()} == {Outcome.CLEAN}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="a platform without real-time signals")
+def test_a_worker_that_a_real_time_signal_has_killed(connection: redis.Redis, start_worker: StartWorker) -> None:
+    """A signal without a name of its own is told by its number."""
+    pool = start_pool(start_worker, connection, 1)
+    os.kill(workers(connection)["pool.1"], signal.SIGRTMIN + 5)
+    pool.wait_output(f"was ended by signal {signal.SIGRTMIN + 5}")
+    pool.signal()
+    assert pool.wait() == 0, pool.output
 
 
 def test_the_parents_death(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graceful.core.pool import LONGEST_PAUSE, Next, after_end, worst
+from graceful.core.text import signal_name
 
 
 def test_back_off() -> None:
@@ -41,3 +42,8 @@ def test_the_worst_code(codes: list[int], expected: int) -> None:
 def test_the_order_does_not_matter(codes: list[int]) -> None:
     """The code does not depend on who ended first."""
     assert worst(codes) == worst(list(reversed(codes)))
+
+
+def test_a_signal_without_a_name() -> None:
+    """Most real-time signals have none: the number tells."""
+    assert (signal_name(9), signal_name(40), signal_name(0)) == ("SIGKILL", "signal 40", "signal 0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import time
 
@@ -21,7 +20,7 @@ from graceful.core.attempts import Attempt
 from graceful.core.deadline import Deadline
 from graceful.core.phases import JobOutcome
 from graceful.core.records import InFlightJob, utc_now
-from graceful.core.text import cut, one_line
+from graceful.core.text import cut, one_line, signal_name
 from graceful.exceptions import JobMemoryExceeded
 from graceful.jobs.progress import Progress, last_progress
 from graceful.jobs.shared_memory import SharedMemory, Stage, Verdict
@@ -256,7 +255,7 @@ class CurrentJob:
         if why.attempt_end is None:
             return None
         status = self.horse_status
-        ended_by = signal.Signals(os.WTERMSIG(status)).name if status and os.WIFSIGNALED(status) else ""
+        ended_by = signal_name(os.WTERMSIG(status)) if status and os.WIFSIGNALED(status) else ""
         return Attempt(
             ended=why.attempt_end,
             at=utc_now(),
