@@ -227,11 +227,18 @@ class GracefulMixin(JobInFlight):
             log.warning(NOT_SENT, self.name, error)
 
 
-def _systemd(worker: GracefulMixin, session: Session) -> Any:
-    """What tells systemd how the worker is, if systemd has started this very process and wants to know."""
+def speaks_for_unit() -> bool:
+    """Whether systemd has started this very process, and wants to be told how it is.
+
+    By ``SYSTEMD_EXEC_PID``, since systemd 248: a worker of a pool, or in a job's program, must not speak for the unit.
+    """
     own = str(os.getpid())
-    # The latter since systemd 248: a worker of a pool, or in a job's program, must not speak for the whole unit.
-    if "NOTIFY_SOCKET" not in os.environ or os.environ.get("SYSTEMD_EXEC_PID", own) != own:
+    return "NOTIFY_SOCKET" in os.environ and os.environ.get("SYSTEMD_EXEC_PID", own) == own
+
+
+def _systemd(worker: GracefulMixin, session: Session) -> Any:
+    """What tells systemd how the worker is; None where nobody wants to know."""
+    if not speaks_for_unit():
         return None
     # Imported here, since a worker without systemd is not to pay for it at its start: 2 ms.
     from graceful.worker.probes import systemd

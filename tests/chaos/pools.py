@@ -273,6 +273,8 @@ def _see_out(pool: PoolProcess, outcome: PoolOutcome) -> None:
         wait_until(lambda: pool.ended and not _others(pool.pid), TIMEOUT + STUCK_SECONDS)
     except NeverHappened:
         outcome.wrong.append(f"processes {pids_in_session(pool.pid)} did not end")
+        pool.signal(signal.SIGKILL)
+        pool.end_all()
         return
     outcome.overrun = time.monotonic() - began - TIMEOUT - MARGIN_SECONDS
     if ERRORS.search(pool.output):

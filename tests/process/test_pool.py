@@ -309,7 +309,7 @@ def test_wrong_numbers_and_settings(start_worker: StartWorker) -> None:
     for options, settings, code, message in (
         (["--workers", "0"], {}, 2, "a whole number from 1 to 999999 was expected, got: '0'"),
         (["--workers", "2"], {"GRACEFUL_TIMEOUT": -1}, 78, "GRACEFUL_TIMEOUT must be a positive number of seconds"),
-        (["--workers", "2", "--probe-port", "8000"], {}, 78, "--workers cannot be used with probes"),
+        (["--workers", "2", "--probe-port", "no"], {}, 78, "--probe-port must be a whole number from 1 to 65535"),
     ):
         pool = start_worker(options=options, settings=settings, wait=False)
         assert pool.wait() == code, pool.output

@@ -268,3 +268,34 @@ def test_a_loop_that_hangs(connection: redis.Redis, queue: Queue, start_worker: 
     wait_until(lambda: ask("ready", path) == (False, "stopping"))
     assert ask("live", path) == OK
     assert worker.wait(10) == os.EX_SOFTWARE
+
+
+def test_a_pool(
+    connection: redis.Redis, queue: Queue, start_worker: StartWorker, path: str, port: int, tmp_path: Path
+) -> None:
+    """The parent answers: ready once a worker takes jobs, not from the first signal on; each worker has its state."""
+    options = ["--workers", "2", "--probe-socket", path]
+    pool = start_worker(options=options, settings={**LONG, "GRACEFUL_PROBE_PORT": port}, name="pool", wait=False)
+    wait_until(lambda: ask("ready", path) == OK, 20, lambda: pool.output)
+    wait_until(lambda: [each["state"] for each in status(path)["workers"]] == ["up", "up"], 10)
+    found = status(path)
+    assert (found["pool"], found["phase"], found["alive"], found["seconds_left"]) == ("pool", "running", True, None)
+    assert http_answer(port, "/live") == (200, "ok\n")
+    before = [each["pid"] for each in found["workers"]]
+    os.kill(before[1], signal.SIGKILL)
+    wait_until(lambda: [each["state"] for each in status(path)["workers"]] == ["up", "waiting"], 10)
+    assert ask("ready", path) == OK, "the other one takes jobs"
+    wait_until(lambda: [each["state"] for each in status(path)["workers"]] == ["up", "up"], 10)
+    assert status(path)["workers"][1]["pid"] not in before
+    pool.signal(signal.SIGHUP)
+    pool.wait_output("workers are replaced one after the other", 20)
+    wait_until(lambda: ask("ready", path) == OK, 20, lambda: pool.output)
+    job = queue.enqueue(jobs.until_released, "go")
+    wait_until(lambda: connection.hget(jobs.PIDS, job.id), 10, lambda: pool.output)
+    pool.signal()
+    wait_until(lambda: ask("ready", path) == (False, "stopping"))
+    assert 0 < status(path)["seconds_left"] <= 31
+    assert ask("live", path) == OK
+    connection.rpush("go", 1)
+    assert pool.wait() == 0, pool.output
+    assert not os.path.exists(path)

@@ -168,3 +168,26 @@ def test_quiet_is_shown(connection: redis.Redis, start_worker: StartWorker, syst
     worker = start_worker(environment=unit(systemd, **WATCHDOG))
     worker.signal(signal.SIGTSTP)
     wait_until(lambda: "STATUS=quiet" in systemd.lines)
+
+
+def test_a_pool(connection: redis.Redis, start_worker: StartWorker, systemd: NotifySocket) -> None:
+    """The parent speaks for the unit, its workers do not: ready with all of them, new code, the end, the watchdog."""
+    pool = start_worker(
+        options=["--workers", "2"], settings=LONG, environment=unit(systemd, **WATCHDOG), name="pool", wait=False
+    )
+    wait_until(lambda: "STATUS=2 of 2 workers take jobs" in systemd.lines, 20, lambda: pool.output)
+    wait_until(lambda: len(systemd.said("WATCHDOG")) > 3)
+    assert systemd.said("READY") == ["READY=1"]
+    pool.signal(signal.SIGHUP)
+    wait_until(lambda: len(systemd.said("READY")) == 2, 30, lambda: pool.output)
+    reloading = [each.split("\n") for each in systemd.messages if each.startswith("RELOADING=1")]
+    assert [(len(each), each[1][:15]) for each in reloading] == [(2, "MONOTONIC_USEC=")]
+    assert "workers are replaced" in pool.output
+    assert not extensions(systemd)
+    pool.signal()
+    assert pool.wait() == 0
+    assert systemd.said("STOPPING") == ["STOPPING=1"]
+    seconds = extensions(systemd)
+    assert 25 < seconds[0] <= 31
+    assert seconds == sorted(seconds, reverse=True)
+    assert systemd.lines[-1] == "STATUS=exit code 0"

@@ -122,7 +122,7 @@ class Command(RQWorkerCommand):
         started: Callable[[], None],
     ) -> int:
         graceful_class = self._checked(queues, options)
-        return self._work(queues, options, inbox, started, graceful_class)
+        return self._work(queues, options, inbox, started, graceful_class, _probes(options))
 
     def _run_pool(
         self,
@@ -133,8 +133,6 @@ class Command(RQWorkerCommand):
     ) -> int:
         from graceful.worker.pool import Pool  # A worker that is alone is not to pay for its import.
 
-        if _wants_probes(options):
-            raise InvalidSettings("--workers cannot be used with probes: several workers cannot answer at one address")
         graceful_class = self._checked(queues, options)
         settings = conf.settings()
         if options["timeout"] is not None:
@@ -143,6 +141,7 @@ class Command(RQWorkerCommand):
             write_pid(os.path.expanduser(options["pid"]))
         setup_loghandlers(LEVELS.get(options["verbosity"], "DEBUG"), name="graceful")
         close_database_connections()
+        probes = _probes(options)
         started()  # Its thread is over: a process that forks has none.
 
         def start(number: int) -> None:
@@ -151,11 +150,19 @@ class Command(RQWorkerCommand):
                 os_signals.unblock()
                 own = {**options, "name": name, "pid": None}
                 guard = StallGuard(own_inbox, _Start(own_inbox), START_SECONDS)
-                code = self._coded(lambda: self._work(queues, own, own_inbox, guard.dismiss, graceful_class))
+                code = self._coded(lambda: self._work(queues, own, own_inbox, guard.dismiss, graceful_class, None))
                 leave(code, self._seconds_left)
 
         ends_by_itself = bool(options["burst"] or options["max_idle_time"])
-        pool = Pool(inbox, settings, queues[0] if queues else "default", start, ends_by_itself=ends_by_itself)
+        pool = Pool(
+            inbox,
+            settings,
+            queues[0] if queues else "default",
+            start,
+            name=options["name"] or "",
+            listeners=probes,
+            ends_by_itself=ends_by_itself,
+        )
         return pool.run(options["workers"])
 
     def _checked(self, queues: tuple[str, ...], options: dict[str, Any]) -> Any:
@@ -189,9 +196,9 @@ class Command(RQWorkerCommand):
         inbox: os_signals.Inbox,
         started: Callable[[], None],
         graceful_class: Any,
+        probes: Any,
     ) -> int:
         seconds = options["timeout"]
-        probes = _probes(options)
         level = LEVELS.get(options["verbosity"], "DEBUG")
         setup_loghandlers(level)
         try:
@@ -269,17 +276,13 @@ def _live_line(worker: Any, level: str) -> Any:
     return LiveLine(worker, terminal)
 
 
-def _wants_probes(options: dict[str, Any]) -> bool:
-    return bool(conf.settings().probe_port or options["probe_port"] or options["probe_socket"])
-
-
 def _probes(options: dict[str, Any]) -> Any:
     """Listen for probes, if that is wanted; None if it is not.
 
     Raises:
         InvalidSettings: an address is wrong, or cannot be listened on.
     """
-    if not _wants_probes(options):
+    if not (conf.settings().probe_port or options["probe_port"] or options["probe_socket"]):
         return None
     # Imported here, since a worker without probes is not to pay for them at its start: 2 ms.
     from graceful.worker.probes.listeners import listeners

@@ -74,7 +74,7 @@ class Listeners:
 
     def answer(self, worker: GracefulMixin, inbox: Inbox) -> None:
         """Answer probes of this worker from now on; until then callers wait."""
-        ProbeServer(self.sockets, VitalSigns(worker, inbox))
+        ProbeServer(self.sockets, VitalSigns(worker, inbox)).start()
 
     def remove_file(self) -> None:
         """Remove the Unix socket's file, unless another worker's is there by now."""

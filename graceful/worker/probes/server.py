@@ -1,7 +1,7 @@
-"""The thread that answers probes over HTTP.
+"""Answers probes over HTTP: a worker's in a thread, a pool's in the loop of its parent.
 
-One thread for all callers, who are few: what it says is short and at hand. A caller has a deadline for its request, and
-of too many at once the oldest is dropped, so nobody can keep the others from an answer.
+One for all callers, who are few: what it says is short and at hand. A caller has a deadline for its request, and of too
+many at once the oldest is dropped, so nobody can keep the others from an answer.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from graceful.threads import started
-from graceful.worker.probes.vital_signs import VitalSigns
 
 log = logging.getLogger("graceful.worker")
 FAILED = "A probe could not be answered"
@@ -39,20 +39,33 @@ REASONS = {
 }
 
 
+class Signs(Protocol):
+    """What is known of whoever is probed; each answer comes at once."""
+
+    def why_not_alive(self) -> str: ...
+
+    def why_not_ready(self) -> str: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+
 class ProbeServer:
     """Answers ``/live``, ``/ready`` and ``/status``, for GET and HEAD.
 
     Args:
         listeners: sockets that listen, non-blocking.
-        signs: what is known of the worker.
+        signs: what is known of who is probed.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], signs: VitalSigns) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], signs: Signs) -> None:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._signs = signs
         self._callers: dict[int, _Caller] = {}
         # A fork holds the port of a worker that is gone, and its caller would wait for the fork's end.
         os.register_at_fork(after_in_child=self._close)
+
+    def start(self) -> None:
+        """Answer in a thread from now on."""
         started(threading.Thread(target=self._serve, name="graceful-probes", daemon=True))
 
     def _close(self) -> None:
@@ -62,16 +75,24 @@ class ProbeServer:
     def _serve(self) -> None:
         try:
             while self._listeners:
-                self._look()
+                self.look(None)
         except Exception as error:  # A job without a horse may have closed every descriptor there is.
             log.warning(NOT_LISTENING, error)
 
-    def _look(self) -> None:
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Where something may come: for a loop that calls :meth:`look` then."""
+        return [*self._listeners.values(), *(caller.socket for caller in self._callers.values())]
+
+    def look(self, seconds: float | None) -> None:
+        """Answer whoever has asked, waiting at most so long for one; None is as long as it takes."""
         poll = select.poll()
         for descriptor in (*self._listeners, *self._callers):
             poll.register(descriptor, select.POLLIN)
-        until = min((caller.until for caller in self._callers.values()), default=None)
-        for descriptor, event in poll.poll(None if until is None else max(0, (until - time.monotonic()) * 1000 + 1)):
+        if seconds is None and self._callers:
+            first = min(caller.until for caller in self._callers.values())
+            seconds = max(0.0, first - time.monotonic() + 0.001)
+        for descriptor, event in poll.poll(None if seconds is None else seconds * 1000):
             if event & select.POLLNVAL:
                 raise OSError("its socket was closed")
             if descriptor in self._listeners:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graceful.worker.worker import GracefulMixin
 
 log = logging.getLogger("graceful.worker")
-NOT_TOLD = "Worker %s: systemd cannot be told how it is: %s"
+NOT_TOLD = "%s: systemd cannot be told how it is: %s"
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 SEND_SECONDS = 0.2
@@ -36,11 +36,56 @@ STATUS_SECONDS, STOPPING_SECONDS = 5.0, 1.0
 """The status is looked at so often; with seconds left, more often."""
 
 
-class Systemd:
-    """What one worker tells systemd, from a thread of its own.
+class Notifier:
+    """The way to systemd.
 
     The variables of sd_notify are out of the environment meanwhile: jobs and what they start are not the unit's main
     process, and what they might say is not of it.
+
+    Args:
+        who: for the log.
+
+    Raises:
+        OSError: there is no way.
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._environment: dict[str, str] = {}
+        self.take_environment()
+        self.ping_seconds = _ping_seconds(self._environment)
+        """Between two ``WATCHDOG=1``; 0 without a watchdog."""
+        self._over, self._sending = False, threading.Lock()
+        address = self._environment["NOTIFY_SOCKET"]
+        # "@" stands for the zero byte of a name that is in no file system.
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(SEND_SECONDS)
+
+    def take_environment(self) -> None:
+        self._environment = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
+
+    def restore_environment(self) -> None:
+        os.environ.update(self._environment)
+
+    def send(self, *lines: str, last: bool = False) -> None:
+        """Send a message; nothing is sent after the last one."""
+        with self._sending:
+            if self._over or self._socket is None:
+                return
+            self._over = last
+            try:
+                self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+                return
+            except TimeoutError:
+                return  # It has fallen behind; there will be another message.
+            except OSError as error:
+                self._socket, why = None, error
+        log.warning(NOT_TOLD, self._who, why)
+
+
+class Systemd:
+    """What one worker tells systemd, from a thread of its own.
 
     Args:
         worker: the worker, whose session has begun.
@@ -53,16 +98,10 @@ class Systemd:
         self._worker_id = worker_id
         self._pid = os.getpid()
         self._signs = VitalSigns(worker, inbox)
-        self._environment = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
-        self._ping_seconds = _ping_seconds(self._environment)
+        self._notifier = Notifier(f"Worker {worker.name}")
         self._ping_at = 0.0
         self._said = ""
-        self._over, self._changed, self._sending = False, threading.Event(), threading.Lock()
-        address = self._environment["NOTIFY_SOCKET"]
-        # "@" stands for the zero byte of a name that is in no file system.
-        self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.settimeout(SEND_SECONDS)
+        self._over, self._changed = False, threading.Event()
         signals.worker_started.connect(self._ready)
         signals.shutdown_requested.connect(self._stopping)
         signals.shutdown_finished.connect(self._finished)
@@ -75,23 +114,24 @@ class Systemd:
         signals.worker_started.disconnect(self._ready)
         signals.shutdown_requested.disconnect(self._stopping)
         signals.shutdown_finished.disconnect(self._finished)
-        os.environ.update(self._environment)
+        self._notifier.restore_environment()
 
     # At once, in the thread in which it happens: a burst may be over before another thread has said that it began.
 
     def _ready(self, worker: str, **_: object) -> None:
         if self._is_of(worker):
-            self._send("READY=1")
+            self._notifier.send("READY=1")
             self._changed.set()
 
     def _stopping(self, worker: str, **_: object) -> None:
         if self._is_of(worker):
-            self._send("STOPPING=1", *self._status())
+            self._notifier.send("STOPPING=1", *self._status())
             self._changed.set()
 
     def _finished(self, report: ShutdownReport, **_: object) -> None:
         if report.id == self._worker_id and os.getpid() == self._pid:
-            self._send(f"STATUS={report.outcome}, exit code {report.exit_code}", last=True)
+            self._over = True
+            self._notifier.send(f"STATUS={report.outcome}, exit code {report.exit_code}", last=True)
 
     def _is_of(self, worker: str) -> bool:
         return worker == self._worker.name and os.getpid() == self._pid
@@ -101,17 +141,17 @@ class Systemd:
             state = self._signs.state
             drained = state is not None and state.drained_at is not None
             now = time.monotonic()
-            if self._ping_seconds and now >= self._ping_at and not drained and not self._signs.why_not_alive():
-                self._send("WATCHDOG=1")
-                self._ping_at = now + self._ping_seconds
+            if self._notifier.ping_seconds and now >= self._ping_at and not drained and not self._signs.why_not_alive():
+                self._notifier.send("WATCHDOG=1")
+                self._ping_at = now + self._notifier.ping_seconds
             status = self._status()
             stopping = len(status) > 1
             if status[0] != self._said or stopping:
                 self._said = status[0]
-                self._send(*status)
+                self._notifier.send(*status)
             self._changed.clear()
             seconds = STOPPING_SECONDS if stopping else STATUS_SECONDS
-            self._changed.wait(min(self._ping_seconds or seconds, seconds))
+            self._changed.wait(min(self._notifier.ping_seconds or seconds, seconds))
 
     def _status(self) -> list[str]:
         """The words for ``systemctl status``; of a worker that stops also how long systemd has to wait."""
@@ -122,20 +162,6 @@ class Systemd:
         left = state.limits.end.left()
         doing = f"exit hook {one_line(state.hook)}" if state.phase is Phase.HOOKS and state.hook else str(state.phase)
         return [f"STATUS={doing}, {left:.0f} s left", f"EXTEND_TIMEOUT_USEC={int(left * 1e6)}"]
-
-    def _send(self, *lines: str, last: bool = False) -> None:
-        with self._sending:
-            if self._over or self._socket is None:
-                return
-            self._over = last
-            try:
-                self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
-                return
-            except TimeoutError:
-                return  # It has fallen behind; there will be another message.
-            except OSError as error:
-                self._socket, why = None, error
-        log.warning(NOT_TOLD, self._worker.name, why)
 
 
 def _ping_seconds(environment: dict[str, str]) -> float:
@@ -151,5 +177,5 @@ def begin(worker: GracefulMixin, inbox: Inbox, worker_id: str) -> Any:
     try:
         return Systemd(worker, inbox, worker_id)
     except OSError as error:
-        log.warning(NOT_TOLD, worker.name, error)
+        log.warning(NOT_TOLD, f"Worker {worker.name}", error)
         return None
