@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
@@ -31,7 +29,8 @@ from graceful.core.text import signal_name
 from graceful.worker.cluster.reaper import reap
 from graceful.worker.compat.redis_connection import client_of_its_own
 from graceful.worker.horse import parent_death
-from graceful.worker.pool_reload import NewCode, adopted, execute, start_directory
+from graceful.worker.pool_place import Place
+from graceful.worker.pool_reload import OWN, NewCode, adopted, execute, start_directory
 from graceful.worker.shutdown import os_signals
 from graceful.worker.worker import speaks_for_unit
 
@@ -53,64 +52,7 @@ MARGIN_SECONDS = 0.3
 """How much longer the parent waits than each worker may take: their own guards come first."""
 REAP_SECONDS = 2.0
 LOOK_SECONDS = 1.0
-FIRST_LOOK_SECONDS = 0.3
-"""From a worker's start to its first look for a job, amply."""
-ADD, TAKE, STACKS_OF_ALL = signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2
-RELOAD = signal.SIGHUP
-OWN = (TAKE, STACKS_OF_ALL, RELOAD)
-"""Signals of the parent besides those that every worker captures."""
-
-
-@dataclass
-class Place:
-    """The place of one worker: whoever is in it, or when somebody is to come."""
-
-    number: int
-    pid: int = 0
-    started_at: float = 0.0
-    failures: int = 0
-    start_at: float = 0.0
-    leaving: bool = False
-    """It is empty for good once its worker has ended."""
-    old: bool = False
-    """Its worker runs the code from before a SIGHUP."""
-    renewed: bool = False
-    """Its worker was asked to end for that, and another one is to come."""
-    up: int | None = None
-    """Until its worker takes jobs: the descriptor that says so."""
-
-    up_at: float = 0.0
-
-    @property
-    def state(self) -> str:
-        """``"waiting"`` to be started, ``"starting"``, ``"up"``: takes jobs, or ``"leaving"``."""
-        if not self.pid:
-            return "waiting" if self.failures else "starting"
-        if self.leaving or self.renewed:
-            return "leaving"
-        return "starting" if self.up is not None else "up"
-
-    def handed_on(self) -> dict[str, int]:
-        """What the process must know of it that executes itself anew; seconds until a worker comes are rounded up."""
-        wait = 0 if self.pid else math.ceil(max(0.0, self.start_at - time.monotonic()))
-        told = {"number": self.number, "pid": self.pid, "failures": self.failures, "wait": wait}
-        return {**told, "leaving": self.leaving, "renewed": self.renewed}
-
-    @classmethod
-    def adopted(cls, told: dict[str, int], now: float) -> Place:
-        """The place that was handed on."""
-        place = cls(told["number"], told["pid"], now, told["failures"], now + told["wait"])
-        place.leaving, place.renewed = bool(told["leaving"]), bool(told["renewed"])
-        # One that was asked to end must not be asked twice, which would hurry it.
-        place.old = bool(place.pid) and not place.leaving and not place.renewed
-        return place
-
-    def rising(self, now: float) -> bool:
-        """Whether its worker does not look for jobs yet."""
-        return self.up is not None or now < self.up_at
-
-    def fileno(self) -> int:
-        return -1 if self.up is None else self.up
+ADD, TAKE, STACKS_OF_ALL, RELOAD = signal.SIGTTIN, *OWN
 
 
 class Pool:
@@ -176,7 +118,7 @@ class Pool:
                 seconds, others = min(seconds, self._signs.seconds), self._signs.awaited
             for ready in self._inbox.wait(seconds, [*rising, *others]):
                 if isinstance(ready, Place):
-                    _is_up(ready)
+                    ready.is_up()
             if self.end is not None and self.end.expired and not self._killed:
                 self._kill_stragglers()
         if self._killed:
@@ -265,7 +207,7 @@ class Pool:
         if code < 0 and not self._killed:
             log.error(DIED, pid, signal_name(-code))
             self._close_reports()
-        _is_up(place)
+        place.is_up()
         if place.renewed and self.end is None:
             place.renewed, place.start_at = False, time.monotonic()
             return
@@ -359,19 +301,6 @@ def _signs(pool: Pool, listeners: Any) -> Any:
     if listeners is None and not speaks_for_unit():
         return None
     from graceful.worker.pool_signs import PoolSigns
-    from graceful.worker.probes.systemd import NOT_TOLD, Notifier
+    from graceful.worker.probes.systemd import notifier
 
-    notifier = None
-    if speaks_for_unit():
-        try:
-            notifier = Notifier("Worker pool")
-        except OSError as error:
-            log.warning(NOT_TOLD, "Worker pool", error)
-    return PoolSigns(pool, listeners, notifier)
-
-
-def _is_up(place: Place) -> None:
-    """Its worker takes jobs, or has ended: the other end of the pipe is closed."""
-    if place.up is not None:
-        os.close(place.up)
-        place.up, place.up_at = None, time.monotonic() + FIRST_LOOK_SECONDS
+    return PoolSigns(pool, listeners, notifier("Worker pool") if speaks_for_unit() else None)

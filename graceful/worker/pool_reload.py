@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import IO, NoReturn
@@ -18,6 +19,8 @@ from graceful.worker.shutdown import os_signals
 
 ADOPTED = "GRACEFUL_POOL_WORKERS"
 """Environment variable of the parent that has executed itself: JSON of the places of its workers."""
+OWN = (signal.SIGTTOU, signal.SIGUSR2, signal.SIGHUP)
+"""Signals of the parent besides those that every worker captures."""
 SHOWN = 2000
 """Characters of what went wrong."""
 
@@ -77,19 +80,25 @@ def execute(directory: str, places: list[dict[str, int]]) -> NoReturn:
     os.environ[ADOPTED] = json.dumps(places)
     try:
         with os_signals.blocked():
+            signal.pthread_sigmask(signal.SIG_BLOCK, OWN)
             os.chdir(directory)
             command = [*_command(), *sys.argv[1:]]
             os.execv(command[0], command)
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OWN)
         del os.environ[ADOPTED]
 
 
 def adopted() -> list[dict[str, int]]:
-    """The places that the parent had before it executed itself; empty in one that was started."""
+    """The places that the parent had before it executed itself; empty in one that was started.
+
+    The signals that have been held back since then come in now: their handlers are there.
+    """
     text = os.environ.pop(ADOPTED, None)
     if text is None:
         return []
     os_signals.unblock()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OWN)
     places: list[dict[str, int]] = json.loads(text)
     return places
 

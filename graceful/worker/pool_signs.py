@@ -121,6 +121,7 @@ class PoolSigns:
         if lines[0] != self._said or pool.end is not None:
             self._said = lines[0]
             notifier.send(*lines)
-        if notifier.ping_seconds and now >= self._ping_at:
+        # systemd ends its watchdog with STOPPING=1, and a keep-alive that came later would wind it up again.
+        if pool.end is None and notifier.ping_seconds and now >= self._ping_at:
             self._ping_at = now + notifier.ping_seconds
             notifier.send("WATCHDOG=1")

@@ -22,7 +22,7 @@ from graceful.reports.rows import record_of
 from tests.conftest import StartWorker
 from tests.support import jobs
 from tests.support.processes import WorkerProcess, is_alive, pids_in_session
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_pass, wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
 QUICK = {"GRACEFUL_TIMEOUT": 3, "GRACEFUL_HOOKS_TIMEOUT": 1, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
@@ -247,6 +247,21 @@ def test_new_code_while_the_pool_is_not_complete(
     connection.rpush("go", 1)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 20, lambda: pool.output)
     wait_until(lambda: len(workers(connection)) == staying, 20, lambda: pool.output)
+    pool.signal()
+    assert pool.wait() == 0, pool.output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2])
+def test_signals_while_new_code_comes(
+    signum: signal.Signals, connection: redis.Redis, start_worker: StartWorker
+) -> None:
+    """None of them ends or stops the parent at any instant, also while it executes itself anew."""
+    pool = start_pool(start_worker, connection, 1)
+    pool.signal(signal.SIGHUP)
+    while "workers are replaced one after the other" not in pool.output:
+        pool.signal(signum)
+        let_pass(0.01, "signals come all the time")
+        assert pool.running, pool.output
     pool.signal()
     assert pool.wait() == 0, pool.output
 

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graceful import signals
 from graceful.core.phases import Phase
@@ -91,14 +91,15 @@ class Systemd:
         worker: the worker, whose session has begun.
         inbox: what it attends to.
         worker_id: its id.
+        notifier: the way to systemd.
     """
 
-    def __init__(self, worker: GracefulMixin, inbox: Inbox, worker_id: str) -> None:
+    def __init__(self, worker: GracefulMixin, inbox: Inbox, worker_id: str, notifier: Notifier) -> None:
         self._worker = worker
         self._worker_id = worker_id
         self._pid = os.getpid()
         self._signs = VitalSigns(worker, inbox)
-        self._notifier = Notifier(f"Worker {worker.name}")
+        self._notifier = notifier
         self._ping_at = 0.0
         self._said = ""
         self._over, self._changed = False, threading.Event()
@@ -172,10 +173,16 @@ def _ping_seconds(environment: dict[str, str]) -> float:
     return int(usec) / 2e6
 
 
-def begin(worker: GracefulMixin, inbox: Inbox, worker_id: str) -> Any:
-    """Begin to tell systemd; None where that is not possible."""
+def notifier(who: str) -> Notifier | None:
+    """The way to systemd; None, which is logged, where there is none."""
     try:
-        return Systemd(worker, inbox, worker_id)
+        return Notifier(who)
     except OSError as error:
-        log.warning(NOT_TOLD, f"Worker {worker.name}", error)
+        log.warning(NOT_TOLD, who, error)
         return None
+
+
+def begin(worker: GracefulMixin, inbox: Inbox, worker_id: str) -> Systemd | None:
+    """Begin to tell systemd; None where that is not possible."""
+    way = notifier(f"Worker {worker.name}")
+    return None if way is None else Systemd(worker, inbox, worker_id, way)
