@@ -10,7 +10,6 @@ import pytest
 from tests.support import state_diagram
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
 PLACES = (ROOT, ROOT / "graceful", ROOT / "graceful" / "worker")
 
 
@@ -18,13 +17,10 @@ def files_named(text: str) -> list[str]:
     return re.findall(r"`([\w/.]+\.py)`", text)
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "README.md"])
+@pytest.mark.parametrize("page", ["architecture.md", "how-it-works.md"])
 def test_files_named_exist(page: str) -> None:
-    """Each file that the page, or the README's "How it works", names is there."""
-    text = (ROOT / page).read_text()
-    if page == "README.md":
-        text = text.partition("\n## How it works\n")[2].partition("\n## ")[0]
-    names = files_named(text)
+    """Each file that the page names is there."""
+    names = files_named((ROOT / "docs" / page).read_text())
     assert len(names) > 10
     assert [name for name in names if not any((place / name).is_file() for place in PLACES)] == []
 
@@ -38,7 +34,8 @@ def test_state_diagram_is_current() -> None:
 
 def test_links_lead_somewhere() -> None:
     """Each link from one document to another, or to a heading, has its target."""
-    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = ("README.md", "README.zh-hans.md", "CHANGELOG.md", "CONTRIBUTING.md")
+    pages = [*(ROOT / name for name in texts), *sorted((ROOT / "docs").rglob("*.md"))]
     anchors = {page: headings(page.read_text()) for page in pages}
     broken = []
     for page in pages:

@@ -1,4 +1,4 @@
-"""README.zh-hans.md has the content of README.md: whoever changes one of them is told to change the other."""
+"""Chinese pages have the content of the English ones: whoever changes one of them is told to change the other."""
 
 from __future__ import annotations
 
@@ -62,14 +62,24 @@ def anchor(title: str) -> str:
 
 
 ENGLISH, CHINESE = sections("README.md"), sections("README.zh-hans.md")
-COUPLES = list(zip(ENGLISH, CHINESE, strict=False))
-ANCHORS = {f"#{anchor(chinese.title)}": f"#{anchor(english.title)}" for english, chinese in COUPLES}
-PAIRS = [pytest.param(*couple, id=anchor(couple[0].title)) for couple in COUPLES]
+PAGES = {"README.md": "README.zh-hans.md"} | {
+    f"docs/{page.name.removesuffix('.zh.md')}.md": f"docs/{page.name}"
+    for page in sorted((ROOT / "docs").glob("*.zh.md"))
+    if page.name != "api.zh.md"  # Of docstrings, which are in English.
+}
+COUPLES = [
+    (page, *couple)
+    for page, chinese in PAGES.items()
+    for couple in zip(sections(page), sections(chinese), strict=False)
+]
+ANCHORS = {f"#{anchor(chinese.title)}": f"#{anchor(english.title)}" for _, english, chinese in COUPLES}
+PAIRS = [pytest.param(english, chinese, id=f"{page}-{anchor(english.title)}") for page, english, chinese in COUPLES]
 
 
-def test_same_headings() -> None:
+@pytest.mark.parametrize(("english", "chinese"), PAGES.items())
+def test_same_headings(english: str, chinese: str) -> None:
     """Both have the same headings, by number, order and level."""
-    assert [each.level for each in CHINESE] == [each.level for each in ENGLISH]
+    assert [each.level for each in sections(chinese)] == [each.level for each in sections(english)]
 
 
 def test_each_links_to_the_other() -> None:
@@ -100,9 +110,10 @@ def test_same_figures(english: Section, chinese: Section) -> None:
 @pytest.mark.parametrize(("english", "chinese"), PAIRS)
 def test_same_links(english: Section, chinese: Section) -> None:
     """A section has the same links in both; a link to a section of the page itself leads to that section."""
-    if english is ENGLISH[0]:
+    if english == ENGLISH[0]:
         return
-    links = Counter(ANCHORS.get(link, link) for link in LINK.findall(chinese.text))
+    found = (link.replace(".zh.md", ".md") for link in LINK.findall(chinese.text))
+    links = Counter(re.sub("#.*", lambda target: ANCHORS.get(target[0], target[0]), link) for link in found)
     assert links == Counter(LINK.findall(english.text))
 
 
@@ -117,7 +128,7 @@ def test_same_form(english: Section, chinese: Section) -> None:
 
 def test_no_paragraph_is_left_in_english() -> None:
     """Each paragraph, row and list item is in Chinese, unless it is nothing but code and names."""
-    for section in CHINESE:
+    for section in [section for page in PAGES.values() for section in sections(page)]:
         for line in section.text.splitlines():
             prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
             assert re.search(r"[\u4e00-\u9fff]", prose) or len(re.findall(r"[A-Za-z]{2,}", prose)) < 6, line
