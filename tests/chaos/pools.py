@@ -294,10 +294,10 @@ def _check_code(pool: PoolProcess, reports: list[StoredReport], outcome: PoolOut
     unclean = any(report.exit_code is None for report in reports)
     # A worker that was still starting has no report, and ends with 0: whoever came last may have been one.
     still_starting = not known or outcome.round.fault not in ("term", "term_group", "double_term")
+    # One that was killed before it had a report, or after it had sealed one, makes 70 of it all the same.
+    killed = unclean or "kill" in outcome.round.fault
     fine = (
-        {worst([each]) for each in known}
-        | ({os.EX_SOFTWARE} if unclean else set())
-        | ({0} if still_starting else set())
+        {worst([each]) for each in known} | ({os.EX_SOFTWARE} if killed else set()) | ({0} if still_starting else set())
     )
     if code not in fine:
         outcome.wrong.append(f"exit code {code}, in the reports {sorted(known)}{' and a killed one' * unclean}")
