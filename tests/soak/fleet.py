@@ -108,7 +108,9 @@ class Fleet:
 
     def _failure(self, job: Job) -> str:
         result = job.latest_result()
-        reason = (result.exc_string or "").strip().rpartition("\n")[2] if result else "no result"
+        told = (result.exc_string or "").strip().split("\n") if result else ["no result"]
+        # Of a traceback the error is the last line; where a shutdown has failed the job, it is the first.
+        reason = told[-1] if told[0].startswith("Traceback") else told[0]
         return f"{'stock' if job.worker_name in self.stock_names else 'graceful'}: {reason}"
 
     def _start(self, *, stock: bool = False) -> Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,14 +35,17 @@ def second_half(values: Sequence[float]) -> Sequence[float]:
 def growth(values: Sequence[float]) -> float:
     """By how much the line through the second half rises from its first sample to its last.
 
+    Its slope is the median of those between any two samples (Theil and Sen), so that one sample in the middle of a
+    restart does not tilt it.
+
     Raises:
         ValueError: too few samples.
     """
     half = second_half(values)
     if len(half) < ENOUGH:
         raise ValueError(f"{len(half)} samples in the second half are too few, at least {ENOUGH} are needed")
-    slope = statistics.linear_regression(range(len(half)), half).slope
-    return slope * (len(half) - 1)
+    slopes = [(half[j] - half[i]) / (j - i) for i, j in itertools.combinations(range(len(half)), 2)]
+    return statistics.median(slopes) * (len(half) - 1)
 
 
 def grows(values: Sequence[float], tolerance: Tolerance) -> bool:

@@ -60,3 +60,11 @@ def test_the_picture_is_well_formed() -> None:
     texts = [element for element in root if element.tag.endswith("text")]
     assert [text.text for text in texts] == ["keys <a>&: 2", "flat: 1"]
     assert texts[0].get("fill") != texts[1].get("fill")
+
+
+def test_one_sample_in_the_middle_of_a_restart() -> None:
+    """It does not make a flat series grow; a steady rise, with such a sample too, does."""
+    flat, rising = [18.0] * 40, [18.0 + number / 4 for number in range(40)]
+    flat[21] = rising[21] = 2.0
+    assert not grows(flat, Tolerance(0.0, 1.0))
+    assert grows(rising, Tolerance(0.0, 1.0))
