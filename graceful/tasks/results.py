@@ -42,8 +42,12 @@ def is_task(job: Job) -> bool:
     return isinstance(job.meta, dict) and isinstance(job.meta.get(META_KEY), dict)
 
 
-def result_of(job: Job) -> Any:
+def result_of(job: Job, *, running: bool = True) -> Any:
     """The ``TaskResult`` of a job, as Redis has it now: three or four commands.
+
+    Args:
+        job: the job.
+        running: whether a run of a started job counts that is not known to have ended.
 
     Raises:
         ImportError, AttributeError, ValueError, TypeError: its function is no task of this project any more.
@@ -74,7 +78,7 @@ def result_of(job: Job) -> Any:
         errors=[],
         worker_ids=[],
     )
-    _add_runs(result, job)
+    _add_runs(result, job, running)
     return result
 
 
@@ -106,7 +110,7 @@ def class_path_of(text: str) -> str:
     return "builtins.Exception"
 
 
-def _add_runs(result: Any, job: Job) -> None:
+def _add_runs(result: Any, job: Job, running: bool) -> None:
     """Workers and errors of all runs, the oldest first: those that RQ has results of, and the interrupted ones."""
     found: Any = job.connection.hget(job.key, ATTEMPTS_FIELD)
     interrupted = attempts.load(found)
@@ -121,5 +125,5 @@ def _add_runs(result: Any, job: Job) -> None:
             set_on(result, _return_value=each.return_value)
     runs.sort(key=lambda run: run[0])
     result.worker_ids.extend(cut(worker, attempts.NAME_LIMIT) for _, worker in runs if worker)
-    if result.status == TaskResultStatus.RUNNING and job.worker_name:
+    if running and result.status == TaskResultStatus.RUNNING and job.worker_name:
         result.worker_ids.append(job.worker_name)

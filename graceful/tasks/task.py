@@ -21,7 +21,7 @@ from graceful.tasks.library import (
     task_finished,
     task_started,
 )
-from graceful.tasks.results import is_task, result_of, set_on
+from graceful.tasks.results import OF_SHUTDOWNS, is_task, result_of, set_on
 
 
 class RQTask(Task):  # type: ignore[misc]
@@ -53,7 +53,7 @@ class RQTask(Task):  # type: ignore[misc]
 
 def succeeded(job: Job, connection: Redis, value: Any) -> None:
     """RQ's success callback of every task."""
-    _finished(job, TaskResultStatus.SUCCESSFUL, _return_value=value)
+    _finished(result_of(job), TaskResultStatus.SUCCESSFUL, _return_value=value)
 
 
 def failed(
@@ -66,15 +66,15 @@ def failed(
     """RQ's failure callback of every task: it has failed for good. A task that is requeued has not."""
     path = f"{exception_class.__module__}.{exception_class.__qualname__}"
     text = "".join(format_exception(exception_class, error, traceback))
-    _finished(job, TaskResultStatus.FAILED, TaskError(exception_class_path=path, traceback=text))
+    # Where a shutdown has failed it, its last run is among the interrupted ones already.
+    result = result_of(job, running=path not in OF_SHUTDOWNS)
+    result.errors.append(TaskError(exception_class_path=path, traceback=text))
+    _finished(result, TaskResultStatus.FAILED)
 
 
-def _finished(job: Job, status: Any, error: Any = None, **values: Any) -> None:
+def _finished(result: Any, status: Any, **values: Any) -> None:
     """Tell the receivers. RQ stores the job's end after its callbacks, so that is put in here."""
-    result = result_of(job)
     set_on(result, status=status, finished_at=timezone.now(), **values)
-    if error is not None:
-        result.errors.append(error)
     task_finished.send_robust(_sender(result), task_result=result)
 
 

@@ -29,10 +29,12 @@ def tasks(settings: Any, connection: redis.Redis) -> Any:
     return functions()
 
 
-def stopped_in_a_task(connection: redis.Redis, start_worker: StartWorker, tasks: Any, **settings: Any) -> WorkerProcess:
+def stopped_in_a_task(
+    connection: redis.Redis, start_worker: StartWorker, tasks: Any, *options: str, **settings: Any
+) -> WorkerProcess:
     """A worker that was stopped once the task's own code ran; it has ended."""
     connection.delete(tasks.BEGUN)
-    worker = start_worker(settings=SETTINGS | settings, wait=False)
+    worker = start_worker(settings=SETTINGS | settings, options=options, wait=False)
     wait_until(lambda: connection.llen(tasks.BEGUN), 20, lambda: worker.output)
     worker.signal()
     assert worker.wait(10) == os.EX_TEMPFAIL, worker.output
@@ -64,13 +66,16 @@ def test_interrupted_and_continued(
     assert heard(connection, tasks) == ["started RUNNING 1", "started RUNNING 2", "finished SUCCESSFUL 2"]
 
 
-@pytest.mark.parametrize("name", ["once_above", "once_below"])
+@pytest.mark.parametrize(
+    ("name", "worker_class"),
+    [("once_above", "rq.Worker"), ("once_below", "rq.Worker"), ("once_above", "rq.SimpleWorker")],
+)
 def test_that_must_not_be_started_twice(
-    name: str, tasks: Any, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+    name: str, worker_class: str, tasks: Any, connection: redis.Redis, queue: Queue, start_worker: StartWorker
 ) -> None:
     """``@on_interrupt("fail")`` above or below ``@task`` fails it, with the shutdown as its error."""
     result = getattr(tasks, name).enqueue(60)
-    worker = stopped_in_a_task(connection, start_worker, tasks)
+    worker = stopped_in_a_task(connection, start_worker, tasks, "--worker-class", worker_class)
     result.refresh()
     assert (result.status, result.worker_ids) == ("FAILED", [worker.name])
     assert result.errors[0].exception_class is StoppedByShutdown
