@@ -10,6 +10,7 @@
 #   make bench-admin the admin's pages over a million reports (DATABASE_URL=, BENCH_DIR=, ARGS=100000)
 #   make soak        a fleet under constant deploys and faults: fails if memory, descriptors, keys or rows grow (MINUTES=); docs/soak.md
 #   make release     build twice, check, and install from a package index of its own: a dry run (ARGS=--rehearsal); docs/releasing.md
+#   make compare     the same faults for this package and other job systems, into docs/comparison/ (ARGS=--only ours,celery)
 #   make docs        the documentation as a site, in site/
 #   make lint        style, types, imports
 #   make clean       remove everything that the above created
@@ -29,7 +30,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TIERS = tests/unit tests/db tests/integration tests/model tests/process
 
-.PHONY: test demo demo-admin screenshots bench bench-admin chaos compat prove soak release docs lint messages clean
+.PHONY: test demo demo-admin screenshots bench bench-admin chaos compat prove soak release compare docs lint messages clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TIERS) $(ARGS)
@@ -68,6 +69,9 @@ release: .venv/installed
 	$(PIP) --editable '.[release]'
 	$(BIN)/python -m tests.release $(ARGS)
 
+compare: .venv/installed
+	$(BIN)/python -m tests.compare --rounds 2 $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 docs: .venv/installed
 	$(PIP) --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --quiet
@@ -85,7 +89,7 @@ messages: .venv/installed
 	cd graceful && ../$(BIN)/django-admin compilemessages
 
 clean:
-	rm -rf .venv .compat .demo .soak .release build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .compat .compare .demo .soak .release build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml $(CONSTRAINTS)

@@ -166,7 +166,7 @@ class RQBackend(BaseTaskBackend):  # type: ignore[misc]
         for name, value in self.options.items():
             if name not in SECONDS:
                 yield self._error("OPTIONS", f"is unknown: {name!r}", f"Known are {', '.join(SECONDS)}.")
-            elif isinstance(value, bool) or not isinstance(value, int) or value < (1 if name == "job_timeout" else -1):
+            elif not _is_seconds(value) or (value == 0 and name == "job_timeout"):
                 yield self._error("OPTIONS", f"{name} must be a number of seconds, got: {value!r}", "-1 is for ever.")
 
     def _error(self, key: str, text: str, hint: str) -> CheckMessage:
@@ -180,6 +180,10 @@ class RQBackend(BaseTaskBackend):  # type: ignore[misc]
             if server not in seen:
                 seen.append(server)
                 yield django_rq.get_connection(name)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= -1
 
 
 def _rq_queues() -> Mapping[str, Mapping[str, Any]]:

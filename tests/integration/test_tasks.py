@@ -249,7 +249,8 @@ def test_checks(settings: Any) -> None:
         ("graceful.E036", 'TASKS["default"]["OPTIONS"] job_timeout must be a number of seconds, got: 0'),
         ("graceful.E036", 'TASKS["default"]["OPTIONS"] is unknown: \'colour\''),
     ]
-    settings.TASKS = {"default": {"BACKEND": "graceful.tasks.RQBackend", "QUEUES": []}}
+    right = {"job_timeout": -1, "result_ttl": 0}
+    settings.TASKS = {"default": {"BACKEND": "graceful.tasks.RQBackend", "QUEUES": [], "OPTIONS": right}}
     assert library.backend("default").queues == {"default", "high", "low"}
     assert list(library.backend("default").check()) == []
 
