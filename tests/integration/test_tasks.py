@@ -227,7 +227,8 @@ def test_a_task_of_another_backend(settings: Any) -> None:
     """RQ cannot call it, and says so at once."""
     module = f"{library.LIBRARY}.backends.immediate.ImmediateBackend"
     settings.TASKS = {"default": {"BACKEND": module}, "rq": TASKS["default"]}
-    plain = library.Task(func=work)
+    # Django 6.0 has no defaults for these.
+    plain = library.Task(func=work, priority=0, backend="default", queue_name="default", run_after=None)
     with pytest.raises(library.InvalidTask, match="was decorated for a backend that does not run on RQ"):
         plain.using(backend="rq")
 

@@ -92,6 +92,7 @@ def run(seconds: float, seed: int) -> tuple[dict[str, list[float]], str]:
 
 
 def sample(lane: Lane, fleet: Fleet) -> dict[str, float]:
+    fleet.tidy()
     return {
         **of_worker("graceful", fleet.graceful),
         **of_worker("stock", fleet.stock),

@@ -89,6 +89,10 @@ class Fleet:
                 self.ended += name == "graceful"
                 setattr(self, name, self._start(stock=name == "stock"))
 
+    def tidy(self) -> None:
+        """Remove ids of expired jobs from RQ's registry, which its workers do every quarter of an hour: a saw-tooth."""
+        _despite_redis(lambda: self._queue().finished_job_registry.cleanup())
+
     def drain(self, seconds: float) -> list[str]:
         """Enqueue nothing more, and wait until all is done; who had each job that failed, and why.
 
