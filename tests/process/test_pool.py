@@ -277,6 +277,7 @@ def test_signals_during_a_stop(
     wait_until(lambda: connection.hlen(jobs.PIDS) == 2, 10, lambda: pool.output)
     pool.signal()
     pool.wait_output("2 workers are stopped")
+    let_pass(1.2, "a second SIGTERM would count: within a second two are one")
     for each in (signum, signal.SIGUSR2):
         pool.signal(each)
     pool.wait_output("threads of the parent")
