@@ -281,6 +281,7 @@ def test_signals_during_a_stop(
     for each in (signum, signal.SIGUSR2):
         pool.signal(each)
     pool.wait_output("threads of the parent")
+    let_pass(0.5, "a worker that is hurried has interrupted its job by then")
     connection.rpush("go", 1, 1)
     assert pool.wait(15) == 0, pool.output
     assert [job.get_status(refresh=True) for job in enqueued] == ["finished", "finished"]
