@@ -1,6 +1,7 @@
 """Code blocks of the documents: Python compiles and names what exists, commands have the options, data can be parsed.
 
-The tutorial is run as a whole (tests/process/test_tutorial.py), the recipes' files by the recipes tier.
+What can be run is run too: test_code_blocks_run.py here, test_commands_of_documents.py and test_tutorial.py in
+tests/process, and the files of the recipes in the recipes tier.
 """
 
 from __future__ import annotations
@@ -12,35 +13,15 @@ import re
 import shlex
 import tomllib
 from importlib import import_module
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
-ROOT = Path(__file__).parents[2]
-FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+from tests.support.doc_blocks import Block, blocks
+
 MANAGE = re.compile(r"(?:manage\.py|django) ([a-z_]+)((?: [^|>&;#`\n]*)?)")
-
-
-class Block(NamedTuple):
-    place: str
-    language: str
-    text: str
-
-
-def blocks() -> list[Block]:
-    found = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        if page.name.endswith(".zh.md"):
-            continue  # Compared with the English ones, block by block.
-        text = page.read_text(encoding="utf-8")
-        for block in FENCE.finditer(text):
-            line = text.count("\n", 0, block.start()) + 1
-            body = re.sub(f"^{block[1]}", "", block[3], flags=re.MULTILINE)
-            found.append(Block(f"{page.relative_to(ROOT)}:{line}", block[2], body))
-    return found
 
 
 def of(language: str) -> Any:
