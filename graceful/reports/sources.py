@@ -40,19 +40,25 @@ NO_PART_OF_A_CONNECTION = frozenset(
 logger = logging.getLogger("graceful.reports")
 
 
+def queue_of_each_server() -> list[str]:
+    """The first queue on each server that ``RQ_QUEUES`` names, by the alphabet."""
+    found: list[str] = []
+    seen: list[dict[str, Any]] = []
+    for name, config in sorted(getattr(django_settings, "RQ_QUEUES", {}).items()):
+        server = {key: value for key, value in config.items() if key not in NO_PART_OF_A_CONNECTION}
+        if server not in seen:
+            seen.append(server)
+            found.append(name)
+    return found
+
+
 def journals(seconds: float) -> list[Journal]:
     """The journal of each server that ``RQ_QUEUES`` names, once per server.
 
     Args:
         seconds: for all servers; connecting and each command may take an equal share, and there is no retry.
     """
-    queue_of: list[str] = []
-    seen: list[dict[str, Any]] = []
-    for name, config in sorted(getattr(django_settings, "RQ_QUEUES", {}).items()):
-        server = {key: value for key, value in config.items() if key not in NO_PART_OF_A_CONNECTION}
-        if server not in seen:
-            seen.append(server)
-            queue_of.append(name)
+    queue_of = queue_of_each_server()
     share = max(0.01, seconds / (len(queue_of) + 1))
     return [Journal(_with_timeout(get_connection(name), share)) for name in queue_of]
 

@@ -15,8 +15,6 @@ from graceful.exceptions import CursorMismatch
 VERSION = 1
 FIELD = "graceful_resume"
 """Field of the job's hash in Redis. RQ keeps fields that it does not know: ``Job.save`` is an HSET."""
-
-
 STEP = "step"
 """The kind of an entry that is no loop: a function whose result is its position."""
 
@@ -280,3 +278,20 @@ def read(text: str | bytes | None) -> Mapping[str, Any]:
     except (ValueError, KeyError, TypeError):
         pass
     raise CursorMismatch(f"the saved cursors are not in the format that this version reads: {text[:100]!r}")
+
+
+def as_json(value: object, complaint: str) -> str:
+    """A value of the job's, as JSON.
+
+    Args:
+        value: what is to be saved.
+        complaint: how the error begins if JSON cannot represent it.
+
+    Raises:
+        TypeError, ValueError: as ``json.dumps``.
+    """
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{complaint}: {value!r:.200} ({error})") from error

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from django.db.models import QuerySet
 
 from graceful.jobs import interruption
+from graceful.resume.cursors import as_json
 from graceful.resume.iterators import Traversal, traversal_of
 from graceful.resume.querysets import CHUNK_SIZE, QuerySetTraversal
 
@@ -133,11 +134,7 @@ def checkpoint(state: Any, *, name: str = "default") -> None:
         TypeError, ValueError: JSON cannot represent the state.
         JobInterrupted: a shutdown was requested; let it propagate.
     """
-    try:
-        json.dumps(state)
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"checkpoint takes a state that JSON can represent, got: {state!r:.200} ({error})") from error
+    as_json(state, "checkpoint takes a state that JSON can represent, got")
     guard = interruption.guard
     if guard is None or guard.elsewhere:
         return

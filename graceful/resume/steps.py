@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from graceful.jobs import interruption
-from graceful.resume.cursors import STEP
+from graceful.resume.cursors import STEP, as_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,7 +50,8 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             finished = entry.finished
             try:
                 if not finished:
-                    result = entry.position = _as_json(name, function(*args, **kwargs))
+                    returned = as_json(function(*args, **kwargs), f"step {name!r} returned what JSON cannot represent")
+                    result = entry.position = json.loads(returned)
                     finished = True
             finally:
                 guard.cursors.end(name, finished=finished)
@@ -60,11 +61,3 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         return run
 
     return decorate
-
-
-def _as_json(name: str, result: object) -> Any:
-    try:
-        return json.loads(json.dumps(result))
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"step {name!r} returned what JSON cannot represent: {result!r:.200} ({error})") from error

@@ -14,11 +14,11 @@ from django.db import connection as database
 from django.db import transaction
 from django.utils import timezone
 from django_rq.queues import get_commit_mode, get_queue
-from redis import Redis
 from rq import Callback
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
+from graceful.reports.sources import queue_of_each_server
 from graceful.tasks.library import (
     BaseTaskBackend,
     InvalidTask,
@@ -32,8 +32,6 @@ from graceful.tasks.task import RQTask, failed, succeeded
 
 SECONDS = ("job_timeout", "result_ttl", "failure_ttl")
 """What ``OPTIONS`` may have: seconds, as arguments of RQ's ``Queue.enqueue`` of these names."""
-OF_QUEUES = ("DEFAULT_TIMEOUT", "DEFAULT_RESULT_TTL", "ASYNC", "AUTOCOMMIT")
-"""Keys of ``RQ_QUEUES`` that say nothing of the server."""
 
 
 class RQBackend(BaseTaskBackend):  # type: ignore[misc]
@@ -145,9 +143,9 @@ class RQBackend(BaseTaskBackend):  # type: ignore[misc]
             TaskResultDoesNotExist: there is none, or RQ has removed it: after ``result_ttl`` (``failure_ttl``) seconds.
             redis.exceptions.RedisError: Redis is unreachable.
         """
-        for connection in self._connections():
+        for name in queue_of_each_server():
             try:
-                job = Job.fetch(result_id, connection=connection)
+                job = Job.fetch(result_id, connection=django_rq.get_connection(name))
             except NoSuchJobError:
                 continue
             if is_task(job):
@@ -171,15 +169,6 @@ class RQBackend(BaseTaskBackend):  # type: ignore[misc]
 
     def _error(self, key: str, text: str, hint: str) -> CheckMessage:
         return Error(f'TASKS["{self.alias}"]["{key}"] {text}', hint=hint, id="graceful.E036")
-
-    def _connections(self) -> Iterable[Redis]:
-        """One for each server that its queues are on."""
-        seen: list[dict[str, Any]] = []
-        for name in sorted(self.queues):
-            server = {key: value for key, value in _rq_queues()[name].items() if key not in OF_QUEUES}
-            if server not in seen:
-                seen.append(server)
-                yield django_rq.get_connection(name)
 
 
 def _is_seconds(value: object) -> bool:

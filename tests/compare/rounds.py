@@ -19,7 +19,7 @@ from tests.compare.books import Books, Line, balance, read
 from tests.compare.peers import BUDGET_SECONDS, GRACE_SECONDS, INSIDE, Peer
 from tests.support.processes import ROOT, pids_in_session
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_pass, wait_until
 
 DJANGO = ("app_rq", "app_tasks_db")
 FAULTS = ("deploy", "kill", "endless", "cut")
@@ -77,15 +77,16 @@ class Rig:
         if self.peer.app == "app_rq":
             migrate = self._command(("{bin}/python", "-m", "django", "migrate", "--verbosity", "0"))
             subprocess.run(migrate, cwd=INSIDE, env=self._environment("-"), check=True)
-        self._producer = subprocess.Popen(
-            self.peer.producer(self.programs),
-            cwd=INSIDE,
-            env=self._environment("-"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.directory / "producer.log").open("wb"),
-            text=True,
-        )
+        with (self.directory / "producer.log").open("wb") as log:
+            self._producer = subprocess.Popen(
+                self.peer.producer(self.programs),
+                cwd=INSIDE,
+                env=self._environment("-"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self._answer()
         return self
 
@@ -112,8 +113,7 @@ class Rig:
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         self._workers += 1
-        log = (self.directory / f"worker-{self._workers}.log").open("wb")
-        with log:
+        with (self.directory / f"worker-{self._workers}.log").open("wb") as log:
             process = subprocess.Popen(
                 self._command(self.peer.worker),
                 cwd=INSIDE,
@@ -142,14 +142,14 @@ class Rig:
         """The broker is restarted with all that it held, and is away for so long."""
         if self.postgres is not None:
             self.postgres.stop("fast")
-            time.sleep(seconds)
+            let_pass(seconds, "it is away for so long")
             self.postgres.start()
         elif self.server is not None:
             with self.server.client(socket_timeout=5, retry=None) as client:
                 client.shutdown(save=True)
             assert self.server.process is not None
             self.server.process.wait(10)
-            time.sleep(seconds)
+            let_pass(seconds, "it is away for so long")
             self.server.start()
 
     def _command(self, words: tuple[str, ...]) -> list[str]:
@@ -171,7 +171,6 @@ class Rig:
             "COMPARE_APP": self.peer.name,
             "COMPARE_BROKER": broker,
             "COMPARE_RUN": str(self.directory),
-            "COMPARE_GRACE": str(GRACE_SECONDS),
             "COMPARE_BUDGET": str(BUDGET_SECONDS),
         }
 
@@ -203,7 +202,7 @@ def play(peer: Peer, programs: Path, fault: str, rng: random.Random) -> Outcome:
         names = [name for name, _, _ in jobs]
         worker = rig.start_worker()
         wait_until(lambda: _begun(rig, jobs, fault), 60, rig.logs)
-        time.sleep(rng.uniform(0.0, 1.5))
+        let_pass(rng.uniform(0.0, 1.5), "the instant of the fault is drawn")
         stopped_at = time.clock_gettime(time.CLOCK_MONOTONIC)
         outcome = Outcome(peer.name, fault, len(jobs), Books())
         if fault == "kill":
@@ -234,7 +233,7 @@ def stop_idle(peer: Peer, programs: Path) -> float:
         rig.enqueue(("first", 0.0, False))
         worker = rig.start_worker()
         wait_until(lambda: "first" in rig.ended(), 60, rig.logs)
-        time.sleep(1.0)
+        let_pass(1.0, "each peer has its own way to be idle, and none that can be seen")
         began = time.monotonic()
         worker.send_signal(peer.stop)
         try:
@@ -245,7 +244,7 @@ def stop_idle(peer: Peer, programs: Path) -> float:
 
 
 def _jobs(fault: str, rng: random.Random) -> list[tuple[str, float, bool]]:
-    """Short ones; in every second deploy one that outlasts the grace period; an endless one where that is the fault."""
+    """Short ones; in some rounds one that outlasts the grace period; an endless one where that is the fault."""
     short = [(f"job{number}", round(rng.uniform(0.1, 1.0), 2), False) for number in range(5)]
     if fault == "endless":
         return [("endless", 0.1, True), *short]
@@ -272,14 +271,14 @@ def _work_on(rig: Rig, worker: subprocess.Popen[bytes], names: list[str]) -> Non
         if len(lines) != before:
             changed_at, before = time.monotonic(), len(lines)
         if worker.poll() is not None:
-            time.sleep(1.0)
+            let_pass(1.0, "a platform does not start it anew at once")
             worker, changed_at = rig.start_worker(), time.monotonic()
         running = {line.job for line in lines if line.what == "start"} - rig.ended()
         if time.monotonic() - changed_at > SETTLED_SECONDS + (LONG_SECONDS if "job-long" in running else 0.0):
             missing = [name for name in names if name not in rig.ended()]
             if not {"held", "queued"} & set(rig.states(missing).values()):
                 return
-        time.sleep(0.1)
+        let_pass(0.1, "the ledger is read again")
 
 
 def _kill_session(pid: int) -> None:

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import time
-from io import StringIO
-from pathlib import Path
 
 import pytest
 import redis
-from django.conf import settings as django_settings
-from django.core.management import call_command
 from rq import Queue, Worker
 
 from graceful.core.phases import Outcome
-from graceful.core.records import ShutdownReport
 from graceful.models import ShutdownReport as ArchivedReport
-from graceful.reports.rows import record_of
 from tests.conftest import StartWorker
 from tests.support import jobs
-from tests.support.processes import WorkerProcess, is_alive, pids_in_session
+from tests.support.pools import reports, start_pool, workers
+from tests.support.processes import is_alive, pids_in_session
 from tests.support.waiting import let_pass, wait_until
 
 pytestmark = pytest.mark.usefixtures("shared_database")
 QUICK = {"GRACEFUL_TIMEOUT": 3, "GRACEFUL_HOOKS_TIMEOUT": 1, "GRACEFUL_INTERRUPT_TIMEOUT": 0.5}
-
-
-def workers(connection: redis.Redis) -> dict[str, int]:
-    """The workers that RQ lists and that take jobs, with their pids."""
-    found = Worker.all(connection=connection)
-    return {each.name: each.pid for each in found if each.pid and each.get_state() in ("idle", "busy")}
-
-
-def start_pool(
-    start_worker: StartWorker, connection: redis.Redis, number: int = 2, *options: str, **settings: object
-) -> WorkerProcess:
-    """A pool whose workers take jobs."""
-    pool = start_worker(options=["--workers", str(number), *options], settings=settings, name="pool", wait=False)
-    wait_until(lambda: len(workers(connection)) == number, 20, lambda: pool.output)
-    return pool
-
-
-def reports() -> list[ShutdownReport]:
-    call_command("archive_reports", stdout=StringIO())  # Those that found the database busy.
-    return [record_of(row) for row in ArchivedReport.objects.prefetch_related("hooks", "jobs")]
 
 
 @pytest.mark.parametrize("whom", ["parent", "group"])
@@ -138,135 +111,6 @@ def test_one_more_and_one_less(connection: redis.Redis, start_worker: StartWorke
     assert pool.wait() == 0, pool.output
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """An app whose code changes."""
-    app = tmp_path / "changing_app"
-    app.mkdir()
-    (app / "__init__.py").write_text("")
-    (app / "models.py").write_text("ANSWER = 1\n")
-    (app / "jobs.py").write_text("from changing_app.models import ANSWER\n\ndef answer():\n    return ANSWER\n")
-    return app
-
-
-def pool_of(shop: Path, start_worker: StartWorker, connection: redis.Redis, number: int) -> WorkerProcess:
-    settings = {"INSTALLED_APPS": [*django_settings.INSTALLED_APPS, "changing_app"]}
-    path = os.pathsep.join([str(shop.parent), os.environ.get("PYTHONPATH", "")])
-    pool = start_worker(
-        options=["--workers", str(number)], settings=settings, environment={"PYTHONPATH": path}, name="pool", wait=False
-    )
-    wait_until(lambda: len(workers(connection)) == number, 20, lambda: pool.output)
-    return pool
-
-
-def test_new_code(shop: Path, connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:
-    """SIGHUP replaces the workers one after the other by workers with the new code; all but one take jobs meanwhile."""
-    pool = pool_of(shop, start_worker, connection, 3)
-    before = workers(connection)
-    (shop / "models.py").write_text("ANSWER = 2\n")
-    pool.signal(signal.SIGHUP)
-    fewest = 3
-
-    def all_new() -> bool:
-        nonlocal fewest
-        now = workers(connection)
-        fewest = min(fewest, len(now))
-        return len(now) == 3 and not set(now.values()) & set(before.values())
-
-    done = []
-    while not all_new():
-        done.append(queue.enqueue("changing_app.jobs.answer"))
-        wait_until(lambda: done[-1].get_status(refresh=True) in ("finished", "failed") or all_new(), 20, pool.__repr__)
-    assert fewest >= 2, pool.output
-    last = queue.enqueue("changing_app.jobs.answer")
-    wait_until(lambda: last.get_status(refresh=True) == "finished", 20, lambda: pool.output)
-    assert last.return_value() == 2
-    wait_until(lambda: all(job.get_status(refresh=True) == "finished" for job in done), 20, lambda: pool.output)
-    pool.signal()
-    assert pool.wait() == 0, pool.output
-    assert pids_in_session(pool.pid) == []
-    assert {each.outcome for each in reports()} == {Outcome.CLEAN}
-    assert len(reports()) == 6
-
-
-def test_new_code_that_cannot_be_loaded(
-    shop: Path, connection: redis.Redis, queue: Queue, start_worker: StartWorker
-) -> None:
-    """The workers go on with the code that they have."""
-    pool = pool_of(shop, start_worker, connection, 2)
-    before = workers(connection)
-    (shop / "models.py").write_text("this is no Python\n")
-    pool.signal(signal.SIGHUP)
-    pool.wait_output("the new one cannot be loaded", 30)
-    assert "SyntaxError" in pool.output
-    assert workers(connection) == before
-    (shop / "models.py").write_text("ANSWER = 3\n")
-    pool.signal(signal.SIGTERM)
-    assert pool.wait() == 0, pool.output
-
-
-def test_a_stop_while_new_code_comes(
-    shop: Path, connection: redis.Redis, queue: Queue, start_worker: StartWorker
-) -> None:
-    """A stop at any instant of the replacement ends all workers, old and new, gracefully."""
-    seed = random.SystemRandom().randrange(10**6)
-    print("seed", seed)
-    rng = random.Random(seed)
-    for _ in range(4):
-        pool = pool_of(shop, start_worker, connection, 2)
-        pool.signal(signal.SIGHUP)
-        time.sleep(rng.uniform(0, 2.5))  # The instant of the stop, chosen at random.
-        pool.signal()
-        assert pool.wait() == 0, pool.output
-        assert pids_in_session(pool.pid) == []
-    assert {each.outcome for each in reports()} == {Outcome.CLEAN}
-
-
-def test_new_code_while_the_pool_is_not_complete(
-    connection: redis.Redis, queue: Queue, start_worker: StartWorker
-) -> None:
-    """What was under way is under way after SIGHUP too: a worker that was to leave, one that is to be replaced."""
-    pool = start_pool(start_worker, connection, 4)
-    job = queue.enqueue(jobs.until_released, "go")
-    wait_until(lambda: connection.hlen(jobs.PIDS) == 1, 10, lambda: pool.output)
-    busy = next(each.name for each in Worker.all(connection=connection) if each.get_current_job_id() == job.id)
-    crashed = next(name for name in workers(connection) if name != busy)
-    for _ in range(2):  # The second pause is two seconds, more than the new code takes to load.
-        before = workers(connection)
-        os.kill(before[crashed], signal.SIGKILL)
-        wait_until(lambda: workers(connection).get(crashed) not in (None, before[crashed]), 10, lambda: pool.output)  # noqa: B023
-    os.kill(workers(connection)[crashed], signal.SIGKILL)
-    pool.wait_output("another one is started in 4 s")
-    # Those that came last leave, down to the one that is busy.
-    staying = max(int(busy[5:]), int(crashed[5:]))
-    for left in range(3, staying - 1, -1):
-        pool.signal(signal.SIGTTOU)
-        # Two at once would be one: a pending signal is not counted (signal(7)).
-        pool.wait_output(f"{left} workers from now on")
-    pool.signal(signal.SIGHUP)
-    pool.wait_output("workers are replaced one after the other", 20)
-    connection.rpush("go", 1)
-    wait_until(lambda: job.get_status(refresh=True) == "finished", 20, lambda: pool.output)
-    wait_until(lambda: len(workers(connection)) == staying, 20, lambda: pool.output)
-    pool.signal()
-    assert pool.wait() == 0, pool.output
-
-
-@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2])
-def test_signals_while_new_code_comes(
-    signum: signal.Signals, connection: redis.Redis, start_worker: StartWorker
-) -> None:
-    """None of them ends or stops the parent at any instant, also while it executes itself anew."""
-    pool = start_pool(start_worker, connection, 1)
-    pool.signal(signal.SIGHUP)
-    while "workers are replaced one after the other" not in pool.output:
-        pool.signal(signum)
-        let_pass(0.01, "signals come all the time")
-        assert pool.running, pool.output
-    pool.signal()
-    assert pool.wait() == 0, pool.output
-
-
 @pytest.mark.parametrize("signum", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP])
 def test_signals_during_a_stop(
     signum: signal.Signals, connection: redis.Redis, queue: Queue, start_worker: StartWorker
@@ -289,14 +133,15 @@ def test_signals_during_a_stop(
     assert {each.outcome for each in reports()} == {Outcome.CLEAN}
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="a platform without real-time signals")
-def test_a_worker_that_a_real_time_signal_has_killed(connection: redis.Redis, start_worker: StartWorker) -> None:
-    """A signal without a name of its own is told by its number."""
-    pool = start_pool(start_worker, connection, 1)
-    os.kill(workers(connection)["pool.1"], signal.SIGRTMIN + 5)
-    pool.wait_output(f"was ended by signal {signal.SIGRTMIN + 5}")
-    pool.signal()
-    assert pool.wait() == 0, pool.output
+if hasattr(signal, "SIGRTMIN"):  # Not on macOS.
+
+    def test_a_worker_that_a_real_time_signal_has_killed(connection: redis.Redis, start_worker: StartWorker) -> None:
+        """A signal without a name of its own is told by its number."""
+        pool = start_pool(start_worker, connection, 1)
+        os.kill(workers(connection)["pool.1"], signal.SIGRTMIN + 5)
+        pool.wait_output(f"was ended by signal {signal.SIGRTMIN + 5}")
+        pool.signal()
+        assert pool.wait() == 0, pool.output
 
 
 def test_the_parents_death(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:

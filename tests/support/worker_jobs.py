@@ -77,16 +77,18 @@ def ends_a_process() -> int | None:
     return process.exitcode
 
 
-def _wait_in_thread(over: threading.Event) -> None:
+def _wait_in_thread(there: threading.Event, over: threading.Event) -> None:
+    there.set()
     over.wait(30)
 
 
 def waits_in_two_threads(key: str) -> None:
     """Waits until somebody pushes to the list ``key``, with a second thread that waits as well."""
-    note_start()
-    over = threading.Event()
-    thread = threading.Thread(target=_wait_in_thread, args=(over,))
+    there, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_wait_in_thread, args=(there, over))
     thread.start()
+    there.wait()
+    note_start()
     current_job().connection.blpop(key, 30)
     over.set()
     thread.join()

@@ -33,6 +33,7 @@ from graceful.worker.compat.database import close_database_connections
 from graceful.worker.shutdown import os_signals
 from graceful.worker.shutdown.exit import leave
 from graceful.worker.shutdown.stall_guard import StallGuard
+from graceful.worker.worker import speaks_for_unit
 
 START_SECONDS = 1.0
 """How long the start may take to notice a stop by itself."""
@@ -131,17 +132,21 @@ class Command(RQWorkerCommand):
         inbox: os_signals.Inbox,
         started: Callable[[], None],
     ) -> int:
-        from graceful.worker.pool import Pool  # A worker that is alone is not to pay for its import.
+        # A worker that is alone is not to pay for their import.
+        from graceful.worker.pool.parent import Pool
+        from graceful.worker.pool.signs import PoolSigns
+        from graceful.worker.probes.systemd import notifier
 
         graceful_class = self._checked(queues, options)
         settings = conf.settings()
         if options["timeout"] is not None:
             settings = settings.with_timeout(options["timeout"])
+        probes = _probes(options)
         if options["pid"]:
             write_pid(os.path.expanduser(options["pid"]))
         setup_loghandlers(LEVELS.get(options["verbosity"], "DEBUG"), name="graceful")
         close_database_connections()
-        probes = _probes(options)
+        signs = PoolSigns(options["name"] or "", probes, notifier("Worker pool") if speaks_for_unit() else None)
         started()  # Its thread is over: a process that forks has none.
 
         def start(number: int) -> None:
@@ -154,15 +159,8 @@ class Command(RQWorkerCommand):
                 leave(code, self._seconds_left)
 
         ends_by_itself = bool(options["burst"] or options["max_idle_time"])
-        pool = Pool(
-            inbox,
-            settings,
-            queues[0] if queues else "default",
-            start,
-            name=options["name"] or "",
-            listeners=probes,
-            ends_by_itself=ends_by_itself,
-        )
+        queue = queues[0] if queues else "default"
+        pool = Pool(inbox, settings, queue, start, signs, ends_by_itself=ends_by_itself)
         return pool.run(options["workers"])
 
     def _checked(self, queues: tuple[str, ...], options: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ Environment:
     COMPARE_APP: ``ours``, ``stock`` or ``tasks_db``.
     COMPARE_BROKER: the URL of Redis, or the directory of PostgreSQL's socket.
     COMPARE_RUN: a directory for the database file.
-    COMPARE_GRACE, COMPARE_BUDGET: seconds until SIGKILL, and what is left of them with a margin.
+    COMPARE_BUDGET: seconds that a stop may take.
 """
 
 from __future__ import annotations

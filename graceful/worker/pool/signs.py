@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+from graceful.core.deadline import Deadline
+from graceful.worker.pool.place import Place
 from graceful.worker.probes.listeners import Listeners
-from graceful.worker.probes.server import ProbeServer
+from graceful.worker.probes.server import NOT_LISTENING, ProbeServer
 from graceful.worker.probes.systemd import Notifier
 
-if TYPE_CHECKING:
-    from graceful.worker.pool import Pool
+log = logging.getLogger("graceful.worker")
 
 
 class PoolSigns:
-    """Answers probes, and tells systemd, whenever the parent's loop comes by.
+    """Answers probes, and tells systemd, whenever the parent's loop comes by; does nothing where nobody wants to know.
 
     Args:
-        pool: the pool.
+        name: the pool's.
         listeners: where probes are answered; None without.
         notifier: the way to systemd; None without.
     """
 
-    def __init__(self, pool: Pool, listeners: Listeners | None, notifier: Notifier | None) -> None:
-        self._pool = pool
+    def __init__(self, name: str, listeners: Listeners | None, notifier: Notifier | None) -> None:
+        self._name = name
         self._listeners = listeners
         self._server = None if listeners is None else ProbeServer(listeners.sockets, self)
         self._notifier = notifier
+        self._places: Sequence[Place] = ()
+        self._end: Deadline | None = None
         self._ping_at = 0.0
         self._said = ""
         self._told_ready = self._told_stopping = False
@@ -39,23 +45,23 @@ class PoolSigns:
 
     def why_not_ready(self) -> str:
         """Why no worker takes jobs; empty where one does."""
-        if self._pool.end is not None:
+        if self._end is not None:
             return "stopping"
         return "" if self._up() else "starting"
 
     def status(self) -> dict[str, Any]:
         """The workers by their places, and how long a stop may take yet."""
-        pool, why = self._pool, self.why_not_ready()
+        why, end = self.why_not_ready(), self._end
         return {
-            "pool": pool.name,
-            "phase": "running" if pool.end is None else "stopping",
+            "pool": self._name,
+            "phase": "running" if end is None else "stopping",
             "alive": True,
             "ready": not why,
             "not_ready": why,
             "workers": [
-                {"number": place.number, "pid": place.pid or None, "state": place.state} for place in pool.places
+                {"number": place.number, "pid": place.pid or None, "state": place.state} for place in self._places
             ],
-            "seconds_left": None if pool.end is None else round(pool.end.left(), 1),
+            "seconds_left": None if end is None else round(end.left(), 1),
         }
 
     # The loop's.
@@ -68,14 +74,25 @@ class PoolSigns:
     @property
     def seconds(self) -> float:
         """Within which the loop has to come by."""
-        return (self._notifier.ping_seconds if self._notifier else 0.0) or 1.0
+        return (self._notifier.ping_seconds if self._notifier else 0.0) or math.inf
 
-    def come_by(self) -> None:
-        """Answer who has asked; tell systemd what has changed."""
-        if self._server is not None and self._pool.places:
-            self._server.look(0.0)
+    def come_by(self, places: Sequence[Place], end: Deadline | None, *, renewing: bool) -> None:
+        """Answer who has asked; tell systemd what has changed.
+
+        Args:
+            places: the workers.
+            end: by when all have to be gone; None where nobody has asked for a stop.
+            renewing: new code is being loaded, or workers with the old code are left.
+        """
+        self._places, self._end = places, end
+        if self._server is not None:
+            try:
+                self._server.look(0.0)
+            except OSError as error:  # The workers are worth more than an answer.
+                log.warning(NOT_LISTENING, error)
+                self._server = None
         if self._notifier is not None:
-            self._tell(self._notifier)
+            self._tell(self._notifier, renewing)
 
     def reloading(self) -> None:
         """New code is being loaded (``Type=notify-reload``); READY=1 follows."""
@@ -101,27 +118,27 @@ class PoolSigns:
             self._notifier.take_environment()
 
     def _up(self) -> int:
-        return sum(place.state == "up" for place in self._pool.places)
+        return sum(place.state == "up" for place in self._places)
 
-    def _tell(self, notifier: Notifier) -> None:
-        pool, up, now = self._pool, self._up(), time.monotonic()
-        if pool.end is None:
+    def _tell(self, notifier: Notifier, renewing: bool) -> None:
+        places, now = self._places, time.monotonic()
+        if self._end is None:
             # Also where a worker fails again and again: the others work, and systemd must not end them for it.
-            if not self._told_ready and not pool.renewing and all(place.state != "starting" for place in pool.places):
+            if not self._told_ready and not renewing and all(place.state != "starting" for place in places):
                 self._told_ready = True
                 notifier.send("READY=1")
-            lines = [f"STATUS={up} of {len(pool.places)} workers take jobs"]
+            lines = [f"STATUS={self._up()} of {len(places)} workers take jobs"]
         else:
-            left = pool.end.left()
-            lines = [f"STATUS=stopping, {len(pool.places)} workers left, {left:.0f} s left"]
+            left = self._end.left()
+            lines = [f"STATUS=stopping, {len(places)} workers left, {left:.0f} s left"]
             lines.append(f"EXTEND_TIMEOUT_USEC={int(left * 1e6)}")
             if not self._told_stopping:
                 self._told_stopping = True
                 lines.insert(0, "STOPPING=1")
-        if lines[0] != self._said or pool.end is not None:
+        if lines[0] != self._said or self._end is not None:
             self._said = lines[0]
             notifier.send(*lines)
         # systemd ends its watchdog with STOPPING=1, and a keep-alive that came later would wind it up again.
-        if pool.end is None and notifier.ping_seconds and now >= self._ping_at:
+        if self._end is None and notifier.ping_seconds and now >= self._ping_at:
             self._ping_at = now + notifier.ping_seconds
             notifier.send("WATCHDOG=1")

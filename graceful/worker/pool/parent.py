@@ -15,7 +15,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from django.db import connections
 from django_rq import get_connection
@@ -29,10 +28,10 @@ from graceful.core.text import signal_name
 from graceful.worker.cluster.reaper import reap
 from graceful.worker.compat.redis_connection import client_of_its_own
 from graceful.worker.horse import parent_death
-from graceful.worker.pool_place import Place
-from graceful.worker.pool_reload import OWN, NewCode, adopted, execute, start_directory
+from graceful.worker.pool.place import Place
+from graceful.worker.pool.reload import OWN, NewCode, adopted, execute, start_directory
+from graceful.worker.pool.signs import PoolSigns
 from graceful.worker.shutdown import os_signals
-from graceful.worker.worker import speaks_for_unit
 
 log = logging.getLogger("graceful.worker")
 STARTED = "Worker pool [PID %d]: %d workers"
@@ -63,8 +62,7 @@ class Pool:
         settings: the settings that hold for its workers.
         queue: one of their queues, on whose server their reports are.
         start: runs the worker of that number; never returns. Called in the new process.
-        name: for status and probes.
-        listeners: where probes are answered; None without.
+        signs: tells probes and systemd.
         ends_by_itself: workers may end for good, after a burst or idleness.
     """
 
@@ -74,9 +72,8 @@ class Pool:
         settings: Settings,
         queue: str,
         start: Callable[[int], object],
+        signs: PoolSigns,
         *,
-        name: str = "",
-        listeners: Any = None,
         ends_by_itself: bool,
     ) -> None:
         self._inbox = inbox
@@ -84,11 +81,10 @@ class Pool:
         self._queue = queue
         self._start = start
         self._ends_by_itself = ends_by_itself
-        self.name = name
-        self.places: list[Place] = []
+        self._signs = signs
+        self._places: list[Place] = []
         self._codes: list[int] = []
-        self.end: Deadline | None = None
-        self._signs = _signs(self, listeners)
+        self._end: Deadline | None = None
         self._killed = False
         self._directory = start_directory()
         self._new_code: NewCode | None = None
@@ -104,40 +100,37 @@ class Pool:
         gc.collect()
         gc.freeze()  # So that no collection in a worker writes to the pages that all share (gc.freeze's documentation).
         now, before = time.monotonic(), adopted()
-        self.places = [Place.adopted(each, now) for each in before] or [Place(1 + index) for index in range(workers)]
-        log.info(RENEWING if before else STARTED, os.getpid(), len(self.places))
-        while self.places:
+        self._places = [Place.adopted(each, now) for each in before] or [Place(1 + index) for index in range(workers)]
+        log.info(RENEWING if before else STARTED, os.getpid(), len(self._places))
+        while self._places:
             self._see_who_ended()
             while (received := self._inbox.next()) is not None:
                 self._act(received.name)
             self._reload()
-            rising = [place for place in self.places if place.up is not None]
-            seconds, others = self._seconds() if self.end else self._fill(), []
-            if self._signs is not None:
-                self._signs.come_by()
-                seconds, others = min(seconds, self._signs.seconds), self._signs.awaited
-            for ready in self._inbox.wait(seconds, [*rising, *others]):
+            rising = [place for place in self._places if place.up is not None]
+            seconds = self._seconds() if self._end else self._fill()
+            self._signs.come_by(self._places, self._end, renewing=self._renewing())
+            for ready in self._inbox.wait(min(seconds, self._signs.seconds), [*rising, *self._signs.awaited]):
                 if isinstance(ready, Place):
                     ready.is_up()
-            if self.end is not None and self.end.expired and not self._killed:
+            if self._end is not None and self._end.expired and not self._killed:
                 self._kill_stragglers()
         if self._killed:
             self._close_reports()
         code = worst(self._codes)
-        if self._signs is not None:
-            self._signs.ended(code)
+        self._signs.ended(code)
         return code
 
     def _seconds(self) -> float:
-        return LOOK_SECONDS if self.end is None or self._killed else min(LOOK_SECONDS, self.end.left())
+        return LOOK_SECONDS if self._end is None or self._killed else min(LOOK_SECONDS, self._end.left())
 
     def _fill(self) -> float:
         """Start workers in empty places whose time has come; returns the seconds until the next one's."""
         now = time.monotonic()
-        for place in self.places:
+        for place in self._places:
             if not place.pid and place.start_at <= now:
                 self._fork(place)
-        return min([LOOK_SECONDS, *(place.start_at - now for place in self.places if not place.pid)])
+        return min([LOOK_SECONDS, *(place.start_at - now for place in self._places if not place.pid)])
 
     def _fork(self, place: Place) -> None:
         parent, (place.up, up) = os.getpid(), os.pipe()
@@ -158,10 +151,10 @@ class Pool:
 
     def _reload(self) -> None:
         """Execute anew once the new code is known to load; then replace old workers, one after the other."""
-        if self._new_code is not None and self.end is not None:
+        if self._new_code is not None and self._end is not None:
             self._new_code.stop()
             self._new_code = None
-        if self.end is not None:
+        if self._end is not None:
             return
         if self._new_code is not None and self._new_code.known:
             problem, self._new_code = self._new_code.problem(), None
@@ -171,30 +164,27 @@ class Pool:
                 self._execute()
         # One at a time, so that all but one take jobs.
         now = time.monotonic()
-        if any(not each.pid or each.leaving or each.renewed or each.rising(now) for each in self.places):
+        if any(not each.pid or each.leaving or each.renewed or each.rising(now) for each in self._places):
             return
-        old = next((place for place in self.places if place.old), None)
+        old = next((place for place in self._places if place.old), None)
         if old is not None:
             old.old, old.renewed = False, True
             os.kill(old.pid, signal.SIGTERM)
 
-    @property
-    def renewing(self) -> bool:
+    def _renewing(self) -> bool:
         """Whether new code is looked at, or workers with the old code are left."""
-        return self._new_code is not None or any(place.old or place.renewed for place in self.places)
+        return self._new_code is not None or any(place.old or place.renewed for place in self._places)
 
     def _execute(self) -> None:
         try:
-            if self._signs is not None:
-                self._signs.hand_on()
-            execute(self._directory, [place.handed_on() for place in self.places])
+            self._signs.hand_on()
+            execute(self._directory, [place.handed_on() for place in self._places])
         except OSError as error:
             log.error(KEPT, error)
-            if self._signs is not None:
-                self._signs.kept()
+            self._signs.kept()
 
     def _see_who_ended(self) -> None:
-        for place in [each for each in self.places if each.pid]:
+        for place in [each for each in self._places if each.pid]:
             try:
                 pid, status = os.waitpid(place.pid, os.WNOHANG)
             except ChildProcessError:
@@ -208,12 +198,12 @@ class Pool:
             log.error(DIED, pid, signal_name(-code))
             self._close_reports()
         place.is_up()
-        if place.renewed and self.end is None:
+        if place.renewed and self._end is None:
             place.renewed, place.start_at = False, time.monotonic()
             return
-        if self.end is not None or place.leaving:
+        if self._end is not None or place.leaving:
             self._codes.append(code)
-            self.places.remove(place)
+            self._places.remove(place)
             return
         lived = time.monotonic() - place.started_at
         decision = after_end(code, lived, place.failures, ends_by_itself=self._ends_by_itself)
@@ -222,7 +212,7 @@ class Pool:
             log.info(REPLACED, pid, code, decision.seconds)
             return
         self._codes.append(code)
-        self.places.remove(place)
+        self._places.remove(place)
         if decision.next is Next.GIVE_UP:
             log.error(GIVEN_UP, pid)
             self._stop("SIGTERM")
@@ -230,10 +220,10 @@ class Pool:
     def _act(self, name: str) -> None:
         if name in ("SIGTERM", "SIGINT"):
             self._stop(name)
-        elif self.end is not None and name in (ADD.name, TAKE.name, RELOAD.name):
+        elif self._end is not None and name in (ADD.name, TAKE.name, RELOAD.name):
             pass  # Too late: nobody comes any more, and all are leaving.
         elif name == ADD.name:
-            self.places.append(Place(max(place.number for place in self.places) + 1))
+            self._places.append(Place(max(place.number for place in self._places) + 1))
             log.info(RESIZED, self._staying())
         elif name == TAKE.name:
             self._take_one()
@@ -241,8 +231,7 @@ class Pool:
             if self._new_code is None:
                 log.info(RELOADING)
                 self._new_code = NewCode(self._directory)
-                if self._signs is not None:
-                    self._signs.reloading()
+                self._signs.reloading()
         elif name == STACKS_OF_ALL.name:
             log.warning(STACKS, "".join(traceback.format_stack(sys._getframe())))
             self._send(os_signals.STACKS_SIGNAL)
@@ -251,15 +240,15 @@ class Pool:
 
     def _stop(self, name: str) -> None:
         """Pass a stop on; within a second of the same signal to the whole group, it does not count twice there."""
-        if self.end is None:
-            self.end = Deadline.after(self._settings.timeout + MARGIN_SECONDS)
-            self.places = [place for place in self.places if place.pid]
-            log.info(STOPPING, os.getpid(), name, len(self.places), self._settings.timeout)
+        if self._end is None:
+            self._end = Deadline.after(self._settings.timeout + MARGIN_SECONDS)
+            self._places = [place for place in self._places if place.pid]
+            log.info(STOPPING, os.getpid(), name, len(self._places), self._settings.timeout)
         self._send(signal.Signals[name])
 
     def _take_one(self) -> None:
         """Stop the worker that came last; one stays."""
-        staying = [place for place in self.places if not place.leaving]
+        staying = [place for place in self._places if not place.leaving]
         if len(staying) < 2:
             return
         last = staying[-1]
@@ -268,19 +257,19 @@ class Pool:
         if last.pid:
             os.kill(last.pid, signal.SIGTERM)
         else:
-            self.places.remove(last)
+            self._places.remove(last)
 
     def _staying(self) -> int:
-        return sum(not place.leaving for place in self.places)
+        return sum(not place.leaving for place in self._places)
 
     def _send(self, signum: signal.Signals) -> None:
-        for place in self.places:
+        for place in self._places:
             if place.pid:  # Not waited for yet, so that its id is its own.
                 os.kill(place.pid, signum)
 
     def _kill_stragglers(self) -> None:
         self._killed = True
-        log.error(STRAGGLERS, len(self.places))
+        log.error(STRAGGLERS, len(self._places))
         self._send(signal.SIGKILL)
 
     def _close_reports(self) -> None:
@@ -294,13 +283,3 @@ class Pool:
             log.warning(NOT_REAPED, error)
         finally:
             connections.close_all()  # The next worker that is forked must not inherit one.
-
-
-def _signs(pool: Pool, listeners: Any) -> Any:
-    """What tells probes and systemd; None, and nothing is imported, where nobody wants to know."""
-    if listeners is None and not speaks_for_unit():
-        return None
-    from graceful.worker.pool_signs import PoolSigns
-    from graceful.worker.probes.systemd import notifier
-
-    return PoolSigns(pool, listeners, notifier("Worker pool") if speaks_for_unit() else None)
