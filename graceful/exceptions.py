@@ -61,6 +61,10 @@ class JobInterrupted(Interruption):
     """Raised inside a running job at its soft limit."""
 
 
+class JobYielded(JobInterrupted):
+    """Raised inside a ``resumable`` loop whose ``max_runtime`` is over: the job goes to the end of its queue."""
+
+
 class JobMemoryExceeded(Interruption):
     """Raised inside a running job that needs more memory than ``GRACEFUL_JOB_MEMORY`` allows; the job fails."""
 

@@ -27,11 +27,13 @@ class Run:
     """One run of the code under test; set when its ``with`` block has ended.
 
     Args:
-        interrupted: the shutdown interrupted it.
+        interrupted: the shutdown interrupted it, or it made room for other jobs.
+        yielded: it made room for other jobs, after the ``max_runtime`` of a ``resumable`` loop.
         finished: it ran to its end.
     """
 
     interrupted: bool = False
+    yielded: bool = False
     finished: bool = False
 
 
@@ -90,6 +92,7 @@ class Worker:
             guard.cursors.clear()
         except JobInterrupted:
             run.interrupted = True
+            run.yielded = guard.yielded
         finally:
             guard.end(run.finished)
             interruption.guard = before

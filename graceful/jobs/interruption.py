@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
 
-from graceful.exceptions import JobInterrupted, JobMemoryExceeded
+from graceful.exceptions import JobInterrupted, JobMemoryExceeded, JobYielded
 from graceful.jobs.shared_memory import SharedMemory, Stage
 from graceful.resume.cursors import Cursors, MemoryStore, Store
 
@@ -34,6 +35,8 @@ class Guard:
         self.memory = memory
         self.cursors = Cursors(store or MemoryStore())
         self.interrupted = False
+        self.yielded = False
+        """Whether it was not interrupted for a shutdown, but has run for its ``max_runtime``."""
         self.exceeded = False
         """Whether it was told that it has too much memory: it fails for that, whatever else is asked of it."""
         self.settled = False
@@ -41,6 +44,8 @@ class Guard:
         self.cooperative = True
         """Whether the job may be interrupted between two items before the soft limit: unless that fails it."""
         self.check_every = CHECK_SECONDS
+        self.began = time.monotonic()
+        """When the job began in this run."""
         self._open = False
         # A list and not a counter with a lock: an interruption could come between acquiring the lock and the block
         # that releases it. append and pop are atomic, for signals and for threads.
@@ -79,12 +84,26 @@ class Guard:
         Raises:
             JobInterrupted: a shutdown was requested.
         """
-        if not self.memory.announced:
-            return
-        allowed = self._open and not self._shields and self.cooperative and not self.interrupted and not self.exceeded
-        if allowed and threading.current_thread() is threading.main_thread():
+        if self.memory.announced and self._suits():
             self.save_cursors()
             self._interrupt(sys._getframe(1))
+
+    def check_runtime(self, seconds: float) -> None:
+        """At a point that suits the job: if it has run for so long, save its cursors and make room for other jobs.
+
+        Also returns where :meth:`check` does.
+
+        Raises:
+            JobYielded: it has.
+        """
+        if time.monotonic() - self.began >= seconds and self._suits():
+            self.save_cursors()
+            self.interrupted = self.yielded = True
+            raise JobYielded(f"it has run for its max_runtime of {seconds:g} s")
+
+    def _suits(self) -> bool:
+        allowed = self._open and not self._shields and self.cooperative and not self.interrupted and not self.exceeded
+        return allowed and threading.current_thread() is threading.main_thread()
 
     def save_cursors(self) -> None:
         """Save the job's cursors; an interruption waits until they are saved."""
@@ -130,6 +149,7 @@ class Guard:
             JobInterrupted: the interruption was requested before, and no signal comes again.
         """
         self._open = True
+        self.began = time.monotonic()
         self.memory.stage = Stage.RUNNING
         self._interrupt_if_asked()
 

@@ -47,6 +47,8 @@ class Verdict(IntEnum):
     """It was not started, because this worker no longer held it."""
     UNSETTLED = 6
     """``perform_job`` returned, and RQ recorded no result: the worker class runs jobs in its own way."""
+    YIELDED = 7
+    """It has run for its ``max_runtime``, and lets other jobs run before it goes on."""
 
 
 class Stage(IntEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ def resumable(
     save_every: float = SAVE_EVERY,
     total: int | None = None,
     count: bool = True,
+    max_runtime: float | None = None,
 ) -> Iterator[T]:
     """Iterate, so that a job that a shutdown interrupts continues where it stopped.
 
@@ -52,16 +54,22 @@ def resumable(
         save_every: seconds between two saves of the cursor: the most that a SIGKILL can cost.
         total: how many items there are, for the progress.
         count: for a QuerySet: count it for the progress, once per job, if ``total`` is not given.
+        max_runtime: seconds after which the job gives others a turn: between two items it goes to the end of its queue,
+            and continues when it is its turn again. Counted from the start of the job in this run, in which at least
+            one item is finished. It is no interruption, and not done where a job fails when it is interrupted.
 
     Raises:
         ValueError, TypeError: the iterable cannot be resumed (at the call); or two loops of this job have the same
             name (at the first item).
         CursorMismatch: at the first item: the saved cursor does not belong to this loop, since the job's code or its
             data has changed. A loop with another name starts over.
-        JobInterrupted: a shutdown was requested; let it propagate.
+        JobInterrupted: a shutdown was requested; let it propagate. So too :class:`graceful.exceptions.JobYielded`, of
+            ``max_runtime``.
     """
     if save_every < 0:
         raise ValueError(f"save_every must not be negative, got: {save_every}")
+    if max_runtime is not None and not max_runtime > 0:
+        raise ValueError(f"max_runtime must be more than 0 seconds, or None, got: {max_runtime!r}")
     traversal: Traversal[T]
     if isinstance(iterable, QuerySet):
         if key is not None:
@@ -71,10 +79,12 @@ def resumable(
         if order_by is not None:
             raise TypeError("order_by= is for QuerySets; sort other iterables first")
         traversal = traversal_of(iterable, key)
-    return _hand_out(traversal, name, save_every, total, count)
+    return _hand_out(traversal, name, save_every, total, count, max_runtime or math.inf)
 
 
-def _hand_out(traversal: Traversal[T], name: str, save_every: float, total: int | None, count: bool) -> Iterator[T]:
+def _hand_out(
+    traversal: Traversal[T], name: str, save_every: float, total: int | None, count: bool, max_runtime: float
+) -> Iterator[T]:
     guard = interruption.guard
     if guard is None or guard.elsewhere:
         for item, _ in traversal.items(None):
@@ -83,6 +93,7 @@ def _hand_out(traversal: Traversal[T], name: str, save_every: float, total: int 
     cursors = guard.cursors
     entry = cursors.begin(name, traversal.kind, traversal.about, traversal.encode)
     finished = False
+    done_before = entry.done
     try:
         if not entry.finished:
             if total is not None:
@@ -102,6 +113,8 @@ def _hand_out(traversal: Traversal[T], name: str, save_every: float, total: int 
                         json.dumps(traversal.encode(position))  # Its errors should show now, not at a shutdown.
                     if not traversal.slow:
                         guard.check()
+                        if entry.done > done_before:
+                            guard.check_runtime(max_runtime)
                     now = clock()
                     if now - cursors.saved_at >= save_every:
                         guard.save_cursors()
@@ -113,6 +126,7 @@ def _hand_out(traversal: Traversal[T], name: str, save_every: float, total: int 
                     cursors.item_finished(entry)
                 if traversal.slow:
                     guard.check()
+                    guard.check_runtime(max_runtime)
         finished = True
     finally:
         cursors.end(name, finished=finished)

@@ -90,6 +90,18 @@ def test_a_job_that_was_running(held: Held) -> None:
     assert held.connection.lindex(held.queue.key, 0) == held.job.id.encode()
 
 
+def test_a_job_that_has_had_its_turn(held: Held) -> None:
+    """A job that makes room for others goes to the end of its queue, uncounted."""
+    held.start()
+    kept = HeldJob(WORKER_ID, held.job.id, held.job.origin, held.queue.key, held.execution)
+    # As one that is not allowed a single interruption, and is to fail for one.
+    settings = replace(conf.settings(), max_interruptions=0)
+    assert requeue(held.connection, kept, Why.YIELDED, settings, policy="fail") == Requeued("given back", 0)
+    assert held.queue.job_ids == [held.behind.id, held.job.id]
+    assert held.places == ("queue:default",)
+    assert not held.connection.hexists(held.job.key, "graceful_attempts")
+
+
 def test_twice_is_once(held: Held) -> None:
     """A repeated requeue puts the job into its queue once."""
     held.start()

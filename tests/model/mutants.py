@@ -25,7 +25,7 @@ SAMPLE = (
     ("fetch", "without redis.call('HSET', KEYS[2]"),
     ("claim", "false for KEYS[3]"),
     ("claim", "without redis.call('HSET'"),
-    ("requeue", "without redis.call('LPUSH'"),
+    ("requeue", "without redis.call(ARGV[10]"),
     ("requeue", "without redis.pcall('LREM'"),
     ("deregister", "without redis.call('HDEL', KEYS[1]"),
     ("heartbeat", "without redis.call('ZADD'"),

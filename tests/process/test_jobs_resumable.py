@@ -222,3 +222,23 @@ def test_nothing_is_lost_or_doubled_over_many_interruptions(
         assert interruptions < 20
     assert [done(connection, job) for job in all_jobs] == [rows] * 3
     balance(connection, [job.id for job in all_jobs]).assert_balanced()
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_long_jobs_take_turns(
+    start_worker: StartWorker, queue: Queue, connection: redis.Redis, worker_class: str
+) -> None:
+    """Jobs over their max_runtime go to the end of the queue, in turn, without it being counted, and all finish."""
+    several = [queue.enqueue(jobs.in_turns, name, 20, 0.1) for name in ("a", "b")]
+    short = queue.enqueue(jobs.in_turns, "short", 1, 60)
+    settings = {"GRACEFUL_MAX_INTERRUPTIONS": 0}
+    worker = start_worker(options=["--burst", "--worker-class", worker_class], settings=settings, wait=False)
+    assert worker.wait(60) == 0, worker.output
+    assert [job.get_status() for job in (*several, short)] == ["finished"] * 3
+    order = [tuple(each.decode().split(":")) for each in connection.lrange("tests:order", 0, -1)]
+    assert sorted(name for name, _ in order) == ["a"] * 20 + ["b"] * 20 + ["short"]
+    turns = list(dict.fromkeys(order))
+    assert len(turns) == len({turn for _, turn in turns})
+    assert [name for name, _ in turns[:5]] == ["a", "b", "short", "a", "b"]
+    assert fields(connection, several[0]) == set()
+    assert "has run for its max_runtime, and is at the end of its queue" in worker.output

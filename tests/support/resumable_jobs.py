@@ -67,3 +67,12 @@ def slow_at(item: int, total: int) -> None:
             for second in range(300):
                 logging.getLogger("rq.worker").info("still at number %d, look %d", number, second)
                 time.sleep(0.1)
+
+
+def in_turns(name: str, total: int, max_runtime: float) -> None:
+    """Works at numbers, each for 20 ms, and lets other jobs run after its ``max_runtime``; notes the turn it was in."""
+    connection = current_job().connection
+    turn = connection.incr("tests:turns")
+    for _ in resumable(range(total), max_runtime=max_runtime):
+        connection.rpush("tests:order", f"{name}:{turn}")
+        time.sleep(0.02)

@@ -505,3 +505,65 @@ def test_outside_a_worker_all_of_it_works() -> None:
     for _ in range(2):
         assert list(resumable(LETTERS)) == LETTERS
         assert list(resumable(iter(LETTERS), key=str)) == LETTERS
+
+
+def test_a_job_makes_room_after_its_max_runtime(worker: Worker) -> None:
+    """A loop over its max_runtime ends the run between two items, not before one was finished; the next continues."""
+    out: list[str] = []
+    for length in range(1, len(LETTERS)):
+        with worker.run() as run:
+            for letter in resumable(LETTERS, max_runtime=1e-9):
+                out.append(letter)
+        assert (run.yielded, run.interrupted, run.finished) == (True, True, False)
+        assert out == LETTERS[:length]
+    with worker.run() as run:
+        out += resumable(LETTERS, max_runtime=1e-9)
+    assert (run.yielded, run.finished) == (False, True)
+    assert out == LETTERS
+
+
+def test_a_max_runtime_that_is_not_over_changes_nothing(worker: Worker) -> None:
+    """Below its max_runtime a loop runs to its end."""
+    with worker.run() as run:
+        assert list(resumable(LETTERS, max_runtime=3600)) == LETTERS
+    assert run.finished
+
+
+def test_a_loop_within_another_makes_room_too(worker: Worker) -> None:
+    """The max_runtime counts from the job's start: an inner loop that begins later is over it at its first item."""
+    out: list[tuple[int, str]] = []
+    runs = 0
+    while True:
+        runs += 1
+        with worker.run() as run:
+            for number in resumable(range(3), name="numbers"):
+                for letter in resumable("abc", name="letters", max_runtime=1e-9):
+                    out.append((number, letter))
+        if run.finished:
+            break
+        assert run.yielded
+    assert out == [(number, letter) for number in range(3) for letter in "abc"]
+    assert runs == 7  # After the last letter of a number the next number begins, and its first letter is worked at.
+
+
+def test_no_room_is_made_where_a_job_must_not_be_cut(worker: Worker) -> None:
+    """In an uninterruptible block the loop runs on."""
+    with worker.run() as run, uninterruptible():
+        assert list(resumable(LETTERS, max_runtime=1e-9)) == LETTERS
+    assert run.finished
+
+
+def test_a_job_that_fails_when_interrupted_makes_no_room(worker: Worker) -> None:
+    """A job that must not be started twice is not ended for others."""
+    with worker.run() as run:
+        assert interruption.guard is not None
+        interruption.guard.cooperative = False
+        assert list(resumable(LETTERS, max_runtime=1e-9)) == LETTERS
+    assert run.finished
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_max_runtime_that_is_no_time(value: float) -> None:
+    """A max_runtime that is not above zero is an error of the call, that names it."""
+    with pytest.raises(ValueError, match=f"max_runtime must be more than 0 seconds, or None, got: {value!r}"):
+        resumable(LETTERS, max_runtime=value)

@@ -40,12 +40,14 @@ BECAME = {
     JobOutcome.FINISHED: "was interrupted, but had finished",
     JobOutcome.FAILED: "was interrupted, but had failed",
 }
+YIELDED = "Worker %s: job %s has run for its max_runtime, and is at the end of its queue"
 NOT_REQUEUED = "Worker %s: job %s could not be requeued yet: %s"
 FREE_TRIES = 5
 """From so many horses in a row on that could not begin, each counts as an interruption of its job."""
 GAVE_UP = "Not started: the work horse ended with exit code {} before it began"
 UNKNOWN_FUNCTION = "?"
 ENDED = frozenset({Verdict.FINISHED, Verdict.FAILED})
+NOT_ITS_END = frozenset({Verdict.INTERRUPTED, Verdict.YIELDED, Verdict.UNSTARTED, Verdict.TAKEN})
 
 
 class CurrentJob:
@@ -115,8 +117,7 @@ class CurrentJob:
 
     def own_end(self, killed: bool) -> bool:
         """Whether the job's end is its own and known to Redis, so that RQ may deal with it; ``killed``: by us."""
-        interrupted = self._memory.verdict in (Verdict.INTERRUPTED, Verdict.UNSTARTED, Verdict.TAKEN)
-        return not (self.cut_off or killed or interrupted)
+        return not (self.cut_off or killed or self._memory.verdict in NOT_ITS_END)
 
     def look(self, killed: bool) -> None:
         """RQ's ``execute_job`` has returned: see what became of a job of which its process said nothing.
@@ -214,7 +215,10 @@ class CurrentJob:
             )
             outcome = JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
             record = record._replace(outcome=outcome)
-        log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[record.outcome])
+        if why is Why.YIELDED and given.back:
+            log.info(YIELDED, self._worker.name, one_line(self.job.id))
+        else:
+            log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[record.outcome])
         return record
 
     def left_behind(self) -> InFlightJob:
@@ -227,6 +231,8 @@ class CurrentJob:
             return Why.CANNOT_START if failed_starts >= FREE_TRIES else Why.NOT_STARTED
         if killed:
             return Why.KILLED
+        if self._memory.verdict is Verdict.YIELDED:
+            return Why.YIELDED
         if self._memory.verdict is Verdict.INTERRUPTED:
             return Why.INTERRUPTED
         # A job that cuts its worker off each time must not do so for ever.

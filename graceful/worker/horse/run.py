@@ -46,6 +46,7 @@ ENDINGS = {
     Verdict.FINISHED: JobOutcome.FINISHED,
     Verdict.FAILED: JobOutcome.FAILED,
     Verdict.INTERRUPTED: JobOutcome.INTERRUPTED,
+    Verdict.YIELDED: JobOutcome.INTERRUPTED,
 }
 _memory: SharedMemory | None = None
 
@@ -132,7 +133,7 @@ def perform(
         return finished
     except JobInterrupted:
         if memory.verdict is Verdict.NONE:
-            memory.verdict = Verdict.INTERRUPTED
+            memory.verdict = Verdict.YIELDED if guard.yielded else Verdict.INTERRUPTED
         if _orphaned(memory):
             log.warning("Job %s was interrupted, because its worker was killed", job.id)
             if guard.cooperative:  # Otherwise it stays held, and a reaper fails it.

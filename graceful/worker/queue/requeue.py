@@ -1,7 +1,8 @@
 """Requeueing a job: the one place that decides whether it counts as an interruption, and what becomes of the job.
 
 Whoever finds a job that has to go back (the loop, the horse, a fetch, the reaper) says why. The job goes to the front
-of its queue in one step, which first looks whether it needs it and may be repeated.
+of its queue, or to the end where it has had its turn, in one step, which first looks whether it needs it and may be
+repeated.
 """
 
 from __future__ import annotations
@@ -53,17 +54,24 @@ class Why(Enum):
     """Its worker could not see it to its end, because of an error of its own or of Redis."""
     WORKER_DIED = auto()
     """Its worker died while the job ran."""
+    YIELDED = auto()
+    """It has run for its ``max_runtime``: others first. Does not count, and goes to the end of the queue."""
 
     def outcome(self) -> JobOutcome:
         """What the report says of a job that was requeued for this."""
         if self in (Why.NOT_STARTED, Why.CANNOT_START, Why.CUT_OFF):
             return JobOutcome.RETURNED
-        return JobOutcome.INTERRUPTED if self is Why.INTERRUPTED else JobOutcome.KILLED
+        return JobOutcome.INTERRUPTED if self in (Why.INTERRUPTED, Why.YIELDED) else JobOutcome.KILLED
+
+    @property
+    def counts(self) -> bool:
+        """Whether this counts as an interruption of the job."""
+        return self not in (Why.NOT_STARTED, Why.YIELDED)
 
     @property
     def attempt_end(self) -> AttemptEnd | None:
         """How the attempt ended that this counts; None if it counts none."""
-        return None if self is Why.NOT_STARTED else AttemptEnd[self.name]
+        return AttemptEnd[self.name] if self.counts else None
 
 
 class HeldJob(NamedTuple):
@@ -92,7 +100,7 @@ REQUEUE_SCRIPT = (
 -- KEYS: queue, intermediate queue, first seen, job, started registry, executions of the job, execution, of the worker,
 -- holders, scheduled registry and poison jobs. ARGV: job id, composite id of the execution (or ''), execution id, field
 -- to count in (or ''), most that is allowed, id of the worker that holds it, how this attempt has ended (or ''), how
--- many attempts are kept, how many poison jobs are.
+-- many attempts are kept, how many poison jobs are, the command that puts it into the queue (RPUSH: at the end).
 local holder = redis.call('HGET', KEYS[9], ARGV[1])
 redis.call('LLEN', KEYS[1])
 -- A job that is no hash can be run by nobody: it is gone.
@@ -161,7 +169,7 @@ if requeue then
   redis.call('HSET', KEYS[4], 'status', 'queued')
   redis.call('HDEL', KEYS[4], 'worker_name')
   redis.call('PERSIST', KEYS[4])
-  redis.call('LPUSH', KEYS[1], ARGV[1])
+  redis.call(ARGV[10], KEYS[1], ARGV[1])
 end
 return {found, count}
 """
@@ -211,7 +219,7 @@ def requeue(
     policy: str | None = None,
     attempt: Attempt | None = None,
 ) -> Requeued:
-    """Take a job out of every place that says it is in flight, and put it at the front of its queue.
+    """Take a job out of every place that says it is in flight, and put it at the front of its queue, or at the end.
 
     Nothing happens if it is not held any more by the worker that ``held`` names.
 
@@ -226,7 +234,7 @@ def requeue(
     Raises:
         redis.exceptions.RedisError: Redis did not answer, or refused; nothing or all of it has happened.
     """
-    counts = why is not Why.NOT_STARTED
+    counts = why.counts
     fails = counts and why is not Why.CANNOT_START and (policy or settings.interrupted_jobs) == "fail"
     most = NOT_ONCE if fails else settings.max_interruptions
     intermediate = IntermediateQueue(held.queue_key, connection)
@@ -255,6 +263,7 @@ def requeue(
             attempts.dump(attempt) if attempt else "",
             attempts.MOST_ATTEMPTS,
             MOST_POISON,
+            "RPUSH" if why is Why.YIELDED else "LPUSH",
         ],
     )
     found, interruptions = reply
