@@ -46,11 +46,25 @@ PROBE_HELPS = {
     "--probe-socket": ("PATH", "answer probes on this Unix socket, for manage.py worker_probe"),
 }
 CLASS_OPTIONS = ("queue_class", "job_class", "serializer")
+TASKS_RQ = ("django_tasks_rq.RQBackend", "django_tasks_rq.backend.RQBackend")
+"""Another backend of Django's Tasks on RQ, whose jobs need a job class."""
 NUMBERS = ("worker_ttl", "max_jobs", "max_idle_time")
 """Options that RQ takes as they are, and that mean nothing at zero or below."""
 
 IMPORT_ERRORS = (ImportError, AttributeError, ValueError)
 """What ``rq.utils.import_attribute`` raises."""
+
+
+def job_class(given: str | None) -> str | None:
+    """Dotted path of the job class, None for RQ's own: the given one, that of the settings, or what ``TASKS`` needs."""
+    if given or getattr(django_settings, "RQ", {}).get("JOB_CLASS"):
+        return given
+    # Before Django 6 anything may be called so.
+    tasks = getattr(django_settings, "TASKS", None)
+    backends = [each for each in tasks.values() if isinstance(each, dict)] if isinstance(tasks, dict) else []
+    if any(backend.get("BACKEND") in TASKS_RQ for backend in backends):
+        return "graceful.worker.compat.tasks_rq.TaskOrJob"
+    return None
 
 
 def write_pid(path: str) -> None:

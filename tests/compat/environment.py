@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def prepare(version: str) -> Home:
         # Packages of pip's choice but RQ's, whose source is what we are after.
         download = ["download", "--quiet", "--no-deps", "--no-binary", "rq", "--dest", str(here), f"rq=={version}"]
         subprocess.run([*pip, *download], check=True)
-        unpack(here / f"rq-{version}.tar.gz", home.source)
+        # Without the code: the installed one is tested.
+        unpack(here / f"rq-{version}.tar.gz", home.source, lambda path: path.parts[0] != "rq")
         subprocess.run([sys.executable, "-m", "venv", str(home.venv)], check=True)
         install = ["--python", str(home.venv / "bin/python"), "install", "--quiet", *requirements]
         subprocess.run([*pip, *install], check=True)
@@ -58,11 +60,11 @@ def prepare(version: str) -> Home:
     return home
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack a source distribution without its first directory, and without the code: the installed one is tested."""
+def unpack(archive: Path, target: Path, wanted: Callable[[Path], bool]) -> None:
+    """Unpack the files of a source distribution that are wanted, without its first directory."""
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             inner = Path(*Path(member.name).parts[1:])
-            if inner.parts[:1] != ("rq",) and member.isfile():
+            if member.isfile() and wanted(inner):
                 member.name = str(inner)
                 tar.extract(member, target, filter="data")

@@ -11,6 +11,7 @@ from rq import Queue
 
 from graceful.exceptions import StoppedByShutdown, TooManyInterruptions
 from tests.conftest import StartWorker
+from tests.support import jobs
 from tests.support.processes import WorkerProcess
 from tests.support.tasks import TASKS, functions
 from tests.support.waiting import wait_until
@@ -91,3 +92,28 @@ def test_interrupted_too_often(tasks: Any, connection: redis.Redis, queue: Queue
     (error,) = result.errors
     assert error.exception_class is TooManyInterruptions
     assert heard(connection, tasks) == ["started RUNNING 1", "started RUNNING 2", "finished FAILED 2"]
+
+
+@pytest.mark.parametrize("worker_class", ["rq.Worker", "rq.SimpleWorker", "rq.worker.SpawnWorker"])
+def test_tasks_of_django_tasks_rq(
+    worker_class: str, settings: Any, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """They are interrupted and run again, beside jobs that are no tasks, without a job class in the settings."""
+    from tests.support import tasks_rq  # With TASKS in place: it has a task.
+
+    settings.TASKS = tasks_rq.TASKS
+    result = tasks_rq.slow.enqueue(60)
+    worker_settings = SETTINGS | {"TASKS": tasks_rq.TASKS}
+    options = ["--worker-class", worker_class]
+    first = start_worker(settings=worker_settings, options=options, wait=False)
+    wait_until(lambda: connection.get(tasks_rq.RUNS), 20, lambda: first.output)
+    first.signal()
+    assert first.wait(10) == os.EX_TEMPFAIL, first.output
+    result.refresh()
+    assert result.status == "READY"
+    ordinary = queue.enqueue(jobs.quick)
+    second = start_worker(settings=worker_settings, options=[*options, "--burst"], wait=False)
+    assert second.wait(20) == 0, second.output
+    result.refresh()
+    assert (result.status, result.return_value) == ("SUCCESSFUL", 2)
+    assert ordinary.get_status(refresh=True) == "finished"

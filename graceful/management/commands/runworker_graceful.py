@@ -26,6 +26,7 @@ from graceful.management.worker_options import (
     check_platform,
     check_queues,
     check_system,
+    job_class,
     worker_class,
     write_pid,
 )
@@ -204,7 +205,7 @@ class Command(RQWorkerCommand):
                 *queues,
                 worker_class=graceful_class,
                 queue_class=options["queue_class"],
-                job_class=options["job_class"],
+                job_class=job_class(options["job_class"]),
                 name=options["name"],
                 worker_ttl=options["worker_ttl"],
                 serializer=options["serializer"],
