@@ -104,7 +104,7 @@ GIVE_BACK_KEYS = (
     *(QUEUE, f"{QUEUE}:intermediate", f"{QUEUE}:intermediate:first_seen:j", JOB, STARTED, EXECUTIONS, EXECUTION),
     *(OF_WORKER, HOLDERS, "rq:scheduled:q", "graceful:poison"),
 )
-GIVE_BACK_ARGS = ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "worker-id", '{"ended": "killed"}', 10, 1000)
+GIVE_BACK_ARGS = ("j", "j:e", "e", INTERRUPTIONS_FIELD, 3, "worker-id", '{"ended": "killed"}', 10, 1000, "LPUSH")
 GIVE_BACK = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, GIVE_BACK_ARGS, RUNNING)
 TOO_OFTEN = Case(REQUEUE_SCRIPT, GIVE_BACK_KEYS, (*GIVE_BACK_ARGS[:4], 1, *GIVE_BACK_ARGS[5:]), RUNNING)
 FETCH = Case(
