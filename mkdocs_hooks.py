@@ -1,12 +1,43 @@
-"""Of the documentation site: ``llms.txt``, the list of its pages for a language model (https://llmstxt.org)."""
+"""Of the documentation site: the documents at the top of the repository as pages, and ``llms.txt``, the list of the
+pages for a language model (https://llmstxt.org).
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+
+TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+"""Documents beside ``docs/``, and their pages."""
 navigation: list[Any] = []
 """Of the English site; its pages have no titles before they are read."""
+
+
+@event_priority(-100)  # After the translations' plugin, which knows files of the disk alone.
+def on_files(files: Any, config: Any) -> Any:
+    """Add them; links to what is no page of the site lose their target."""
+
+    def link(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        page = TOP.get(target) or target.removeprefix("docs/")
+        return f"[{text}]({page})" if target in TOP or target.startswith("docs/") else text
+
+    for name, page in TOP.items():
+        text = (Path(config.config_file_path).parent / name).read_text(encoding="utf-8")
+        content = re.sub(r"\[([^\]]+)\]\(([^)#:]+)\)", link, text)
+        files.append(File.generated(config, page, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """What leads to such a document from a page of ``docs/`` leads to its page."""
+    for name, target in TOP.items():
+        markdown = markdown.replace(f"](../{name})", f"]({target})")
+    return markdown
 
 
 def on_nav(nav: Any, config: Any, files: Any) -> Any:
