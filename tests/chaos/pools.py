@@ -40,6 +40,8 @@ from tests.support.processes import pids_in_session  # noqa: E402
 from tests.support.waiting import NeverHappened, let_pass, wait_until  # noqa: E402
 
 STUCK_SECONDS = 8.0
+RECYCLING = (("--max-jobs", "1"), ("--max-jobs", "3"), ("--max-memory", "1"), ("--max-age", "1"))
+"""Options that replace workers while a pool runs; each is above 1 MB after its first job."""
 ERRORS = re.compile(r"^Traceback \(most recent call last\)", re.MULTILINE)
 
 
@@ -76,7 +78,7 @@ def plan(seed: int, number: int, names: Sequence[str]) -> PoolRound:
         (rng.choices(("napping", "spinning", "stubborn"), (10, 1, 1))[0], rng.choice((0.0, 0.0, 0.05, 0.2, 0.5, 1.0)))
         for _ in range(rng.randint(6, 14))
     )
-    options = ("--max-jobs", str(rng.randint(1, 3))) if rng.random() < 0.25 else ()
+    options = rng.choice(RECYCLING) if rng.random() < 0.4 else ()
     return PoolRound(
         seed=seed,
         number=number,
