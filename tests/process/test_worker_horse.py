@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
-from rq import Callback, Queue
+from rq import Callback, Queue, Repeat
 
 from graceful.core.phases import JobOutcome, Outcome, Reason
 from tests.conftest import StartWorker
@@ -56,6 +57,30 @@ def test_a_success_that_nobody_could_confirm(connection: redis.Redis, queue: Que
     assert [each.get_status(refresh=True) for each in (job, after)] == ["finished", "finished"]
     assert connection.zcard(f"rq:failed:{queue.name}") == 0
     assert int(connection.hget(jobs.STARTED, job.id) or 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "finished:default"),
+        ({"repeat": Repeat(times=1, interval=3600)}, "scheduled:default"),
+        ({"result_ttl": 0}, None),
+        ({"description": "cancelled"}, "canceled:default"),
+    ],
+    ids=["plain", "repeats", "no-result", "cancelled"],
+)
+def test_a_success_without_a_reply(
+    options: dict[str, Any], place: str | None, connection: redis.Redis, queue: Queue, start_worker: StartWorker
+) -> None:
+    """A success whose reply is lost does not become a failure, whatever has become of the job."""
+    job = queue.enqueue(jobs.quick, **options)
+    worker = start_worker(options=["--burst", "--worker-class", f"{MODULE}.LosesTheReplyOfASuccess"], wait=False)
+    assert worker.wait(30) == 0, worker.output
+    places = balance(connection, [job.id]).places.get(job.id, ())
+    assert place in places if place else not places, places
+    assert "failed:default" not in places
+    report = report_of(connection, worker)
+    assert (report.jobs.finished, report.jobs.failed) == (1, 0)
 
 
 def test_a_horse_in_the_group_of_its_worker(connection: redis.Redis, queue: Queue, start_worker: StartWorker) -> None:

@@ -69,6 +69,16 @@ class LosesASuccess(Worker):
         raise redis.exceptions.ConnectionError("cut")
 
 
+class LosesTheReplyOfASuccess(Worker):
+    """Redis stores the success, and the reply is lost; a job that says so is then cancelled by a user."""
+
+    def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        super().handle_job_success(job, *args, **kwargs)
+        if job.description == "cancelled":
+            Job.fetch(job.id, connection=job.connection).cancel()
+        raise redis.exceptions.ConnectionError("cut")
+
+
 def joins_the_worker(seconds: float) -> None:
     """Joins the process group of its worker, and swallows the interruption."""
     os.setpgid(0, os.getpgid(os.getppid()))

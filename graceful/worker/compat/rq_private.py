@@ -110,6 +110,23 @@ def worker_executions_key(execution: Execution) -> str:
     return str(getattr(execution, "worker_executions_key", "graceful:none"))
 
 
+def is_over(job: Job, execution: Execution | None) -> bool:
+    """Whether a run of a job is over as Redis knows it: it has succeeded, or somebody took the job away from it.
+
+    The transaction that stores a success removes the execution (``BaseWorker.cleanup_execution``). The status says
+    less: a job may repeat, be deleted at once for its ``result_ttl`` of 0, or have been cancelled since.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be asked.
+    """
+    if execution is not None:
+        key = started_registry_key(job.origin, job.connection)
+        if job.connection.zscore(key, execution.composite_key) is None:
+            return True
+    # A heartbeat may have brought the execution back.
+    return bool(job.connection.hget(job.key, "status") in (b"finished", None))
+
+
 def started_registry_key(origin: str, connection: redis.Redis) -> str:
     return str(StartedJobRegistry(origin, connection).key)
 

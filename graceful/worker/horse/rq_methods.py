@@ -7,13 +7,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import redis
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from graceful import conf
 from graceful.jobs.shared_memory import SharedMemory
 from graceful.worker.at_work import at_work
+from graceful.worker.compat import rq_private
 from graceful.worker.horse import run
 from graceful.worker.queue.requeue import HeldJob
 
@@ -88,16 +89,18 @@ class HorseSide(BaseWorker):
         A success whose reply alone was lost is none the less one, and does not become a failure. Where Redis cannot be
         asked for it either, the worker does that, and requeues the job if it has not finished.
         """
+        # RQ 2.x has it as an attribute, RQ 3 as an argument.
+        execution = kwargs.get("execution", self.execution)
         if not self.elsewhere:
             run.forget_cursors()
         try:
             super().handle_job_success(job, *args, **kwargs)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             try:
-                finished = job.get_status(refresh=True) == JobStatus.FINISHED
+                over = rq_private.is_over(job, execution)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                 if not self.elsewhere:
                     run.leave_to_worker()
                 raise
-            if not finished:
+            if not over:
                 raise
