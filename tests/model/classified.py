@@ -1,8 +1,8 @@
 # ruff: noqa: E501
 """Mutants by which no invariant of the model breaks, each with the reason and the test outside the model that finds it.
 
-The tests are in ``tests/integration``: ``test_script_guards.py``, ``test_scripts.py`` and ``test_heartbeat.py``. Each
-was seen to fail with the mutant in the place of its script.
+The tests are in ``tests/integration``: ``test_script_guards.py``, ``test_scripts.py``, ``test_heartbeat.py`` and
+``test_poison.py``. Each was seen to fail with the mutant in the place of its script.
 """
 
 from __future__ import annotations
@@ -70,6 +70,34 @@ CLASSIFIED: dict[tuple[str, str], str] = {
     ),
     ("requeue", "without redis.call('PERSIST', KEYS[4])"): (
         "no job that is held expires in the worlds: test_a_requeued_job_does_not_expire"
+    ),
+    ("requeue", "false for text and #text <= 65536"): (
+        "no invariant speaks of the attempts that are kept: test_each_attempt_is_kept_with_the_job"
+    ),
+    ("requeue", "nothing for local attempts = ask('HGET', KEYS[4], 'graceful_attempts')"): (
+        "no invariant speaks of the attempts that are kept: test_each_attempt_is_kept_with_the_job"
+    ),
+    ("requeue", "true for ARGV[7] ~= '' and not again"): (
+        "no invariant speaks of the attempts that are kept: test_whoever_fails_it_again_notes_nothing_twice"
+    ),
+    ("requeue", "false for ARGV[7] ~= '' and not again"): (
+        "no invariant speaks of the attempts that are kept: test_each_attempt_is_kept_with_the_job"
+    ),
+    (
+        "requeue",
+        "without redis.call('HSET', KEYS[4], 'graceful_attempts', appended(attempts, ARGV[7], tonumber(ARGV[8])))",
+    ): ("no invariant speaks of the attempts that are kept: test_each_attempt_is_kept_with_the_job"),
+    ("requeue", "true for tonumber(ARGV[5]) >= 0"): (
+        "no invariant speaks of the list of poison jobs: test_a_job_that_is_to_fail_at_once_is_no_poison"
+    ),
+    ("requeue", "false for tonumber(ARGV[5]) >= 0"): (
+        "no invariant speaks of the list of poison jobs: test_whoever_fails_it_again_notes_nothing_twice"
+    ),
+    ("requeue", "without redis.pcall('ZADD', KEYS[11], redis.call('TIME')[1], ARGV[1])"): (
+        "no invariant speaks of the list of poison jobs: test_whoever_fails_it_again_notes_nothing_twice"
+    ),
+    ("requeue", "without redis.pcall('ZREMRANGEBYRANK', KEYS[11], 0, -1 - tonumber(ARGV[9]))"): (
+        "no invariant speaks of the list of poison jobs: test_the_list_has_a_bound"
     ),
     ("heartbeat", "true for now - before <= tonumber(ARGV[5])"): (
         "no invariant speaks of a worker that judges after it was frozen itself: test_redis_away_makes_nobody_overdue"
