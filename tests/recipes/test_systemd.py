@@ -18,9 +18,9 @@ from rq import Queue
 
 from graceful.core import report_json
 from graceful.reports.journal import JOURNAL_KEY
+from tests.recipes.test_process_1 import NAMESPACE
 from tests.support import jobs
 from tests.support.processes import ROOT
-from tests.recipes.test_process_1 import NAMESPACE
 from tests.support.recipe_files import only
 from tests.support.server import Server
 from tests.support.waiting import wait_until
