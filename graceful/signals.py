@@ -4,6 +4,7 @@
 signal               sent                                  arguments
 ===================  ====================================  ====================================================
 worker_started       before the first job                  ``worker`` (name), ``queues``, ``release``
+quiet_changed        it is quiet, or takes jobs again      ``worker``, ``quiet``
 shutdown_requested   when the loop sees the request        ``worker``, ``reason``, ``signal_name``
 job_interrupted      when an interrupted job is settled    ``worker``, ``job`` (:class:`InFlightJob`)
 worker_drained       before the first exit hook            ``worker``, ``jobs`` (:class:`JobTally`), ``seconds``
@@ -24,6 +25,7 @@ FAILED = "A receiver of a signal failed: %r: %s: %s"
 ENDED = "A receiver of a signal raised %s; the receivers after it were not called"
 
 worker_started = Signal()
+quiet_changed = Signal()
 shutdown_requested = Signal()
 job_interrupted = Signal()
 worker_drained = Signal()

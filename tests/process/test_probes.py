@@ -299,3 +299,40 @@ def test_a_pool(
     connection.rpush("go", 1)
     assert pool.wait() == 0, pool.output
     assert not os.path.exists(path)
+
+
+def test_a_quiet_pool(connection: redis.Redis, queue: Queue, start_worker: StartWorker, path: str) -> None:
+    """It is not ready, and who comes later is quiet too: a successor, after new code, one more; until they are told."""
+    options = ["--workers", "2", "--probe-socket", path]
+    pool = start_worker(options=options, settings=LONG, name="pool", wait=False)
+
+    def states() -> list[str]:
+        return [each["state"] for each in status(path)["workers"]]
+
+    wait_until(lambda: ask("ready", path) == OK and states() == ["up", "up"], 20, lambda: pool.output)
+    pool.signal(signal.SIGTSTP)
+    wait_until(lambda: ask("ready", path) == (False, "quiet"), 10, lambda: pool.output)
+    before = [each["pid"] for each in status(path)["workers"]]
+    os.kill(before[1], signal.SIGKILL)
+    wait_until(lambda: states() == ["quiet", "waiting"], 10, lambda: pool.output)
+    wait_until(lambda: states() == ["quiet", "quiet"], 15, lambda: pool.output)
+    pool.signal(signal.SIGHUP)
+    pool.wait_output("workers are replaced one after the other", 20)
+    wait_until(
+        lambda: (
+            ask("ready", path)[1] == "quiet"
+            and states() == ["quiet", "quiet"]
+            and not set(before) & {each["pid"] for each in status(path)["workers"]}
+        ),
+        20,
+        lambda: pool.output,
+    )
+    pool.signal(signal.SIGTTIN)
+    wait_until(lambda: states() == ["quiet"] * 3, 15, lambda: pool.output)
+    job = queue.enqueue(jobs.quick)
+    send_command(connection, "pool.3", "resume")
+    wait_until(lambda: job.get_status(refresh=True) == "finished", 10, lambda: pool.output)
+    assert states() == ["quiet", "quiet", "up"]
+    assert ask("ready", path) == OK
+    pool.signal()
+    assert pool.wait() == 0, pool.output

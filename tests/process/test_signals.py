@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from rq import Queue
+from rq.command import send_command
 
 from tests.conftest import StartWorker
 from tests.support import jobs
@@ -61,7 +62,7 @@ def told(tmp_path: Path) -> list[dict[str, Any]]:
 def test_each_signal_is_sent_once_in_order(
     connection: redis.Redis, queues: dict[str, Queue], listening: Any, tmp_path: Path
 ) -> None:
-    """A worker that interrupts its job sends all six, each once, in its own process and main thread."""
+    """A worker that interrupts its job sends them all, each once, in its own process and main thread."""
     worker = listening()
     job = queues["default"].enqueue(jobs.until_released, "never")
     wait_until(lambda: connection.hget(jobs.RUNNING, job.id) == b"1")
@@ -118,6 +119,20 @@ def test_receivers_that_hang(
     assert (report.outcome, report.exit_code) == ("forced", 70)
     assert "signal_receivers.py" in report.notes
     worker.clear()
+
+
+def test_quiet_changed(connection: redis.Redis, listening: Any, tmp_path: Path) -> None:
+    """A worker that becomes quiet, and takes jobs again, says so once each."""
+    worker = listening()
+    worker.signal(SIGTSTP)
+    wait_until(lambda: [note["quiet"] for note in told(tmp_path)[1:]] == [True], 10)
+    send_command(connection, worker.name, "resume")
+    wait_until(lambda: [note["quiet"] for note in told(tmp_path)[1:]] == [True, False], 10)
+    assert {(note["kind"], note["worker"], note["main"]) for note in told(tmp_path)[1:]} == {
+        ("quiet_changed", worker.name, True)
+    }
+    worker.signal()
+    assert worker.wait() == 0
 
 
 def test_a_quiet_worker_is_told_in_its_journal(connection: redis.Redis, start_worker: StartWorker) -> None:

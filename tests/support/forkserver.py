@@ -9,6 +9,7 @@ than the two.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -110,6 +111,8 @@ def _main(output: str) -> None:
     # What the commands import is imported once, here.
     load_command_class("graceful", "runworker_graceful")
     load_command_class("django_rq", "rqworker")
+    gc.collect()
+    gc.freeze()  # So that a thousand processes can share its pages: no collection in one of them writes to these.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -150,10 +150,12 @@ class Command(RQWorkerCommand):
         signs = PoolSigns(options["name"] or "", probes, notifier("Worker pool") if speaks_for_unit() else None)
         started()  # Its thread is over: a process that forks has none.
 
-        def start(number: int) -> None:
+        def start(number: int, quiet: bool) -> None:
             name = f"{options['name']}.{number}" if options["name"] else None
             with os_signals.capture() as own_inbox:
                 os_signals.unblock()
+                if quiet:
+                    own_inbox.record_command(os_signals.QUIET_COMMAND)
                 own = {**options, "name": name, "pid": None}
                 guard = StallGuard(own_inbox, _Start(own_inbox), START_SECONDS)
                 code = self._coded(lambda: self._work(queues, own, own_inbox, guard.dismiss, graceful_class, None))

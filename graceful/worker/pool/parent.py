@@ -20,7 +20,6 @@ from django.db import connections
 from django_rq import get_connection
 from redis.exceptions import RedisError
 
-from graceful import signals
 from graceful.conf import Settings
 from graceful.core.deadline import Deadline
 from graceful.core.pool import Next, after_end, worst
@@ -28,7 +27,7 @@ from graceful.core.text import signal_name
 from graceful.worker.cluster.reaper import reap
 from graceful.worker.compat.redis_connection import client_of_its_own
 from graceful.worker.horse import parent_death
-from graceful.worker.pool.place import Place
+from graceful.worker.pool.place import Place, speak
 from graceful.worker.pool.reload import OWN, NewCode, adopted, execute, start_directory
 from graceful.worker.pool.signs import PoolSigns
 from graceful.worker.shutdown import os_signals
@@ -61,7 +60,7 @@ class Pool:
         inbox: what is asked of it.
         settings: the settings that hold for its workers.
         queue: one of their queues, on whose server their reports are.
-        start: runs the worker of that number; never returns. Called in the new process.
+        start: runs the worker of that number, at first quiet or not; never returns. Called in the new process.
         signs: tells probes and systemd.
         ends_by_itself: workers may end for good, after a burst or idleness.
     """
@@ -71,7 +70,7 @@ class Pool:
         inbox: os_signals.Inbox,
         settings: Settings,
         queue: str,
-        start: Callable[[int], object],
+        start: Callable[[int, bool], object],
         signs: PoolSigns,
         *,
         ends_by_itself: bool,
@@ -107,12 +106,12 @@ class Pool:
             while (received := self._inbox.next()) is not None:
                 self._act(received.name)
             self._reload()
-            rising = [place for place in self._places if place.up is not None]
+            heard = [place for place in self._places if place.ear is not None]
             seconds = self._seconds() if self._end else self._fill()
             self._signs.come_by(self._places, self._end, renewing=self._renewing())
-            for ready in self._inbox.wait(min(seconds, self._signs.seconds), [*rising, *self._signs.awaited]):
+            for ready in self._inbox.wait(min(seconds, self._signs.seconds), [*heard, *self._signs.awaited]):
                 if isinstance(ready, Place):
-                    ready.is_up()
+                    ready.listen()
             if self._end is not None and self._end.expired and not self._killed:
                 self._kill_stragglers()
         if self._killed:
@@ -133,21 +132,23 @@ class Pool:
         return min([LOOK_SECONDS, *(place.start_at - now for place in self._places if not place.pid)])
 
     def _fork(self, place: Place) -> None:
-        parent, (place.up, up) = os.getpid(), os.pipe()
+        parent, mouth = os.getpid(), place.open_mouth()
         with os_signals.blocked():
             place.pid, place.started_at = os.fork(), time.monotonic()
             if place.pid == 0:
                 try:
-                    signals.worker_started.connect(lambda **_: os.close(up), weak=False)
+                    for each in self._places:
+                        each.close_ear()
+                    speak(mouth)
                     for signum in OWN:
                         signal.signal(signum, signal.SIG_DFL)
                     parent_death.watch(parent, signal.SIGTERM)
-                    self._start(place.number)
+                    self._start(place.number, place.quiet)
                 except BaseException:
                     traceback.print_exc()
                 finally:
                     os._exit(os.EX_SOFTWARE)
-        os.close(up)
+        os.close(mouth)
 
     def _reload(self) -> None:
         """Execute anew once the new code is known to load; then replace old workers, one after the other."""
@@ -190,14 +191,13 @@ class Pool:
             except ChildProcessError:
                 pid, status = place.pid, 0
             if pid:
-                place.pid = 0
+                place.ended()
                 self._ended(place, pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, place: Place, pid: int, code: int) -> None:
         if code < 0 and not self._killed:
             log.error(DIED, pid, signal_name(-code))
             self._close_reports()
-        place.is_up()
         if place.renewed and self._end is None:
             place.renewed, place.start_at = False, time.monotonic()
             return
@@ -223,7 +223,8 @@ class Pool:
         elif self._end is not None and name in (ADD.name, TAKE.name, RELOAD.name):
             pass  # Too late: nobody comes any more, and all are leaving.
         elif name == ADD.name:
-            self._places.append(Place(max(place.number for place in self._places) + 1))
+            number, quiet = max(each.number for each in self._places) + 1, all(each.quiet for each in self._places)
+            self._places.append(Place(number, quiet=quiet))
             log.info(RESIZED, self._staying())
         elif name == TAKE.name:
             self._take_one()
@@ -236,6 +237,9 @@ class Pool:
             log.warning(STACKS, "".join(traceback.format_stack(sys._getframe())))
             self._send(os_signals.STACKS_SIGNAL)
         else:
+            if name == os_signals.QUIET_SIGNAL.name:
+                for place in self._places:
+                    place.quiet = True  # Who comes later, too; those that are there say so themselves.
             self._send(signal.Signals[name])
 
     def _stop(self, name: str) -> None:

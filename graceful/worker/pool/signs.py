@@ -47,7 +47,9 @@ class PoolSigns:
         """Why no worker takes jobs; empty where one does."""
         if self._end is not None:
             return "stopping"
-        return "" if self._up() else "starting"
+        if self._up():
+            return ""
+        return "quiet" if any(place.state == "quiet" for place in self._places) else "starting"
 
     def status(self) -> dict[str, Any]:
         """The workers by their places, and how long a stop may take yet."""

@@ -119,10 +119,10 @@ class ShutdownEffects:
                 stops = coordinator.state.stops
                 counted = distinct(stops)[-1] == stops[-1]
                 log.warning(REPEATED, self._worker.name, "" if counted else TOO_SOON)
-            case Effect.QUIETED:
-                log.info(QUIETED, self._worker.name)
-            case Effect.RESUMED:
-                log.info(RESUMED, self._worker.name)
+            case Effect.QUIETED | Effect.RESUMED:
+                quiet = effect is Effect.QUIETED
+                log.info(QUIETED if quiet else RESUMED, self._worker.name)
+                signals.send(signals.quiet_changed, ShutdownEffects, worker=self._worker.name, quiet=quiet)
             case Effect.STACKS:
                 self._log_stacks(coordinator)
             case Effect.INTERRUPT:
