@@ -167,11 +167,12 @@ def test_clients_of_every_kind(options: dict[str, Any], valkey: Server, inbox: I
         watch = Watch(client, inbox, "worker-id")
         for key in (*KEYS, *KEYS):
             assert not watch.wait(KEYS, 0.01)
-            threading.Timer(0.02, other.rpush, (key, "job")).start()
+            timer = threading.Timer(0.02, other.rpush, (key, "job"))
+            timer.start()
             began = time.monotonic()
             assert watch.wait(KEYS, 5)
             assert time.monotonic() - began < 1
-            wait_until(lambda key=key: other.exists(key), 5)  # type: ignore[misc]
+            timer.join()
             watch.leave()
             other.delete(key)
         watch.close()
