@@ -14,6 +14,7 @@ from graceful.jobs import interruption
 from graceful.resume.cursors import as_json
 from graceful.resume.iterators import Traversal, traversal_of
 from graceful.resume.querysets import CHUNK_SIZE, QuerySetTraversal
+from graceful.resume.transactions import must_not_be_open
 
 T = TypeVar("T")
 SAVE_EVERY = 5.0
@@ -63,6 +64,7 @@ def resumable(
             name (at the first item).
         CursorMismatch: at the first item: the saved cursor does not belong to this loop, since the job's code or its
             data has changed. A loop with another name starts over.
+        RuntimeError: at the first item: a transaction of a database is open, whose roll-back would lose items.
         JobInterrupted: a shutdown was requested; let it propagate. So too :class:`graceful.exceptions.JobYielded`, of
             ``max_runtime``.
     """
@@ -90,6 +92,7 @@ def _hand_out(
         for item, _ in traversal.items(None):
             yield item
         return
+    must_not_be_open("a resumable loop")
     cursors = guard.cursors
     entry = cursors.begin(name, traversal.kind, traversal.about, traversal.encode)
     finished = False
@@ -146,6 +149,7 @@ def checkpoint(state: Any, *, name: str = "default") -> None:
 
     Raises:
         TypeError, ValueError: JSON cannot represent the state.
+        RuntimeError: a transaction of a database is open outside a ``resumable`` loop.
         JobInterrupted: a shutdown was requested; let it propagate.
     """
     as_json(state, "checkpoint takes a state that JSON can represent, got")
@@ -155,6 +159,7 @@ def checkpoint(state: Any, *, name: str = "default") -> None:
     guard.cursors.set_state(name, state)
     if guard.cursors.in_loop:
         return
+    must_not_be_open("checkpoint()")
     guard.save_cursors()
     guard.check()
 

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from graceful.jobs import interruption
 from graceful.resume.cursors import STEP, as_json
+from graceful.resume.transactions import must_not_be_open
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +33,7 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     Raises:
         TypeError, ValueError: at the call: JSON cannot represent the result, or two steps or loops of this job have the
             same name. Tuples come back as lists and keys as strings, in the first run too.
+        RuntimeError: at the call: a transaction of a database is open.
         CursorMismatch: at the call: what is saved under this name is a loop.
         JobInterrupted: at the call: a shutdown was requested; let it propagate.
     """
@@ -45,6 +47,7 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             if guard is None or guard.elsewhere:
                 return function(*args, **kwargs)
             guard.check()
+            must_not_be_open(f"step {name!r}")
             entry = guard.cursors.begin(name, STEP, "")
             result: Any = entry.saved
             finished = entry.finished
