@@ -314,7 +314,7 @@ def test_a_quiet_pool(connection: redis.Redis, queue: Queue, start_worker: Start
     wait_until(lambda: ask("ready", path) == (False, "quiet"), 10, lambda: pool.output)
     before = [each["pid"] for each in status(path)["workers"]]
     os.kill(before[1], signal.SIGKILL)
-    wait_until(lambda: states() == ["quiet", "waiting"], 10, lambda: pool.output)
+    wait_until(lambda: pool.output.count("started with PID") == 3, 15, lambda: pool.output)
     wait_until(lambda: states() == ["quiet", "quiet"], 15, lambda: pool.output)
     pool.signal(signal.SIGHUP)
     pool.wait_output("workers are replaced one after the other", 20)
