@@ -18,6 +18,7 @@ from django.db import DatabaseError, connections
 if not apps.ready:  # In the horse of RQ's own SpawnWorker, an interpreter that has not loaded Django.
     django.setup()
 
+from graceful.jobs import resumable
 from graceful.models import ShutdownReport
 from tests.chaos.ledger import Ledger
 from tests.support.jobs import current_job
@@ -76,7 +77,19 @@ def stubborn(seconds: float) -> None:
     ledger.note("end", job)
 
 
-JOBS = {"napping": napping, "spinning": spinning, "stubborn": stubborn}
+def in_turns(seconds: float) -> None:
+    """Sleeps, and lets other jobs have their turn after each quarter of the time; starts over if it is cut off."""
+    ledger, job = _start()
+    try:
+        for _ in resumable(range(8), max_runtime=max(0.01, seconds / 4)):
+            time.sleep(seconds / 8)
+    except BaseException:
+        ledger.note("stop", job)
+        raise
+    ledger.note("end", job)
+
+
+JOBS = {"napping": napping, "spinning": spinning, "stubborn": stubborn, "in_turns": in_turns}
 
 
 def hook_good() -> str:

@@ -75,7 +75,7 @@ def plan(seed: int, number: int, names: Sequence[str]) -> PoolRound:
     """The round of a number; faults take turns, everything else is drawn."""
     rng = random.Random(f"pool:{seed}:{number}")
     jobs = tuple(
-        (rng.choices(("napping", "spinning", "stubborn"), (10, 1, 1))[0], rng.choice((0.0, 0.0, 0.05, 0.2, 0.5, 1.0)))
+        (rng.choices(("napping", "spinning", "stubborn", "in_turns"), (9, 1, 1, 1))[0], rng.choice((0.0, 0.0, 0.05, 0.2, 0.5, 1.0)))
         for _ in range(rng.randint(6, 14))
     )
     options = rng.choice(RECYCLING) if rng.random() < 0.4 else ()
