@@ -10,6 +10,8 @@ from typing import Protocol
 MODES = ("one queue", "three queues", "burst", "scheduler", "spawn", "simple")
 MODE_WEIGHTS = (5, 5, 2, 2, 1, 3)
 QUEUES = ("default", "high", "low")
+KINDS = ("napping", "spinning", "stubborn", "in_turns")
+"""Of jobs."""
 ACTORS = ("nobody", "scrape", "dashboard", "stock", "cron", "stop job", "cancel")
 """Who else is there, see :mod:`tests.chaos.actors`; ``stock`` is django-rq's own ``rqworker`` on the same queues."""
 ACTOR_WEIGHTS = (10, 2, 2, 2, 1, 2, 1)
@@ -88,7 +90,7 @@ def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Mode
     queues = QUEUES if mode == "three queues" else QUEUES[:1]
     jobs = tuple(
         (
-            rng.choices(("napping", "spinning", "stubborn", "in_turns"), (7, 1, 1, 1))[0],
+            rng.choices(KINDS, (7, 1, 1, 1))[0],
             # Most are over at once: it is between two jobs that things go wrong.
             rng.choice((0.0, 0.0, 0.0, 0.0, 0.01, 0.05, 0.2)) if turn else rng.choice((0.0, 0.1, 0.4, 1.0)),
             rng.choice(queues),

@@ -32,7 +32,7 @@ from tests.chaos.faults import TIMEOUT  # noqa: E402
 from tests.chaos.faults.kinds import HORSE_KILLED  # noqa: E402
 from tests.chaos.lane import Lane, StoredReport  # noqa: E402
 from tests.chaos.ledger import starts  # noqa: E402
-from tests.chaos.plan import QUEUES  # noqa: E402
+from tests.chaos.plan import KINDS, QUEUES  # noqa: E402
 from tests.chaos.pool_faults import FAULTS, PoolProcess  # noqa: E402
 from tests.chaos.rounds import NOISE_SECONDS, REAPER_SECONDS, UNHURRIED, left_over  # noqa: E402
 from tests.support.job_accounting import balance  # noqa: E402
@@ -75,7 +75,7 @@ def plan(seed: int, number: int, names: Sequence[str]) -> PoolRound:
     """The round of a number; faults take turns, everything else is drawn."""
     rng = random.Random(f"pool:{seed}:{number}")
     jobs = tuple(
-        (rng.choices(("napping", "spinning", "stubborn", "in_turns"), (9, 1, 1, 1))[0], rng.choice((0.0, 0.0, 0.05, 0.2, 0.5, 1.0)))
+        (rng.choices(KINDS, (9, 1, 1, 1))[0], rng.choice((0.0, 0.0, 0.05, 0.2, 0.5, 1.0)))
         for _ in range(rng.randint(6, 14))
     )
     options = rng.choice(RECYCLING) if rng.random() < 0.4 else ()
