@@ -59,7 +59,13 @@ class JobEnded(NamedTuple):
 
 
 class JobReleased(NamedTuple):
-    """The job in flight is left to RQ: the worker's class runs it in a way of its own."""
+    """The job in flight is left to RQ: the worker's class runs it in a way of its own.
+
+    Args:
+        yielded: no, it is back in its queue by its own wish, and no matter of a shutdown that it met.
+    """
+
+    yielded: bool = False
 
 
 class LoopEnded(NamedTuple):

@@ -154,8 +154,12 @@ def _after(state: State, event: Event, now: float) -> tuple[State, Effects]:
             return _described(state, job), ()
         case JobEnded(job, horse_peak):
             return _job_ended(_grown(state, horse_peak), job, now), ()
-        case JobReleased():
-            return state._replace(job=None), ()
+        case JobReleased(yielded):
+            tally = state.jobs
+            if yielded and state.job is not None:
+                others = tuple(each for each in tally.in_flight if each.id != state.job.id)
+                tally = tally._replace(in_flight=others)
+            return state._replace(jobs=tally, job=None), ()
         case LoopEnded(reason, error):
             return _loop_ended(state._replace(error=error or state.error), reason, now)
         case TornDown(holds_nothing):

@@ -197,6 +197,10 @@ class Session:
             return
         record = current.end(self.killed, self.back_off.count(current.unstarted), until or self._patience())
         self.recycling.horse_peak = current.horse_peak or 0
+        if current.yielded:
+            self.coordinator.send(JobReleased(yielded=True))
+            self.current = None
+            return
         if self.coordinator.send(JobEnded(record, current.horse_peak)).job is None:
             self.current = None
 

@@ -18,6 +18,7 @@ from graceful.resume.cursors import FIELD
 from tests.conftest import StartWorker
 from tests.support import resumable_jobs as jobs
 from tests.support.job_accounting import balance
+from tests.support.reports import report_of
 from tests.support.waiting import wait_until
 
 ROWS = 400
@@ -242,3 +243,21 @@ def test_long_jobs_take_turns(
     assert [name for name, _ in turns[:5]] == ["a", "b", "short", "a", "b"]
     assert fields(connection, several[0]) == set()
     assert "has run for its max_runtime, and is at the end of its queue" in worker.output
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_stop_that_meets_a_job_whose_turn_is_over(
+    start_worker: StartWorker, queue: Queue, connection: redis.Redis, worker_class: str
+) -> None:
+    """Nobody has interrupted it: the shutdown is clean, and neither its report nor the job counts an interruption."""
+    job = queue.enqueue(jobs.leaves_slowly, "go")
+    worker = start_worker(options=["--worker-class", worker_class])
+    wait_until(lambda: connection.exists("tests:leaving"), 20, lambda: worker.output)
+    worker.signal(SIGTERM)
+    worker.wait_output("shutdown requested")
+    connection.rpush("go", 1)
+    assert worker.wait(10) == 0, worker.output
+    assert queue.job_ids == [job.id]
+    assert fields(connection, job) == {FIELD}
+    report = report_of(connection, worker)
+    assert (report.outcome, report.jobs.in_flight) == ("clean", ())

@@ -76,3 +76,15 @@ def in_turns(name: str, total: int, max_runtime: float) -> None:
     for _ in resumable(range(total), max_runtime=max_runtime):
         connection.rpush("tests:order", f"{name}:{turn}")
         time.sleep(0.02)
+
+
+def leaves_slowly(release: str) -> None:
+    """Lets other jobs run at once, and takes its time for that: until there is something in this list."""
+    job = current_job()
+    try:
+        for _ in resumable(range(3), max_runtime=0.001):
+            time.sleep(0.01)
+    finally:
+        job.connection.set("tests:leaving", job.id)
+        while not job.connection.lpop(release):
+            time.sleep(0.01)

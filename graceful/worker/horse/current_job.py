@@ -83,6 +83,8 @@ class CurrentJob:
         """Whether the worker could not see the job to its end, because of an error of its own or of Redis."""
         self.left_open = False
         """Whether ``execute_job`` returned and the job has not come to an end: it is not ours to decide about."""
+        self.yielded = False
+        """Whether it went to the end of its queue by its own wish: nobody has interrupted it."""
         self.ends_with_process = False
         """Whether the worker's process ends with the job in it: until it is gone, the job runs on."""
         self._finished = False
@@ -215,7 +217,8 @@ class CurrentJob:
             )
             outcome = JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
             record = record._replace(outcome=outcome)
-        if why is Why.YIELDED and given.back:
+        self.yielded = why is Why.YIELDED and given.back
+        if self.yielded:
             log.info(YIELDED, self._worker.name, one_line(self.job.id))
         else:
             log.warning("Worker %s: job %s %s", self._worker.name, one_line(self.job.id), BECAME[record.outcome])
