@@ -217,7 +217,8 @@ class CurrentJob:
             )
             outcome = JobOutcome.INTERRUPTION_FAILED if failed else JobOutcome.FINISHED
             record = record._replace(outcome=outcome)
-        self.yielded = why is Why.YIELDED and given.back
+        # Also where a first try had worked and its reply was lost.
+        self.yielded = why is Why.YIELDED and record.outcome is JobOutcome.INTERRUPTED
         if self.yielded:
             log.info(YIELDED, self._worker.name, one_line(self.job.id))
         else:
