@@ -46,7 +46,6 @@ FREE_TRIES = 5
 """From so many horses in a row on that could not begin, each counts as an interruption of its job."""
 GAVE_UP = "Not started: the work horse ended with exit code {} before it began"
 UNKNOWN_FUNCTION = "?"
-ENDED = frozenset({Verdict.FINISHED, Verdict.FAILED})
 NOT_ITS_END = frozenset({Verdict.INTERRUPTED, Verdict.YIELDED, Verdict.UNSTARTED, Verdict.TAKEN})
 
 

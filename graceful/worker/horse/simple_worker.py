@@ -22,7 +22,6 @@ from graceful.jobs.shared_memory import Verdict
 from graceful.threads import Standby
 from graceful.worker.at_work import at_work
 from graceful.worker.horse import run
-from graceful.worker.horse.current_job import ENDED
 from graceful.worker.horse.monitor import LOOK_SECONDS
 from graceful.worker.horse.process import OwnProcess
 from graceful.worker.horse.supervisor import Supervisor
@@ -202,7 +201,7 @@ class Attendant:
         assert session.current is not None
         log.warning(ENDING, session.worker.name)
         over.set()  # No heartbeat any more that would register this worker anew.
-        if session.memory.verdict in ENDED:
+        if session.memory.verdict in (Verdict.FINISHED, Verdict.FAILED):
             session.job_over(session.current)
         else:
             session.coordinator.send(JobEnded(session.current.left_behind()))
