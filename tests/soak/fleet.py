@@ -115,7 +115,9 @@ class Fleet:
         told = (result.exc_string or "").strip().split("\n") if result else ["no result"]
         # Of a traceback the error is the last line; where a shutdown has failed the job, it is the first.
         reason = told[-1] if told[0].startswith("Traceback") else told[0]
-        return f"{'stock' if job.worker_name in self.stock_names else 'graceful'}: {reason}"
+        # A stock worker whose fetch had no reply has no part in its job that could be seen.
+        who = "stock" if job.worker_name in self.stock_names else "graceful" if job.worker_name else "no worker"
+        return f"{who}: {reason}"
 
     def _start(self, *, stock: bool = False) -> Worker:
         settings = {**BUDGETS, "GRACEFUL_RELEASE": f"soak-{self.release}"}
