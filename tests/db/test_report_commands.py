@@ -156,8 +156,8 @@ def test_none_is_exit_code_1(arguments: tuple[str, ...], words: str) -> None:
     ],
 )
 def test_wrong_options_are_refused(arguments: tuple[str, ...]) -> None:
-    """Invalid options are refused with a message."""
-    with pytest.raises(CommandError):
+    """Invalid options are refused with a message that names the option."""
+    with pytest.raises(CommandError, match=r"argument --\w+: "):
         command("shutdown_report", *arguments)
 
 
