@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Sum
 from django_rq import get_queue
+from rq import Worker
 
 from demo_project.jobs import check_all_files, count_identifiers, count_tokens, files_of, packages
 from demo_project.models import CheckedFile, IdentifierCount, Package
@@ -169,6 +170,9 @@ class Command(BaseCommand):
                 if time.monotonic() > deadline:
                     raise CommandError(f"The workers do not start their jobs; see {WORKER_LOG}")
                 time.sleep(0.05)
+            # Its worker goes first, while the job is far from its end, however fast the machine is.
+            holders = {each.pid: each.get_current_job_id() for each in Worker.all(queue=self.queue)}
+            old.sort(key=lambda process: holders.get(process.pid) != long.id)
             new: list[subprocess.Popen[bytes]] = []
             for process in old:
                 # What a rolling update does: a new worker, and when that is on its way, an old one less.
