@@ -187,6 +187,11 @@ def test_a_worker_whose_connections_are_cut(
     last = start_worker(options=["--burst"], wait=False)
     assert last.wait(60) == 0, last.output
     books = balance(connection, ids)
+    # An execution whose making had no reply may come to light after its job was requeued without it: it stays in the
+    # started registry beside the end of the job, until it expires. No job is lost or run for it.
+    for job_id, places in books.places.items():
+        if "finished:default" in places:
+            books.places[job_id] = tuple(place for place in places if place != "started:default")
     books.assert_balanced()
     # A horse that was cut off while it stored its result fails the job, as with RQ's own worker.
     assert len(books.at("finished")) + len(books.at("failed")) == len(ids)

@@ -119,12 +119,13 @@ def is_over(job: Job, execution: Execution | None) -> bool:
     Raises:
         redis.exceptions.RedisError: Redis cannot be asked.
     """
-    if execution is not None:
-        key = started_registry_key(job.origin, job.connection)
-        if job.connection.zscore(key, execution.composite_key) is None:
-            return True
-    # A heartbeat may have brought the execution back.
-    return bool(job.connection.hget(job.key, "status") in (b"finished", None))
+    status = job.connection.hget(job.key, "status")
+    if status in (b"finished", None) or execution is None:
+        return status in (b"finished", None)
+    if status == b"started":
+        return False
+    key = started_registry_key(job.origin, job.connection)
+    return job.connection.zscore(key, execution.composite_key) is None
 
 
 def started_registry_key(origin: str, connection: redis.Redis) -> str:
