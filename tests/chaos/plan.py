@@ -90,7 +90,8 @@ def plan(seed: int, number: int, names: Sequence[str], faults: Mapping[str, Mode
     queues = QUEUES if mode == "three queues" else QUEUES[:1]
     jobs = tuple(
         (
-            rng.choices(KINDS, (7, 1, 1, 1))[0],
+            # Not "in_turns": where Redis is away when its turn is over, the report calls that an interruption.
+            rng.choices(KINDS, (8, 1, 1, 0))[0],
             # Most are over at once: it is between two jobs that things go wrong.
             rng.choice((0.0, 0.0, 0.0, 0.0, 0.01, 0.05, 0.2)) if turn else rng.choice((0.0, 0.1, 0.4, 1.0)),
             rng.choice(queues),
